@@ -1,0 +1,50 @@
+package engine
+
+import (
+	"context"
+)
+
+// Call is what a task is given: which run it is, and what to work on.
+type Call struct {
+	Namespace string
+	RunID     string
+	Attempt   int
+	AgentID   string
+	TaskType  string
+	// Input is a JSON object that fits the task type's schema.
+	Input []byte
+	// Metadata is a JSON object, or empty.
+	Metadata []byte
+}
+
+// Task does the work of one run and returns a JSON object. It stops soon after
+// ctx ends, and tolerates being run again with the same Call: after a crash it is.
+// An error fails the run; a *TaskError says how.
+type Task func(ctx context.Context, call Call) (output []byte, err error)
+
+// TaskError is an error of a task that says more than its text.
+type TaskError struct {
+	Reason  Reason
+	Message string
+	// Retryable is true when another attempt could succeed.
+	Retryable bool
+	Cause     error
+}
+
+func (e *TaskError) Error() string {
+	if e.Cause == nil {
+		return e.Message
+	}
+	return e.Message + ": " + e.Cause.Error()
+}
+
+// Unwrap returns the cause, which is for the log: only Message reaches the caller.
+func (e *TaskError) Unwrap() error { return e.Cause }
+
+// Registry knows what can be run.
+type Registry interface {
+	// Resolve returns the task for a run and checks the input against its
+	// schema. Its errors are the registry's own (no such agent, no such task
+	// type, input that does not fit) and pass through CreateRun unchanged.
+	Resolve(target Target, agentID, taskType string, input []byte) (Task, error)
+}
