@@ -1,0 +1,49 @@
+"""Build hook: a wheel carries the compiled runtime and is tagged for its platform."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+class RuntimeBinaryHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Puts `go-runtime/bin/agent-runtime` into the wheel as `django_agent_runtime/bin/agent-runtime`.
+
+    An editable install is left alone: a checkout finds the binary where `make build` puts it.
+    """
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the binary and the platform tag; `version` is hatchling's word for standard or editable.
+
+        Raises:
+            SystemExit: The binary was not built yet, or this platform has no wheel.
+        """
+        if version == "editable":
+            return
+        binary = Path(self.root).parent / "go-runtime" / "bin" / "agent-runtime"
+        if not binary.is_file():
+            raise SystemExit(f"The wheel carries the runtime, and {binary} is missing: run `make build` first.")
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{platform_tag()}"
+        build_data["force_include"][str(binary)] = "django_agent_runtime/bin/agent-runtime"
+
+
+def platform_tag() -> str:
+    """The wheel platform tag of a static Go binary built on this machine.
+
+    The Linux binary links no C library, so one wheel serves both glibc and musl systems.
+    """
+    machine = MACHINES.get(platform.machine().lower())
+    if machine is None:
+        raise SystemExit(f"No wheel is made for {platform.machine()} processors.")
+    if sys.platform.startswith("linux"):
+        return f"manylinux_2_17_{machine}.musllinux_1_1_{machine}"
+    if sys.platform == "darwin":
+        return "macosx_12_0_arm64" if machine == "aarch64" else "macosx_12_0_x86_64"
+    raise SystemExit(f"No wheel is made for {sys.platform}.")
