@@ -1,0 +1,159 @@
+package jsonvalue_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+func nested(levels int) string {
+	return strings.Repeat("[", levels) + strings.Repeat("]", levels)
+}
+
+func TestValidateAccepts(t *testing.T) {
+	t.Parallel()
+
+	tests := map[string]string{
+		"null":                     `null`,
+		"beyond a double":          `9223372036854775807`,
+		"negative zero":            `-0.0`,
+		"large float":              `1e308`,
+		"beyond any float":         `1e999`,
+		"emoji":                    `"👩‍🚀"`,
+		"lone surrogate escape":    `"\ud800"`,
+		"white space around":       " \t\r\n{}\n",
+		"200 levels":               nested(200),
+		"200 levels of objects":    strings.Repeat(`{"a":`, 200) + "1" + strings.Repeat("}", 200),
+		"brackets in a string":     `"` + strings.Repeat("[", 300) + `"`,
+		"brackets after an escape": `"\"` + strings.Repeat("[", 300) + `"`,
+		"300 arrays side by side":  "[" + strings.Repeat("[],", 300) + "[]]",
+	}
+	for name, text := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			if err := jsonvalue.Validate("value", []byte(text)); err != nil {
+				t.Errorf("Validate(%q) = %v, want nil", text, err)
+			}
+		})
+	}
+}
+
+func TestValidateRefusesAndSaysWhere(t *testing.T) {
+	t.Parallel()
+
+	tests := map[string]struct{ text, want string }{
+		"empty":                {"", "value: must be a JSON text, but is empty"},
+		"white space only":     {"  ", "value: is not a JSON text: it ends too early, after byte 1"},
+		"ends early":           {`{"a":`, "value: is not a JSON text: it ends too early, after byte 4"},
+		"NaN":                  {`{"a":NaN}`, "value: is not a JSON text: invalid character 'N' looking for beginning of value at byte 5"},
+		"trailing data":        {`{} {}`, "value: is not a JSON text: invalid character '{' after top-level value at byte 3"},
+		"control character":    {"\"a\nb\"", `value: is not a JSON text: invalid character '\n' in string literal at byte 2`},
+		"invalid UTF-8":        {"\"a\xffb\"", "value: is not valid UTF-8 at byte 2"},
+		"encoded surrogate":    {"\"\xed\xa0\x80\"", "value: is not valid UTF-8 at byte 1"},
+		"byte order mark":      {"\ufeff1", "value: is not a JSON text: invalid character 'ï' looking for beginning of value at byte 0"},
+		"201 levels":           {nested(201), "value: is nested more than 200 levels deep at byte 200"},
+		"a million brackets":   {strings.Repeat("[", 1_000_000), "value: is nested more than 200 levels deep at byte 200"},
+		"brackets that repeat": {strings.Repeat("]", 300), "value: is not a JSON text: invalid character ']' looking for beginning of value at byte 0"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			err := jsonvalue.Validate("value", []byte(test.text))
+			var v *violation.Error
+			if !errors.As(err, &v) {
+				t.Fatalf("Validate() = %v, want a *violation.Error", err)
+			}
+			if err.Error() != test.want {
+				t.Errorf("Validate() = %q, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestValidateObject(t *testing.T) {
+	t.Parallel()
+
+	tests := map[string]struct{ text, want string }{
+		"object":                   {`{"a": 1}`, ""},
+		"object after white space": {"\r\n\t {}", ""},
+		"array":                    {`[]`, "metadata: must be a JSON object, but is an array"},
+		"string":                   {`"{}"`, "metadata: must be a JSON object, but is a string"},
+		"number":                   {`-1`, "metadata: must be a JSON object, but is a number"},
+		"boolean":                  {`false`, "metadata: must be a JSON object, but is a boolean"},
+		"null":                     {`null`, "metadata: must be a JSON object, but is null"},
+		"no JSON":                  {`{`, "metadata: is not a JSON text: it ends too early, after byte 0"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			got := ""
+			if err := jsonvalue.ValidateObject("metadata", []byte(test.text)); err != nil {
+				got = err.Error()
+			}
+			if got != test.want {
+				t.Errorf("ValidateObject(%q) = %q, want %q", test.text, got, test.want)
+			}
+		})
+	}
+}
+
+// depthOf is a second opinion on nesting, by the standard library's tokens.
+func depthOf(text []byte) int {
+	decoder := json.NewDecoder(strings.NewReader(string(text)))
+	decoder.UseNumber()
+	depth, deepest := 0, 0
+	for {
+		token, err := decoder.Token()
+		if err != nil {
+			return deepest
+		}
+		switch token {
+		case json.Delim('['), json.Delim('{'):
+			depth++
+			deepest = max(deepest, depth)
+		case json.Delim(']'), json.Delim('}'):
+			depth--
+		}
+	}
+}
+
+func FuzzValidate(f *testing.F) {
+	for _, seed := range []string{
+		`null`, `{"a":[1,-0.0,1e308,"\u0000\\\""]}`, "\"\xff\"", `[[[`, nested(200), nested(201), `"[\"[["`, ` 1 2`, "",
+	} {
+		f.Add([]byte(seed))
+	}
+
+	f.Fuzz(func(t *testing.T, text []byte) {
+		err := jsonvalue.Validate("value", text)
+		want := json.Valid(text) && utf8.Valid(text) && depthOf(text) <= jsonvalue.MaxDepth
+		if (err == nil) != want {
+			t.Errorf("Validate(%q) = %v, want valid %v", text, err, want)
+		}
+
+		var object map[string]json.RawMessage
+		isObject := want && json.Unmarshal(text, &object) == nil && object != nil
+		if err := jsonvalue.ValidateObject("value", text); (err == nil) != isObject {
+			t.Errorf("ValidateObject(%q) = %v, want an object %v", text, err, isObject)
+		}
+	})
+}
+
+func BenchmarkValidate(b *testing.B) {
+	text := []byte(`[` + strings.Repeat(`{"name": "a value", "numbers": [1, 2.5, -3e4]},`, 100) + `null]`)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := jsonvalue.Validate("value", text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

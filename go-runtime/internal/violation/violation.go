@@ -1,0 +1,70 @@
+// Package violation is how a request that does not fit is described: which
+// field, and why. Every package that validates a request returns these errors,
+// and the gRPC edge turns them into INVALID_ARGUMENT and TOO_LARGE.
+package violation
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Violation is one field of a request that does not fit.
+type Violation struct {
+	// Field is the path of the field as the caller wrote it, `operations[2].key`.
+	Field string
+	// Description completes the sentence that the field begins: "is required".
+	Description string
+}
+
+// Error refuses a request. It has at least one violation.
+type Error struct {
+	Violations []Violation
+}
+
+// New returns an error with one violation; format and args make its description.
+func New(field, format string, args ...any) *Error {
+	return &Error{Violations: []Violation{{Field: field, Description: fmt.Sprintf(format, args...)}}}
+}
+
+// Error lists the violations, "key: is required; ttl: must be at least one second".
+func (e *Error) Error() string {
+	texts := make([]string, len(e.Violations))
+	for i, v := range e.Violations {
+		texts[i] = v.Field + ": " + v.Description
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Join makes one error of the checks of one request, so that the caller sees
+// every mistake at once: nil when all are nil, an *Error with all violations
+// when all are *Error, else the first error that is none.
+func Join(errs ...error) error {
+	var joined Error
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		var v *Error
+		if !errors.As(err, &v) {
+			return err
+		}
+		joined.Violations = append(joined.Violations, v.Violations...)
+	}
+	if len(joined.Violations) == 0 {
+		return nil
+	}
+	return &joined
+}
+
+// TooLargeError refuses a value above its limit.
+type TooLargeError struct {
+	// Field is the path of the field, as in Violation.
+	Field string
+	// Size and Limit are in bytes.
+	Size, Limit int
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%s: is %d bytes long, the limit is %d", e.Field, e.Size, e.Limit)
+}
