@@ -29,7 +29,8 @@ setup: $(VENV)/.setup ## Set up .venv: uv, the locked Python packages, Go where 
 	@echo "setup: .venv is ready"
 
 $(VENV)/.setup: $(SETUP_INPUTS)
-	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) was not found: install Python 3.10 or newer." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+		{ echo "setup: Python 3.10 or newer is needed and $(PYTHON) is not: install one, or name it with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) scripts/bootstrap.py
 	@touch $@
 

@@ -19,7 +19,9 @@ def main() -> None:
     try:
         from django.core.management import execute_from_command_line  # noqa: PLC0415
     except ImportError as error:
-        raise SystemExit("Django is not installed here: run `make setup`, then `.venv/bin/python backend/manage.py`.") from error
+        raise SystemExit(
+            "Django is not installed here: run `make setup`, then `.venv/bin/python backend/manage.py`."
+        ) from error
     execute_from_command_line(sys.argv)
 
 
