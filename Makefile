@@ -65,8 +65,14 @@ fmt: $(VENV)/.setup ## Format the code and fix what the linters can fix
 migrate: $(VENV)/.setup ## Bring the development database up to date
 	@$(VENV)/bin/python backend/manage.py migrate
 
-up: ## Start the site with PostgreSQL and a three-node NATS cluster, in containers
+up: .env ## Start the site with PostgreSQL and a three-node NATS cluster, in containers
 	@docker compose up --build --detach --wait
+	@echo "up: http://127.0.0.1:$${PORT:-8000}/"
+
+.env:
+	@umask 077; for name in DJANGO_SECRET_KEY NATS_PASSWORD POSTGRES_PASSWORD; do \
+		echo "$$name=$$($(PYTHON) -c 'import secrets; print(secrets.token_hex(32))')"; done >$@
+	@echo "up: wrote new secrets to .env; keep it with the volumes they open"
 
 down: ## Stop the containers; their data stays
 	@docker compose down

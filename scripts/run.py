@@ -30,6 +30,8 @@ MANAGE = [sys.executable, str(ROOT / "backend" / "manage.py")]
 RUNTIME_BINARY = ROOT / "go-runtime" / "bin" / "agent-runtime"
 
 DEMO_USER = DEMO_PASSWORD = "demo"  # noqa: S105  development on loopback only
+# Either one makes the runtime ask a provider instead of its offline model.
+MODEL_VARIABLES = ["OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_RUNTIME_OPENAI_API_KEY", "AGENT_RUNTIME_OPENAI_BASE_URL"]
 STEPS = 5
 READY_SECONDS = 60
 POLL_SECONDS = 0.05
@@ -270,11 +272,11 @@ def answers(url: str) -> bool:
 
 def show_box(ports: Ports, *, demo: bool) -> None:
     """Print where everything is, so that it stands out from the log lines around it."""
-    online = bool(os.environ.get("OPENAI_API_KEY"))
+    online = any(os.environ.get(name) for name in MODEL_VARIABLES)
     lines = [
         f"Site     http://127.0.0.1:{ports.site}/",
         f"Runtime  gRPC 127.0.0.1:{ports.grpc}, http://127.0.0.1:{ports.http}/readyz and /metrics",
-        f"Model    {'the one behind OPENAI_API_KEY' if online else 'offline; set OPENAI_API_KEY for a real one'}",
+        f"Model    {'as the environment names it' if online else 'offline; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one'}",
         *([f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"] if demo else []),
         "Stop     Ctrl-C",
     ]
