@@ -1,0 +1,127 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// barrier makes appends durable in groups: a writer waits for the next sync
+// that starts after its append, and one sync serves every writer that waits.
+type barrier struct {
+	sync func() error // nil: appends are durable once acknowledged
+	fail func(error)
+
+	kick chan struct{} // capacity 1: somebody waits
+	quit chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex
+	next    *round
+	streams []*Stream
+	err     error
+}
+
+// round is one sync and those who wait for it.
+type round struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+func newBarrier(sync func() error, fail func(error)) *barrier {
+	b := &barrier{
+		sync: sync,
+		fail: fail,
+		kick: make(chan struct{}, 1),
+		quit: make(chan struct{}),
+		done: make(chan struct{}),
+		next: &round{done: make(chan struct{})},
+	}
+	go b.run()
+	return b
+}
+
+// add makes the barrier move the stream's watermark.
+func (b *barrier) add(s *Stream) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.streams = append(b.streams, s)
+}
+
+// wait returns when a sync that started after the call has ended.
+func (b *barrier) wait(ctx context.Context) error {
+	b.mu.Lock()
+	if b.err != nil {
+		defer b.mu.Unlock()
+		return b.err
+	}
+	r := b.next
+	b.mu.Unlock()
+	select {
+	case b.kick <- struct{}{}:
+	default:
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the sync: %w", context.Cause(ctx))
+	}
+}
+
+func (b *barrier) run() {
+	defer close(b.done)
+	for {
+		select {
+		case <-b.kick:
+			b.flush()
+		case <-b.quit:
+			b.flush()
+			return
+		}
+	}
+}
+
+// flush is one sync. A failed one is final: the kernel may have dropped the
+// pages it could not write, so a second try would report a success that lies.
+func (b *barrier) flush() {
+	b.mu.Lock()
+	r := b.next
+	b.next = &round{done: make(chan struct{})}
+	streams := b.streams
+	err := b.err
+	b.mu.Unlock()
+
+	targets := make([]uint64, len(streams))
+	for i, s := range streams {
+		targets[i] = s.appended.Load()
+	}
+	if err == nil && b.sync != nil {
+		if err = b.sync(); err != nil {
+			b.fail(err)
+			b.mu.Lock()
+			b.err = err
+			b.mu.Unlock()
+		}
+	}
+	if err == nil {
+		for i, s := range streams {
+			s.durable.Store(targets[i])
+		}
+	}
+	r.err = err
+	close(r.done)
+}
+
+// stop syncs once more and ends the barrier. Nobody may append any more.
+func (b *barrier) stop() error {
+	close(b.quit)
+	<-b.done
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = fmt.Errorf("journal is stopped: %w", ErrUnavailable)
+		return nil
+	}
+	return b.err
+}

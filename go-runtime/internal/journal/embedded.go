@@ -1,0 +1,107 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// readyWithin bounds the start of the embedded server once its store is
+// recovered.
+const readyWithin = 30 * time.Second
+
+// embedded is a NATS server in this process, reachable from this process only.
+type embedded struct {
+	server *server.Server
+	lock   *folderLock
+	folder *os.File
+}
+
+// openEmbedded locks the data folder and recovers the store.
+func openEmbedded(_ context.Context, cfg Config, log *slog.Logger) (_ *embedded, err error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data folder: %w", err)
+	}
+	e := &embedded{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.stop(context.Background()))
+		}
+	}()
+	if e.lock, err = lockFolder(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	store := filepath.Join(cfg.DataDir, "store")
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		return nil, fmt.Errorf("make the store: %w", err)
+	}
+	if e.folder, err = os.Open(store); err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	e.server, err = server.NewServer(&server.Options{
+		ServerName:             "agent-runtime",
+		DontListen:             true,
+		NoSigs:                 true,
+		JetStream:              true,
+		StoreDir:               store,
+		JetStreamMaxStore:      cfg.MaxStoreBytes,
+		JetStreamMaxMemory:     1 << 20,
+		DisableJetStreamBanner: true,
+		MaxPayload:             int32(cfg.MaxMessageBytes),
+		MaxControlLine:         server.MAX_CONTROL_LINE_SIZE,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create the embedded server: %w", err)
+	}
+	e.server.SetLoggerV2(&serverLog{log: log}, false, false, false)
+	e.server.Start()
+	if !e.server.ReadyForConnections(readyWithin) || !e.server.JetStreamEnabled() {
+		return nil, errors.New("the embedded server did not get ready: its log says why")
+	}
+	return e, nil
+}
+
+func (e *embedded) connect(opts ...nats.Option) (*nats.Conn, error) {
+	return nats.Connect("", append(opts, nats.InProcessServer(e.server))...)
+}
+
+func (*embedded) configure(cfg *jetstream.StreamConfig) {
+	cfg.Replicas = 1
+	cfg.AllowDirect = true
+}
+
+func (e *embedded) stop(context.Context) error {
+	if e.server != nil {
+		e.server.Shutdown()
+		e.server.WaitForShutdown()
+	}
+	var errs []error
+	if e.folder != nil {
+		errs = append(errs, e.folder.Close())
+	}
+	return errors.Join(append(errs, e.lock.release())...)
+}
+
+// serverLog hands the server's log lines to slog.
+type serverLog struct{ log *slog.Logger }
+
+func (l *serverLog) line(level slog.Level, format string, args []any) {
+	if l.log.Enabled(context.Background(), level) {
+		l.log.Log(context.Background(), level, "nats server", "text", fmt.Sprintf(format, args...))
+	}
+}
+
+func (l *serverLog) Noticef(format string, args ...any) { l.line(slog.LevelDebug, format, args) }
+func (l *serverLog) Warnf(format string, args ...any)   { l.line(slog.LevelWarn, format, args) }
+func (l *serverLog) Errorf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
+func (l *serverLog) Fatalf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
+func (l *serverLog) Debugf(format string, args ...any)  { l.line(slog.LevelDebug, format, args) }
+func (l *serverLog) Tracef(format string, args ...any)  { l.line(slog.LevelDebug, format, args) }

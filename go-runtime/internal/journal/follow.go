@@ -1,0 +1,385 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server/gsl"
+)
+
+const (
+	// ringRecords and ringBytes bound the recent records kept in memory.
+	ringRecords = 4096
+	ringBytes   = 8 << 20
+	// followerPending is how many records may wait for a follower before it
+	// has to catch up by itself.
+	followerPending = 1024
+	// followBatch bounds one call of a follower.
+	followBatch = 256
+	// diskReaders bounds how many followers of a stream catch up from disk at
+	// a time; the others wait their turn.
+	diskReaders = 16
+	// positionInterval is how often a follower hears of a moved position.
+	positionInterval = time.Second
+	// tailLinger is how long the tail outlives its last follower.
+	tailLinger = time.Minute
+	// tailRetry is the pause after a failed read.
+	tailRetry = 200 * time.Millisecond
+)
+
+var errStopped = fmt.Errorf("%w: journal is stopped", ErrUnavailable)
+
+// tail reads the stream's new records once for all followers and keeps the
+// recent ones in a ring. A record is handed only to the followers whose
+// filters it matches, as a reference into the ring: a follower that does not
+// keep up loses its references and reads from disk, so it costs neither
+// memory nor anybody's time.
+type tail struct {
+	stream *Stream
+	disk   chan struct{} // slots of disk readers
+
+	mu        sync.Mutex
+	followers map[*follower]struct{}
+	interest  *gsl.GenericSublist[*follower]
+	stopped   bool
+	cancel    context.CancelFunc // of run; nil while it does not run
+	done      chan struct{}      // closed when run has ended
+	linger    *time.Timer
+
+	ring  []Record
+	start uint64 // number of ring[0]; numbers count every record that passed
+	size  int    // bytes in the ring
+	// The ring has every record with a sequence above base and up to head.
+	base, head uint64
+}
+
+// follower is one call of Follow.
+type follower struct {
+	filters  []string
+	position uint64
+	wake     chan struct{} // capacity 1
+
+	// Guarded by tail.mu.
+	attached bool
+	pending  []uint64 // numbers of records in the ring
+}
+
+func newTail(s *Stream) *tail {
+	return &tail{
+		stream:    s,
+		disk:      make(chan struct{}, diskReaders),
+		followers: make(map[*follower]struct{}),
+		interest:  gsl.NewSublist[*follower](),
+	}
+}
+
+// Follow calls fn with batches of durable records with a sequence above after
+// that match the filters (NATS wildcards; none means all), in order, without
+// gap or repeat, until ctx ends or fn returns an error, which is returned as
+// is. Records are shared with other followers: fn must not change them.
+//
+// position is the sequence up to which everything was handed over. fn also
+// gets an empty batch when only the position moved, about once a second.
+//
+// Follow reads at fn's pace: a slow fn blocks neither writers nor other
+// followers, and catches up from disk. It ends with a *TruncatedError when
+// retention (MaxAge, MaxBytes) removed records before they could be handed
+// over. On a LastPerSubject stream superseded records are no truncation.
+func (s *Stream) Follow(ctx context.Context, after uint64, filters []string, fn func(batch []Record, position uint64) error) error {
+	if len(filters) == 0 {
+		filters = []string{">"}
+	}
+	f := &follower{filters: filters, position: after, wake: make(chan struct{}, 1)}
+	if err := s.tail.add(ctx, f); err != nil {
+		return fmt.Errorf("follow %s: %w", s.cfg.Name, err)
+	}
+	defer s.tail.remove(f)
+	for {
+		batch, position, err := s.tail.next(ctx, f)
+		if err != nil {
+			return fmt.Errorf("follow %s: %w", s.cfg.Name, err)
+		}
+		f.position = position
+		if err := fn(batch, position); err != nil {
+			return err
+		}
+	}
+}
+
+// add registers a follower and starts the tail when it is the first.
+func (t *tail) add(ctx context.Context, f *follower) error {
+	_, last, err := t.stream.Bounds(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.stream.settle(ctx, last); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stopped {
+		return errStopped
+	}
+	for i, filter := range f.filters {
+		if err := t.interest.Insert(filter, f); err != nil {
+			for _, inserted := range f.filters[:i] {
+				_ = t.interest.Remove(inserted, f)
+			}
+			return fmt.Errorf("filter %q: %w", filter, err)
+		}
+	}
+	t.followers[f] = struct{}{}
+	if t.linger != nil {
+		t.linger.Stop()
+		t.linger = nil
+	}
+	if t.cancel == nil {
+		t.ring, t.size, t.base, t.head = nil, 0, last, last
+		run, cancel := context.WithCancel(context.Background())
+		t.cancel, t.done = cancel, make(chan struct{})
+		go t.run(run, last, t.done)
+	}
+	return nil
+}
+
+// remove forgets a follower; the tail ends a while after the last one.
+func (t *tail) remove(f *follower) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, filter := range f.filters {
+		// It was inserted, so it can be removed.
+		_ = t.interest.Remove(filter, f)
+	}
+	delete(t.followers, f)
+	if len(t.followers) == 0 && !t.stopped {
+		t.linger = time.AfterFunc(tailLinger, t.rest)
+	}
+}
+
+// rest ends the tail unless a follower came back.
+func (t *tail) rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.followers) == 0 && t.cancel != nil {
+		t.cancel()
+		t.cancel, t.ring = nil, nil
+	}
+}
+
+// stop ends the tail and every Follow; it returns when run has ended.
+func (t *tail) stop() {
+	t.mu.Lock()
+	t.stopped = true
+	if t.linger != nil {
+		t.linger.Stop()
+	}
+	if t.cancel != nil {
+		t.cancel()
+		t.cancel = nil
+	}
+	for f := range t.followers {
+		f.signal()
+	}
+	done := t.done
+	t.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}
+
+func (f *follower) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run reads the stream and feeds the ring.
+func (t *tail) run(ctx context.Context, after uint64, done chan struct{}) {
+	defer close(done)
+	ticks := make(chan struct{})
+	go func() {
+		defer close(ticks)
+		t.announce(ctx)
+	}()
+	defer func() { <-ticks }()
+
+	c := newCursor(t.stream, after, nil)
+	c.waiting = true
+	defer c.close()
+	for ctx.Err() == nil {
+		records, err := c.next(ctx)
+		if err == nil {
+			err = t.stream.settle(ctx, records[len(records)-1].Sequence)
+		}
+		if err != nil {
+			t.pause(ctx, err)
+			continue
+		}
+		t.push(records)
+	}
+}
+
+// pause waits before the next try of a read that failed.
+func (t *tail) pause(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	t.stream.journal.log.Warn("reading new records failed", "stream", t.stream.cfg.Name, "err", err)
+	select {
+	case <-time.After(tailRetry):
+	case <-ctx.Done():
+	}
+}
+
+// announce wakes followers whose position fell behind without a record of
+// theirs.
+func (t *tail) announce(ctx context.Context) {
+	ticker := time.NewTicker(positionInterval)
+	defer ticker.Stop()
+	var announced uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		t.mu.Lock()
+		if t.head != announced {
+			announced = t.head
+			for f := range t.followers {
+				f.signal()
+			}
+		}
+		t.mu.Unlock()
+	}
+}
+
+// push adds durable records to the ring and refers them to who wants them.
+func (t *tail) push(records []Record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range records {
+		number := t.start + uint64(len(t.ring))
+		t.ring = append(t.ring, r)
+		t.size += len(r.Data)
+		t.head = r.Sequence
+		t.interest.Match(r.Subject, func(f *follower) { f.offer(number, r.Sequence) })
+	}
+	for len(t.ring) > ringRecords || t.size > ringBytes && len(t.ring) > 1 {
+		t.base = t.ring[0].Sequence
+		t.size -= len(t.ring[0].Data)
+		t.ring[0] = Record{}
+		t.ring = t.ring[1:]
+		t.start++
+	}
+}
+
+// offer refers a record to a follower. The tail's lock is held.
+func (f *follower) offer(number, sequence uint64) {
+	if !f.attached || sequence <= f.position {
+		return
+	}
+	if n := len(f.pending); n > 0 && f.pending[n-1] == number {
+		return // it matched another of the follower's filters
+	}
+	if len(f.pending) == followerPending {
+		f.attached, f.pending = false, nil
+	} else {
+		f.pending = append(f.pending, number)
+	}
+	f.signal()
+}
+
+// next returns a follower's next batch and the position after it.
+func (t *tail) next(ctx context.Context, f *follower) ([]Record, uint64, error) {
+	for {
+		t.mu.Lock()
+		if t.stopped {
+			t.mu.Unlock()
+			return nil, 0, errStopped
+		}
+		if !f.attached || len(f.pending) > 0 && f.pending[0] < t.start {
+			f.attached, f.pending = false, nil
+			t.attach(f)
+		}
+		attached, head := f.attached, t.head
+		batch, position := t.take(f)
+		t.mu.Unlock()
+		switch {
+		case !attached:
+			return t.readDisk(ctx, f, head)
+		case len(batch) > 0 || position > f.position:
+			return batch, position, nil
+		}
+		select {
+		case <-f.wake:
+		case <-ctx.Done():
+			return nil, 0, context.Cause(ctx)
+		}
+	}
+}
+
+// attach refers a follower to what the ring has for it, if the ring reaches
+// back to its position. The lock is held.
+func (t *tail) attach(f *follower) {
+	if f.position < t.base {
+		return
+	}
+	f.attached = true
+	wanted := newMatcher(f.filters)
+	for i, r := range t.ring {
+		if r.Sequence > f.position && wanted.HasInterest(r.Subject) {
+			f.pending = append(f.pending, t.start+uint64(i))
+		}
+	}
+}
+
+// take removes one batch from a follower's pending records. The lock is held.
+func (t *tail) take(f *follower) ([]Record, uint64) {
+	if !f.attached {
+		return nil, f.position
+	}
+	n := min(len(f.pending), followBatch)
+	if n == 0 {
+		return nil, max(f.position, t.head)
+	}
+	batch := make([]Record, n)
+	for i, number := range f.pending[:n] {
+		batch[i] = t.ring[number-t.start]
+	}
+	f.pending = f.pending[n:]
+	if len(f.pending) == 0 {
+		f.pending = nil
+		return batch, t.head
+	}
+	return batch, batch[n-1].Sequence
+}
+
+// readDisk returns a follower's next batch from disk, up to the sequence head.
+func (t *tail) readDisk(ctx context.Context, f *follower, head uint64) ([]Record, uint64, error) {
+	select {
+	case t.disk <- struct{}{}:
+		defer func() { <-t.disk }()
+	case <-ctx.Done():
+		return nil, 0, context.Cause(ctx)
+	}
+	c := newCursor(t.stream, f.position, f.filters)
+	defer c.close()
+	records, err := c.next(ctx)
+	if err != nil && !errors.Is(err, errDrained) {
+		return nil, 0, err
+	}
+	for i, r := range records {
+		if r.Sequence > head {
+			return records[:i], head, nil
+		}
+	}
+	if len(records) == 0 {
+		return nil, head, nil
+	}
+	return records, records[len(records)-1].Sequence, nil
+}

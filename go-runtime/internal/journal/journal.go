@@ -1,0 +1,183 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Journal is a set of streams, either in this process's own store or on an
+// external cluster. Its methods are safe for concurrent use.
+type Journal struct {
+	cfg Config
+	log *slog.Logger
+
+	// failed is closed, with err set, by the first unrecoverable fault.
+	failed   chan struct{}
+	failOnce sync.Once
+
+	mu       sync.Mutex
+	started  bool
+	stopped  bool
+	err      error
+	problems []Problem
+	streams  map[string]*Stream
+
+	backend backend
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	barrier *barrier
+}
+
+// backend is where the records live: the embedded server or a cluster.
+type backend interface {
+	// connect opens a connection; the caller closes it.
+	connect(opts ...nats.Option) (*nats.Conn, error)
+	// configure adjusts a stream's configuration to the backend.
+	configure(cfg *jetstream.StreamConfig)
+	// stop ends what the backend started, after the connection is closed.
+	stop(ctx context.Context) error
+}
+
+// New validates the configuration; every mistake is in the error.
+func New(cfg Config, log *slog.Logger) (*Journal, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("journal configuration: %w", err)
+	}
+	return &Journal{
+		cfg:     cfg,
+		log:     log,
+		failed:  make(chan struct{}),
+		streams: make(map[string]*Stream),
+	}, nil
+}
+
+// Start opens the store or connects to the cluster. It returns when the
+// journal is ready, and a *LockedError when another runtime owns it.
+func (j *Journal) Start(ctx context.Context) (err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.started || j.stopped {
+		return errors.New("start journal: it was started or stopped before")
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("start journal: %w", err), j.release(context.WithoutCancel(ctx)))
+		}
+	}()
+	if j.cfg.NATSURL == "" {
+		j.backend, err = openEmbedded(ctx, j.cfg, j.log)
+	} else {
+		j.backend, err = openExternal(ctx, j.cfg, j.log)
+	}
+	if err != nil {
+		return err
+	}
+	if j.conn, err = j.backend.connect(
+		nats.Name("agent-runtime"),
+		nats.MaxReconnects(-1),
+		nats.NoEcho(),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			j.log.Warn("journal connection reported an error", "err", err)
+		}),
+	); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	if j.js, err = jetstream.New(j.conn); err != nil {
+		return fmt.Errorf("open JetStream: %w", err)
+	}
+	j.barrier = newBarrier(j.syncStore(), j.fail)
+	j.started = true
+	return nil
+}
+
+// syncStore returns what makes appended records durable, nil when the
+// acknowledgement of an append already says so.
+func (j *Journal) syncStore() func() error {
+	store, ok := j.backend.(*embedded)
+	if !ok || j.cfg.Durability == OS {
+		return nil
+	}
+	return store.sync
+}
+
+// Stop makes what was appended durable and closes the journal. It returns
+// when every goroutine of it is gone; it is safe twice and before Start.
+func (j *Journal) Stop(ctx context.Context) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.stopped {
+		return nil
+	}
+	j.stopped = true
+	if !j.started {
+		return nil
+	}
+	if err := j.release(ctx); err != nil {
+		return fmt.Errorf("stop journal: %w", err)
+	}
+	return nil
+}
+
+// release undoes Start, as far as it came.
+func (j *Journal) release(ctx context.Context) error {
+	for _, s := range j.streams {
+		s.stop()
+	}
+	var errs []error
+	if j.barrier != nil {
+		errs = append(errs, j.barrier.stop())
+	}
+	if j.conn != nil {
+		j.conn.Close()
+	}
+	if j.backend != nil {
+		errs = append(errs, j.backend.stop(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Failed is closed on an unrecoverable fault: the disk is full or broken, a
+// sync failed, or the lease on a cluster was lost. Nothing appended from then
+// on is kept; the process must exit.
+func (j *Journal) Failed() <-chan struct{} { return j.failed }
+
+// Err says why Failed is closed; nil while it is open.
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err
+}
+
+func (j *Journal) fail(err error) {
+	j.failOnce.Do(func() {
+		j.log.Error("journal failed", "err", err)
+		j.mu.Lock()
+		j.err = err
+		j.mu.Unlock()
+		close(j.failed)
+	})
+}
+
+// Problems lists ranges of records that were lost and other lasting faults.
+func (j *Journal) Problems() []Problem {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.problems)
+}
+
+// Durability names what an append that was committed can survive: "quorum"
+// (a cluster), "fsync" or "os".
+func (j *Journal) Durability() string {
+	if j.cfg.NATSURL != "" && j.cfg.Replicas > 1 {
+		return "quorum"
+	}
+	return string(j.cfg.Durability)
+}

@@ -1,0 +1,80 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Last returns the newest record of a subject, once it is durable, or
+// ErrNotFound.
+func (s *Stream) Last(ctx context.Context, subject string) (Record, error) {
+	raw, err := s.log.GetLastMsgForSubject(ctx, subject)
+	if err != nil {
+		return Record{}, fmt.Errorf("last of %s in %s: %w", subject, s.cfg.Name, mapRequestError(err))
+	}
+	if err := s.settle(ctx, raw.Sequence); err != nil {
+		return Record{}, fmt.Errorf("last of %s: %w", subject, err)
+	}
+	return decodeRaw(raw), nil
+}
+
+// Get returns the record at a sequence, once it is durable; ErrNotFound when
+// it was removed or never there.
+func (s *Stream) Get(ctx context.Context, seq uint64) (Record, error) {
+	if seq == 0 {
+		return Record{}, fmt.Errorf("record 0 of %s: %w", s.cfg.Name, ErrNotFound)
+	}
+	raw, err := s.log.GetMsg(ctx, seq)
+	if err != nil {
+		return Record{}, fmt.Errorf("record %d of %s: %w", seq, s.cfg.Name, mapRequestError(err))
+	}
+	if err := s.settle(ctx, seq); err != nil {
+		return Record{}, fmt.Errorf("record %d: %w", seq, err)
+	}
+	return decodeRaw(raw), nil
+}
+
+// Scan calls fn with every record that matches one of the subject filters
+// (NATS wildcards; none means all), in sequence order, from after+1 up to
+// what was appended when Scan was called, and returns that sequence.
+//
+// With lastOnly only the newest record of each subject is given; a subject
+// whose newest record was appended during the scan is left out, and Follow
+// from the returned sequence delivers it. An error of fn ends the scan and is
+// returned as is.
+func (s *Stream) Scan(ctx context.Context, after uint64, lastOnly bool, filters []string, fn func(Record) error) (uint64, error) {
+	_, upTo, err := s.Bounds(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("scan: %w", err)
+	}
+	if upTo <= after {
+		return after, nil
+	}
+	if err := s.settle(ctx, upTo); err != nil {
+		return 0, fmt.Errorf("scan: %w", err)
+	}
+	c := newCursor(s, after, filters)
+	c.lastOnly = lastOnly && !s.cfg.LastPerSubject
+	defer c.close()
+	for {
+		records, err := c.next(ctx)
+		if errors.Is(err, errDrained) {
+			return upTo, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("scan %s: %w", s.cfg.Name, err)
+		}
+		for _, r := range records {
+			if r.Sequence > upTo {
+				return upTo, nil
+			}
+			if r.Sequence <= after {
+				continue
+			}
+			if err := fn(r); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
