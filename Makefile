@@ -87,4 +87,4 @@ ci: ## Run what continuous integration runs
 clean: ## Remove everything that was built, and .venv; data in var/ stays
 	rm -rf .venv go-runtime/bin dist bench/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	rm -rf backend/.mypy_cache backend/.ruff_cache backend/.pytest_cache backend/.import_linter_cache
-	find backend scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find backend $(wildcard bench) scripts -name __pycache__ -type d -prune -exec rm -rf {} +

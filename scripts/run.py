@@ -276,7 +276,7 @@ def show_box(ports: Ports, *, demo: bool) -> None:
     lines = [
         f"Site     http://127.0.0.1:{ports.site}/",
         f"Runtime  gRPC 127.0.0.1:{ports.grpc}, http://127.0.0.1:{ports.http}/readyz and /metrics",
-        f"Model    {'as the environment says' if online else 'offline, until OPENAI_API_KEY or OPENAI_BASE_URL is set'}",
+        f"Model    {'as the environment says' if online else 'offline, until OPENAI_API_KEY or _BASE_URL is set'}",
         *([f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"] if demo else []),
         "Stop     Ctrl-C",
     ]
