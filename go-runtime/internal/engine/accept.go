@@ -1,0 +1,211 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+const (
+	maxKeyBytes       = 255
+	maxRequestIDBytes = 64
+	maxLabelBytes     = 200
+	maxTextBytes      = 1000
+	maxMetadataBytes  = 64 << 10
+
+	// maxHeldInputBytes is the largest input that stays in memory while its run
+	// is queued; a larger one is read from the journal when the run starts.
+	maxHeldInputBytes = 4 << 10
+
+	appendTimeout = 10 * time.Second
+)
+
+// CreateRun accepts a run, or joins the one that the same call made before, and
+// with Wait returns when it has ended. What it returns is durable. Once accepted
+// the run goes on whatever becomes of ctx.
+//
+// Errors: those of the registry, *violation.Error, *violation.TooLargeError,
+// *ConflictError, *QueueFullError, ErrStopped, and the journal's.
+func (e *Engine) CreateRun(ctx context.Context, namespace string, r CreateRequest) (run Run, created bool, err error) {
+	if r, err = e.complete(r); err != nil {
+		return Run{}, false, err
+	}
+	id, err := identify(namespace, r)
+	if err != nil {
+		return Run{}, false, err
+	}
+	hash := hashPayload(r)
+
+	ent := e.index.get(namespace, id)
+	if ent == nil {
+		ent, created, err = e.accept(ctx, namespace, id, hash, r)
+		if err != nil {
+			return Run{}, false, err
+		}
+	}
+	if ent.hash != hash {
+		return Run{}, false, &ConflictError{RunID: id}
+	}
+	if r.Wait {
+		run, err = e.await(ctx, ent, 0)
+	} else {
+		run, err = e.read(ctx, ent)
+	}
+	return run, created, err
+}
+
+// complete fills in what the request leaves out and checks the rest.
+func (e *Engine) complete(r CreateRequest) (CreateRequest, error) {
+	if r.Target == "" {
+		r.Target = TaskTarget
+	}
+	if len(r.Input) == 0 {
+		r.Input = []byte("{}")
+	}
+	if r.RunTimeout == 0 {
+		r.RunTimeout = e.cfg.RunTimeout
+	}
+	if len(r.Input) > e.cfg.MaxInputBytes {
+		return r, &violation.TooLargeError{Field: "input", Size: len(r.Input), Limit: e.cfg.MaxInputBytes}
+	}
+	if len(r.Metadata) > maxMetadataBytes {
+		return r, &violation.TooLargeError{Field: "metadata", Size: len(r.Metadata), Limit: maxMetadataBytes}
+	}
+	checks := []error{jsonvalue.ValidateObject("input", r.Input)}
+	if len(r.Metadata) > 0 {
+		checks = append(checks, jsonvalue.ValidateObject("metadata", r.Metadata))
+	}
+	if r.TaskType == "" {
+		checks = append(checks, violation.New("task_type", "is required"))
+	}
+	if r.Target == AgentTarget && r.AgentID == "" {
+		checks = append(checks, violation.New("agent_id", "is required"))
+	}
+	if r.Deadline < 0 {
+		checks = append(checks, violation.New("deadline", "must be positive"))
+	}
+	if r.RunTimeout < 0 {
+		checks = append(checks, violation.New("run_timeout", "must be positive"))
+	}
+	for _, text := range []struct {
+		field, value string
+		limit        int
+	}{
+		{"idempotency_key", r.IdempotencyKey, maxKeyBytes},
+		{"request_id", r.RequestID, maxRequestIDBytes},
+		{"agent_id", r.AgentID, maxLabelBytes},
+		{"task_type", r.TaskType, maxLabelBytes},
+		{"description", r.Description, maxTextBytes},
+	} {
+		checks = append(checks, checkText(text.field, text.value, text.limit))
+	}
+	return r, violation.Join(checks...)
+}
+
+func checkText(field, value string, limit int) error {
+	if len(value) > limit {
+		return violation.New(field, "must be at most %d bytes, is %d", limit, len(value))
+	}
+	if !utf8.ValidString(value) {
+		return violation.New(field, "must be UTF-8")
+	}
+	return nil
+}
+
+// accept appends the run's first record, which is also its place in the queue.
+func (e *Engine) accept(ctx context.Context, namespace, id string, hash payloadHash, r CreateRequest) (ent *entry, created bool, err error) {
+	select {
+	case <-e.stopping:
+		return nil, false, ErrStopped
+	default:
+	}
+	task, err := e.registry.Resolve(r.Target, r.AgentID, r.TaskType, r.Input)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := e.queue.reserve(); err != nil {
+		return nil, false, err
+	}
+	reserved := true
+	defer func() {
+		if reserved {
+			e.queue.release()
+		}
+	}()
+
+	now := e.cfg.Now().UTC()
+	rec := record{
+		ID: uuid.NewString(), Hash: hash, Payload: r.Input, TraceParent: traceParent(ctx),
+		Run: Run{
+			ID: id, Namespace: namespace, Target: r.Target, AgentID: r.AgentID, TaskType: r.TaskType,
+			Description: r.Description, State: Queued, MaxAttempts: e.cfg.MaxAttempts,
+			Metadata: r.Metadata, CreatedAt: now, RunTimeout: r.RunTimeout,
+		},
+	}
+	if r.Deadline > 0 {
+		rec.Run.Deadline = now.Add(r.Deadline)
+	}
+	data, err := rec.encode()
+	if err != nil {
+		return nil, false, err
+	}
+	// A caller that goes away must not leave the outcome unknown.
+	appendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTimeout)
+	defer cancel()
+	subject := runSubject(namespace, id)
+	seq, err := e.stream.Append(appendCtx, journal.Message{Subject: subject, Data: data, Expect: new(uint64)})
+	switch {
+	case errors.Is(err, journal.ErrConflict):
+		return e.adopt(ctx, namespace, id)
+	case err != nil:
+		return nil, false, fmt.Errorf("accept run %s: %w", id, err)
+	}
+	rec.Run.Sequence = seq
+	ent = newEntry(&rec)
+	ent.task = task
+	if len(r.Input) <= maxHeldInputBytes {
+		ent.input = r.Input
+	}
+	ent, created = e.index.add(ent)
+	if created {
+		reserved = false
+		if r.Deadline > 0 {
+			e.setDeadline(ent, r.Deadline)
+		}
+		e.queue.push(ent)
+	}
+	return ent, created, nil
+}
+
+// adopt takes up a run that the journal has and the index has not: an earlier
+// call appended it and did not live to see the answer.
+func (e *Engine) adopt(ctx context.Context, namespace, id string) (*entry, bool, error) {
+	last, err := e.stream.Last(ctx, runSubject(namespace, id))
+	if err != nil {
+		return nil, false, fmt.Errorf("read run %s: %w", id, err)
+	}
+	ent, err := entryOf(last)
+	if err != nil {
+		return nil, false, err
+	}
+	ent, added := e.index.add(ent)
+	if added {
+		return ent, false, e.resume(ctx, ent)
+	}
+	return ent, false, nil
+}
+
+func traceParent(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier["traceparent"]
+}

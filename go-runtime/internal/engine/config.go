@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// Config sets an engine's limits. A zero field takes its default.
+type Config struct {
+	// MaxConcurrent is how many runs execute at once; default 100.
+	MaxConcurrent int
+	// MaxQueued is how many runs may wait for a place; more are refused with a
+	// *QueueFullError. Default 100,000.
+	MaxQueued int
+	// MaxAttempts is how often a run is begun, in all, before it fails because
+	// the process died each time; default 3.
+	MaxAttempts int
+	// RunTimeout is the longest an attempt takes when its request does not say; default 900 s.
+	RunTimeout time.Duration
+	// MaxInputBytes limits a run's input and its output, each; default 1 MiB.
+	MaxInputBytes int
+	// KeepEnded is how many ended runs are kept, the youngest; default 100,000.
+	KeepEnded int
+	// KeepEndedFor is how long an ended run is kept; default 30 days.
+	KeepEndedFor time.Duration
+	// Now is the wall clock; default time.Now.
+	Now func() time.Time
+	// Tracer makes a span of each attempt; default none.
+	Tracer trace.Tracer
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.MaxConcurrent, 100)
+	setDefault(&c.MaxQueued, 100_000)
+	setDefault(&c.MaxAttempts, 3)
+	setDefault(&c.RunTimeout, 900*time.Second)
+	setDefault(&c.MaxInputBytes, 1<<20)
+	setDefault(&c.KeepEnded, 100_000)
+	setDefault(&c.KeepEndedFor, 30*24*time.Hour)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Tracer == nil {
+		c.Tracer = noop.NewTracerProvider().Tracer("")
+	}
+	return c
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+func (c Config) validate() error {
+	var mistakes []error
+	positive := func(name string, value int64) {
+		if value < 0 {
+			mistakes = append(mistakes, fmt.Errorf("engine: %s must not be negative", name))
+		}
+	}
+	positive("MaxConcurrent", int64(c.MaxConcurrent))
+	positive("MaxQueued", int64(c.MaxQueued))
+	positive("MaxAttempts", int64(c.MaxAttempts))
+	positive("RunTimeout", int64(c.RunTimeout))
+	positive("MaxInputBytes", int64(c.MaxInputBytes))
+	positive("KeepEnded", int64(c.KeepEnded))
+	positive("KeepEndedFor", int64(c.KeepEndedFor))
+	return errors.Join(mistakes...)
+}

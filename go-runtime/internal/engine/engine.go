@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+)
+
+// Engine runs what it accepts. All methods are safe for concurrent use.
+type Engine struct {
+	cfg      Config
+	journal  *journal.Journal
+	registry Registry
+	log      *slog.Logger
+
+	stream *journal.Stream
+	index  *index
+	queue  *queue
+	places chan struct{}
+	// expired brings runs whose deadline has passed.
+	expired chan *entry
+
+	// stopping is closed when no more work is taken, work ends when what is
+	// under way must stop.
+	stopping chan struct{}
+	work     context.Context //nolint:containedctx // the lifetime of all attempts, ended by Stop
+	endWork  context.CancelCauseFunc
+	stopOnce sync.Once
+	running  sync.WaitGroup
+}
+
+// New returns an engine that keeps its runs in the journal and takes their tasks
+// from the registry. It reports every mistake of cfg at once.
+func New(cfg Config, j *journal.Journal, registry Registry, log *slog.Logger) (*Engine, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	e := &Engine{
+		cfg: cfg, journal: j, registry: registry, log: log,
+		index: newIndex(), queue: newQueue(cfg.MaxQueued),
+		places:   make(chan struct{}, cfg.MaxConcurrent),
+		expired:  make(chan *entry),
+		stopping: make(chan struct{}),
+	}
+	e.work, e.endWork = context.WithCancelCause(context.Background())
+	return e, nil
+}
+
+// Start reads the runs that are kept, queues again those that were queued or
+// running when the process ended, and begins to execute. The journal has to be started.
+func (e *Engine) Start(ctx context.Context) error {
+	stream, err := e.journal.OpenStream(ctx, journal.StreamConfig{Name: streamName, Subjects: []string{subjectPrefix + ">"}})
+	if err != nil {
+		return fmt.Errorf("open stream of runs: %w", err)
+	}
+	e.stream = stream
+	if err := e.recover(ctx); err != nil {
+		return err
+	}
+	e.running.Go(e.dispatch)
+	e.running.Go(e.expire)
+	e.running.Go(e.forget)
+	return nil
+}
+
+// Stop takes no more work, lets what is under way finish until ctx ends, gives
+// the rest back to the queue, and returns when every goroutine is gone. Whoever
+// waits for a run that will not end here gets ErrStopped. It is safe to call twice and before Start.
+// The error says that tasks did not heed their context in time.
+func (e *Engine) Stop(ctx context.Context) error {
+	e.stopOnce.Do(func() { close(e.stopping) })
+	finished := make(chan struct{})
+	go func() {
+		e.running.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+		e.endWork(ErrStopped)
+		return nil
+	case <-ctx.Done():
+	}
+	e.endWork(ErrStopped)
+	select {
+	case <-finished:
+		return nil
+	case <-time.After(stopGrace):
+		return errors.New("engine: tasks are still running after they were told to stop")
+	}
+}
+
+// stopGrace is how long tasks have to heed their context.
+const stopGrace = 5 * time.Second
+
+// Stats is a picture of the engine's load.
+type Stats struct {
+	// Queued runs wait for a place; Executing ones have one.
+	Queued, Executing int
+	// MaxQueued and MaxConcurrent are their limits.
+	MaxQueued, MaxConcurrent int
+	// States counts the runs that are kept by state.
+	States map[State]int
+}
+
+// Stats returns the engine's load as it is.
+func (e *Engine) Stats() Stats {
+	return Stats{
+		Queued: e.queue.length(), Executing: len(e.places),
+		MaxQueued: e.cfg.MaxQueued, MaxConcurrent: e.cfg.MaxConcurrent,
+		States: e.index.stateCounts(),
+	}
+}

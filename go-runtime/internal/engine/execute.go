@@ -1,0 +1,274 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
+)
+
+// Causes for which an attempt's context ends.
+var (
+	errRunEnded   = errors.New("run has ended")
+	errRunTimeout = errors.New("run timeout")
+)
+
+// dispatch gives queued runs a place, in order, until the engine stops.
+func (e *Engine) dispatch() {
+	for {
+		select {
+		case e.places <- struct{}{}:
+		case <-e.stopping:
+			return
+		}
+		ent := e.next()
+		if ent == nil {
+			return
+		}
+		e.running.Go(func() {
+			defer func() { <-e.places }()
+			e.attempt(ent)
+		})
+	}
+}
+
+// next waits for a queued run; nil when the engine stops.
+func (e *Engine) next() *entry {
+	for {
+		select {
+		case <-e.stopping:
+			return nil
+		default:
+		}
+		if ent := e.queue.pop(); ent != nil {
+			return ent
+		}
+		select {
+		case <-e.queue.ready:
+		case <-e.stopping:
+			return nil
+		}
+	}
+}
+
+// attempt executes a run once and records how it went.
+func (e *Engine) attempt(ent *entry) {
+	task, call, err := e.prepare(ent)
+	if e.work.Err() != nil {
+		return
+	}
+	if err != nil {
+		e.finish(ent, nil, err)
+		return
+	}
+	ctx, cancel := context.WithCancelCause(e.work)
+	defer cancel(nil)
+	ent.mu.Lock()
+	ent.cancel = cancel
+	ent.mu.Unlock()
+
+	run, err := e.change(e.work, ent, nil, func(run *Run) error {
+		if run.State != Queued {
+			return errUnchanged
+		}
+		run.State = Running
+		run.Attempt++
+		run.StartedAt = e.cfg.Now().UTC()
+		return nil
+	})
+	if err != nil {
+		e.logUnlessUnchanged(run, err)
+		return
+	}
+	call.Attempt = run.Attempt
+	e.execute(ctx, ent, run, task, call)
+}
+
+// execute runs the task until it returns or its context ends; in the latter case
+// the run is settled at once, and the place kept until the task has gone.
+func (e *Engine) execute(ctx context.Context, ent *entry, run Run, task Task, call Call) {
+	ctx, stopTimer := context.WithTimeoutCause(ctx, run.RunTimeout, errRunTimeout)
+	defer stopTimer()
+	ctx, span := e.startSpan(ctx, ent, run)
+	defer span.End()
+
+	type result struct {
+		output []byte
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		output, err := runTask(ctx, task, call)
+		done <- result{output, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil && ctx.Err() != nil {
+			r.err = context.Cause(ctx)
+		}
+		if r.err != nil {
+			span.SetStatus(codes.Error, "run did not succeed")
+		}
+		e.finish(ent, r.output, r.err)
+	case <-ctx.Done():
+		span.SetStatus(codes.Error, context.Cause(ctx).Error())
+		e.finish(ent, nil, context.Cause(ctx))
+		<-done
+	}
+}
+
+// prepare returns the run's task and call. After a restart the task is looked up
+// and the input read again.
+func (e *Engine) prepare(ent *entry) (Task, Call, error) {
+	ent.mu.Lock()
+	run, task, input := ent.run, ent.task, ent.input
+	ent.task, ent.input = nil, nil
+	ent.mu.Unlock()
+	if input == nil {
+		rec, err := e.readRecordSurely(e.work, ent.created)
+		if err != nil {
+			return nil, Call{}, &TaskError{Reason: ReasonAgentFailed, Message: "the run's input cannot be read", Cause: err}
+		}
+		input = rec.Payload
+	}
+	if task == nil {
+		var err error
+		if task, err = e.registry.Resolve(run.Target, run.AgentID, run.TaskType, input); err != nil {
+			return nil, Call{}, &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
+		}
+	}
+	return task, Call{
+		Namespace: run.Namespace, RunID: run.ID, AgentID: run.AgentID,
+		TaskType: run.TaskType, Input: input, Metadata: run.Metadata,
+	}, nil
+}
+
+// runTask calls the task and turns a panic into an error.
+func runTask(ctx context.Context, task Task, call Call) (output []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &TaskError{
+				Reason:  ReasonAgentPanicked,
+				Message: "the task panicked; the runtime's log has the stack under the run's id",
+				Cause:   fmt.Errorf("panic: %v\n%s", p, debug.Stack()),
+			}
+		}
+	}()
+	return task(ctx, call)
+}
+
+// giveBackTimeout is how long a stopping engine tries to record that a run is
+// queued again; without that record the next start counts another attempt.
+const giveBackTimeout = 2 * time.Second
+
+// finish records how an attempt went: its output, or why there is none.
+func (e *Engine) finish(ent *entry, output []byte, failure error) {
+	if failure == nil {
+		failure = e.checkOutput(output)
+	}
+	var payload []byte
+	if failure == nil {
+		payload = output
+	}
+	giveBack := errors.Is(failure, ErrStopped)
+	ctx := e.work
+	if giveBack {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(e.work), giveBackTimeout)
+		defer cancel()
+	}
+	run, err := e.change(ctx, ent, payload, func(run *Run) error {
+		if run.State.Ended() {
+			return errUnchanged
+		}
+		if giveBack {
+			if run.State == Queued {
+				return errUnchanged
+			}
+			run.State = Queued
+			run.Attempt--
+			return nil
+		}
+		run.EndedAt = e.cfg.Now().UTC()
+		run.State, run.Error = outcome(run, failure)
+		return nil
+	})
+	switch {
+	case err != nil:
+		e.logUnlessUnchanged(run, err)
+	case giveBack:
+		e.log.Info("run given back", "run_id", run.ID, "task_type", run.TaskType)
+	default:
+		e.logEnd(run, failure)
+	}
+}
+
+// outcome names the end that a failure (nil: none) makes of a run.
+func outcome(run *Run, failure error) (State, *RunError) {
+	var failed *TaskError
+	switch {
+	case failure == nil:
+		return Succeeded, nil
+	case errors.Is(failure, errRunTimeout):
+		return TimedOut, &RunError{
+			Reason: ReasonTimedOut, Retryable: true,
+			Message: fmt.Sprintf("attempt %d took longer than the run timeout of %s", run.Attempt, run.RunTimeout),
+		}
+	case errors.As(failure, &failed):
+		return Failed, &RunError{Reason: failed.Reason, Message: failed.Message, Retryable: failed.Retryable}
+	default:
+		return Failed, &RunError{Reason: ReasonAgentFailed, Message: failure.Error()}
+	}
+}
+
+func (e *Engine) checkOutput(output []byte) error {
+	if len(output) > e.cfg.MaxInputBytes {
+		return &TaskError{
+			Reason:  ReasonAgentFailed,
+			Message: fmt.Sprintf("the output has %d bytes, more than the limit of %d", len(output), e.cfg.MaxInputBytes),
+		}
+	}
+	if err := jsonvalue.ValidateObject("output", output); err != nil {
+		return &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
+	}
+	return nil
+}
+
+// startSpan begins the span of an attempt, in the trace the run was created in.
+func (e *Engine) startSpan(ctx context.Context, ent *entry, run Run) (context.Context, trace.Span) {
+	carrier := propagation.MapCarrier{"traceparent": ent.traceParent}
+	ctx = propagation.TraceContext{}.Extract(ctx, carrier)
+	return e.cfg.Tracer.Start(ctx, "run "+run.TaskType, trace.WithAttributes(
+		attribute.String("agentruntime.run_id", run.ID),
+		attribute.String("agentruntime.namespace", run.Namespace),
+		attribute.String("agentruntime.agent_id", run.AgentID),
+		attribute.String("agentruntime.task_type", run.TaskType),
+		attribute.Int("agentruntime.attempt", run.Attempt),
+	))
+}
+
+func (e *Engine) logEnd(run Run, failure error) {
+	args := []any{
+		"run_id", run.ID, "task_type", run.TaskType, "agent", run.AgentID,
+		"attempt", run.Attempt, "duration_ms", run.EndedAt.Sub(run.CreatedAt).Milliseconds(),
+	}
+	if failure == nil {
+		e.log.Info("run succeeded", args...)
+		return
+	}
+	e.log.Warn("run did not succeed", append(args, "state", run.State, "reason", run.Error.Reason, "err", failure)...)
+}
+
+func (e *Engine) logUnlessUnchanged(run Run, err error) {
+	if !errors.Is(err, errUnchanged) {
+		e.log.Error("run not recorded", "run_id", run.ID, "state", run.State, "err", err)
+	}
+}

@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// GetRun returns a run with its input and output, as far as it is durable.
+// Errors: ErrRunNotFound, the journal's.
+func (e *Engine) GetRun(ctx context.Context, namespace, runID string) (Run, error) {
+	ent, err := e.find(namespace, runID)
+	if err != nil {
+		return Run{}, err
+	}
+	return e.read(ctx, ent)
+}
+
+// WaitRun returns a run when it has ended, or as it is when maxWait has passed
+// (0: as long as ctx allows). Errors: ErrRunNotFound, ErrStopped, ctx's, the journal's.
+func (e *Engine) WaitRun(ctx context.Context, namespace, runID string, maxWait time.Duration) (Run, error) {
+	ent, err := e.find(namespace, runID)
+	if err != nil {
+		return Run{}, err
+	}
+	return e.await(ctx, ent, maxWait)
+}
+
+// ListRuns returns runs of a namespace without input and output, newest first,
+// and the token of the next page, empty on the last.
+// Errors: *violation.Error, the journal's.
+func (e *Engine) ListRuns(ctx context.Context, namespace string, r ListRequest) ([]Run, string, error) {
+	before, err := decodePageToken(r.PageToken)
+	if err != nil {
+		return nil, "", err
+	}
+	match := func(run *Run) bool {
+		return (len(r.States) == 0 || slices.Contains(r.States, run.State)) &&
+			(r.AgentID == "" || run.AgentID == r.AgentID) &&
+			(r.TaskType == "" || run.TaskType == r.TaskType)
+	}
+	found, more := e.index.list(namespace, before, max(1, r.PageSize), match)
+	runs := make([]Run, len(found))
+	var newest uint64
+	for i, ent := range found {
+		runs[i] = ent.snapshot()
+		newest = max(newest, runs[i].Sequence)
+	}
+	if newest > 0 {
+		if err := e.stream.Commit(ctx, newest); err != nil {
+			return nil, "", fmt.Errorf("list runs: %w", err)
+		}
+	}
+	next := ""
+	if more {
+		next = encodePageToken(found[len(found)-1].created)
+	}
+	return runs, next, nil
+}
+
+func (e *Engine) find(namespace, runID string) (*entry, error) {
+	if ent := e.index.get(namespace, runID); ent != nil {
+		return ent, nil
+	}
+	return nil, fmt.Errorf("%w: %q", ErrRunNotFound, runID)
+}
+
+// read returns a run as it is in memory once that is durable.
+func (e *Engine) read(ctx context.Context, ent *entry) (Run, error) {
+	run := ent.snapshot()
+	if err := e.stream.Commit(ctx, run.Sequence); err != nil {
+		return Run{}, fmt.Errorf("read run %s: %w", run.ID, err)
+	}
+	first, err := e.readRecord(ctx, ent.created)
+	if err != nil {
+		return Run{}, fmt.Errorf("read input of run %s: %w", run.ID, err)
+	}
+	run.Input = first.Payload
+	if run.State == Succeeded {
+		last, err := e.readRecord(ctx, run.Sequence)
+		if err != nil {
+			return Run{}, fmt.Errorf("read output of run %s: %w", run.ID, err)
+		}
+		run.Output = last.Payload
+	}
+	return run, nil
+}
+
+func (e *Engine) readRecord(ctx context.Context, seq uint64) (record, error) {
+	rec, err := e.stream.Get(ctx, seq)
+	if err != nil {
+		return record{}, err
+	}
+	return decodeRecord(rec.Data)
+}
+
+// readRecordSurely is readRecord, tried again while the journal cannot be reached.
+func (e *Engine) readRecordSurely(ctx context.Context, seq uint64) (record, error) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		rec, err := e.readRecord(ctx, seq)
+		if !errors.Is(err, journal.ErrUnavailable) {
+			return rec, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return record{}, err
+		}
+	}
+}
+
+// await is WaitRun for a run at hand.
+func (e *Engine) await(ctx context.Context, ent *entry, maxWait time.Duration) (Run, error) {
+	var patience <-chan time.Time
+	if maxWait > 0 {
+		timer := time.NewTimer(maxWait)
+		defer timer.Stop()
+		patience = timer.C
+	}
+	stopping := e.stopping
+	for {
+		select {
+		case <-ent.ended:
+			return e.read(ctx, ent)
+		case <-patience:
+			return e.read(ctx, ent)
+		case <-ctx.Done():
+			return Run{}, context.Cause(ctx)
+		case <-stopping:
+			if ent.snapshot().State == Queued {
+				return Run{}, ErrStopped
+			}
+			stopping = nil
+		case <-e.work.Done():
+			return Run{}, ErrStopped
+		}
+	}
+}
+
+func encodePageToken(created uint64) string {
+	return base64.RawURLEncoding.EncodeToString(binary.AppendUvarint(nil, created))
+}
+
+func decodePageToken(token string) (uint64, error) {
+	if token == "" {
+		return 0, nil
+	}
+	data, err := base64.RawURLEncoding.DecodeString(token)
+	if err == nil {
+		if created, n := binary.Uvarint(data); n == len(data) && n > 0 && created > 0 {
+			return created, nil
+		}
+	}
+	return 0, violation.New("page_token", "is not one that a page returned")
+}
+
+const (
+	streamName    = "RUNS"
+	subjectPrefix = "run."
+)
+
+func runSubject(namespace, runID string) string {
+	return subjectPrefix + journal.EncodeToken(namespace) + "." + journal.EncodeToken(runID)
+}

@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// record is one entry of a run's log: the run as it stands from then on, and
+// the payload that came with the change.
+type record struct {
+	// ID tells a record from any other, so that an append whose answer was lost
+	// is known again.
+	ID  string
+	Run Run
+	// Created is the sequence of the run's first record; 0 in that record itself.
+	Created uint64
+	// Hash is that of the request's payload.
+	Hash payloadHash
+	// TraceParent is the W3C trace context the run was created in, or empty.
+	TraceParent string
+	// Payload is the input in the first record, the output in that of a run that
+	// succeeded, and else empty.
+	Payload []byte
+}
+
+// facts is a record without its payload, as it is kept: JSON, so that a log can
+// be read by eye and later versions can add to it.
+type facts struct {
+	ID          string          `json:"id"`
+	Target      Target          `json:"target"`
+	AgentID     string          `json:"agent_id,omitempty"`
+	TaskType    string          `json:"task_type"`
+	Description string          `json:"description,omitempty"`
+	State       State           `json:"state"`
+	Attempt     int             `json:"attempt,omitempty"`
+	MaxAttempts int             `json:"max_attempts"`
+	Metadata    json.RawMessage `json:"metadata,omitempty"`
+	Error       *RunError       `json:"error,omitempty"`
+	CreatedAt   time.Time       `json:"created_at"`
+	StartedAt   time.Time       `json:"started_at,omitzero"`
+	EndedAt     time.Time       `json:"ended_at,omitzero"`
+	Deadline    time.Time       `json:"deadline,omitzero"`
+	RunTimeout  time.Duration   `json:"run_timeout_ns"`
+	Created     uint64          `json:"created,omitempty"`
+	Hash        string          `json:"hash"`
+	TraceParent string          `json:"traceparent,omitempty"`
+}
+
+// encode returns the length of the facts as a uvarint, the facts, the payload.
+func (r *record) encode() ([]byte, error) {
+	run := &r.Run
+	head, err := json.Marshal(facts{
+		ID: r.ID, Target: run.Target, AgentID: run.AgentID, TaskType: run.TaskType,
+		Description: run.Description, State: run.State, Attempt: run.Attempt,
+		MaxAttempts: run.MaxAttempts, Metadata: run.Metadata, Error: run.Error,
+		CreatedAt: run.CreatedAt, StartedAt: run.StartedAt, EndedAt: run.EndedAt,
+		Deadline: run.Deadline, RunTimeout: run.RunTimeout, Created: r.Created,
+		Hash: hex.EncodeToString(r.Hash[:]), TraceParent: r.TraceParent,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode record of run %s: %w", run.ID, err)
+	}
+	data := make([]byte, 0, binary.MaxVarintLen32+len(head)+len(r.Payload))
+	data = binary.AppendUvarint(data, uint64(len(head)))
+	data = append(data, head...)
+	return append(data, r.Payload...), nil
+}
+
+var errBadRecord = errors.New("not a run record")
+
+// decodeRecord reads what encode wrote. Run.ID, Namespace and Sequence stand in
+// the journal's own fields and are left to the caller.
+func decodeRecord(data []byte) (record, error) {
+	size, n := binary.Uvarint(data)
+	if n <= 0 || size > uint64(len(data)-n) {
+		return record{}, errBadRecord
+	}
+	head, payload := data[n:n+int(size)], data[n+int(size):] //nolint:gosec // size is below len(data)
+	var f facts
+	if err := json.Unmarshal(head, &f); err != nil {
+		return record{}, fmt.Errorf("%w: %w", errBadRecord, err)
+	}
+	r := record{
+		ID: f.ID, Created: f.Created, TraceParent: f.TraceParent, Payload: payload,
+		Run: Run{
+			Target: f.Target, AgentID: f.AgentID, TaskType: f.TaskType,
+			Description: f.Description, State: f.State, Attempt: f.Attempt,
+			MaxAttempts: f.MaxAttempts, Metadata: f.Metadata, Error: f.Error,
+			CreatedAt: f.CreatedAt, StartedAt: f.StartedAt, EndedAt: f.EndedAt,
+			Deadline: f.Deadline, RunTimeout: f.RunTimeout,
+		},
+	}
+	hash, err := hex.DecodeString(f.Hash)
+	if err != nil || len(hash) != len(r.Hash) {
+		return record{}, fmt.Errorf("%w: bad hash", errBadRecord)
+	}
+	copy(r.Hash[:], hash)
+	return r, nil
+}
