@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+)
+
+// The catalog holds a folder per agent, named by its id:
+//
+//	instructions.md          what every agent is told
+//	answer.schema.json       the answer of a model, where a task type has none of its own
+//	<agent>/description.txt  for people
+//	<agent>/instructions.md  what this agent is told
+//	<agent>/<task type>/input.schema.json   its description is the task type's
+//	<agent>/<task type>/instructions.md     what the agent is told for this task type
+//	<agent>/<task type>/sample.tmpl         the answer without a model; see sample.go
+//	<agent>/<task type>/answer.schema.json  optional
+//
+//go:embed catalog
+var catalogFiles embed.FS
+
+const (
+	instructionsFile = "instructions.md"
+	answerSchemaFile = "answer.schema.json"
+)
+
+func loadCatalog(provider model.Provider) (map[string]*agent, error) {
+	files, err := fs.Sub(catalogFiles, "catalog")
+	if err != nil {
+		return nil, err
+	}
+	loader := catalogLoader{files: files, provider: provider}
+	folders, err := loader.folders(".")
+	if err != nil {
+		return nil, err
+	}
+	agents := make(map[string]*agent, len(folders))
+	for _, id := range folders {
+		if agents[id], err = loader.agent(id); err != nil {
+			return nil, fmt.Errorf("load agent %s: %w", id, err)
+		}
+	}
+	return agents, nil
+}
+
+type catalogLoader struct {
+	files    fs.FS
+	provider model.Provider
+}
+
+func (l catalogLoader) agent(id string) (*agent, error) {
+	description, err := l.text(path.Join(id, "description.txt"))
+	if err != nil {
+		return nil, err
+	}
+	names, err := l.folders(id)
+	if err != nil {
+		return nil, err
+	}
+	tasks := make(map[string]*taskType, len(names))
+	for _, name := range names {
+		if tasks[name], err = l.taskType(id, name); err != nil {
+			return nil, fmt.Errorf("load task type %s: %w", name, err)
+		}
+	}
+	return &agent{id: id, description: description, model: l.provider.Model(), tasks: tasks}, nil
+}
+
+func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
+	folder := path.Join(agentID, name)
+	input, err := l.schema(path.Join(folder, "input.schema.json"))
+	if err != nil {
+		return nil, err
+	}
+	answerFile := path.Join(folder, answerSchemaFile)
+	if _, err := fs.Stat(l.files, answerFile); err != nil {
+		answerFile = answerSchemaFile
+	}
+	answer, err := l.schema(answerFile)
+	if err != nil {
+		return nil, err
+	}
+	var instructions []string
+	for _, file := range []string{
+		instructionsFile, path.Join(agentID, instructionsFile), path.Join(folder, instructionsFile),
+	} {
+		text, err := l.text(file)
+		if err != nil {
+			return nil, err
+		}
+		instructions = append(instructions, text)
+	}
+	sample, err := parseSample(l.files, path.Join(folder, "sample.tmpl"))
+	if err != nil {
+		return nil, err
+	}
+	thinking := &thinker{
+		provider:     l.provider,
+		instructions: strings.Join(instructions, "\n\n"),
+		answer:       answer,
+		sample:       sample,
+	}
+	return &taskType{name: name, input: input, task: thinking.run}, nil
+}
+
+func (l catalogLoader) schema(file string) (*schema, error) {
+	raw, err := fs.ReadFile(l.files, file)
+	if err != nil {
+		return nil, err
+	}
+	return newSchema(file, raw)
+}
+
+func (l catalogLoader) text(file string) (string, error) {
+	raw, err := fs.ReadFile(l.files, file)
+	return strings.TrimSpace(string(raw)), err
+}
+
+// folders returns the names of the folders in a folder, sorted.
+func (l catalogLoader) folders(folder string) ([]string, error) {
+	entries, err := fs.ReadDir(l.files, folder)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}

@@ -1,0 +1,131 @@
+// Package agent knows everything that a run can execute inside the runtime: the
+// built-in tasks, and the agents, which think with a model. An agent is data: a
+// folder of prompts, schemas and templates under catalog, read once by New.
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+)
+
+// Agent describes one agent for a reader.
+type Agent struct {
+	ID          string
+	Description string
+	// Model is the one that answers, `offline` when none is configured.
+	Model string
+	// TaskTypes are sorted by name.
+	TaskTypes []TaskType
+}
+
+// TaskType describes a kind of task and the input it takes.
+type TaskType struct {
+	Name        string
+	Description string
+	// InputSchema is a JSON Schema, draft 2020-12. It is shared: do not change it.
+	InputSchema []byte
+}
+
+// Registry resolves runs to what executes them; it implements engine.Registry.
+// It does not change after New, and is safe for concurrent use.
+type Registry struct {
+	tasks  map[string]*taskType
+	agents map[string]*agent
+}
+
+type agent struct {
+	id          string
+	description string
+	model       string
+	tasks       map[string]*taskType
+}
+
+// taskType is a description, the schema that inputs are held to, and the work.
+type taskType struct {
+	name  string
+	input *schema
+	task  engine.Task
+}
+
+// New returns the built-in tasks and the agents of the catalog, which ask the
+// provider. It fails only when a schema or template of this package is broken.
+func New(provider model.Provider) (*Registry, error) {
+	tasks, err := builtinTasks()
+	if err != nil {
+		return nil, fmt.Errorf("load built-in tasks: %w", err)
+	}
+	agents, err := loadCatalog(provider)
+	if err != nil {
+		return nil, fmt.Errorf("load agents: %w", err)
+	}
+	return &Registry{tasks: tasks, agents: agents}, nil
+}
+
+// Resolve returns the task that executes a run, and checks the input against
+// the task type's schema. It returns *UnknownAgentError, *UnknownTaskTypeError,
+// or a *violation.Error that names every field that does not fit.
+func (r *Registry) Resolve(target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
+	tasks := r.tasks
+	if target == engine.AgentTarget {
+		a, known := r.agents[agentID]
+		if !known {
+			return nil, &UnknownAgentError{AgentID: agentID, Known: sortedKeys(r.agents)}
+		}
+		tasks = a.tasks
+	}
+	found, known := tasks[name]
+	if !known {
+		unknown := &UnknownTaskTypeError{TaskType: name, Known: sortedKeys(tasks), Agents: r.accepting(name)}
+		if target == engine.AgentTarget {
+			unknown.AgentID = agentID
+		}
+		return nil, unknown
+	}
+	if err := found.input.check("input", input); err != nil {
+		return nil, err
+	}
+	return found.task, nil
+}
+
+// accepting returns the ids of the agents that take a task type.
+func (r *Registry) accepting(name string) []string {
+	var ids []string
+	for _, id := range sortedKeys(r.agents) {
+		if _, takes := r.agents[id].tasks[name]; takes {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Agents describes every agent, sorted by id.
+func (r *Registry) Agents() []Agent {
+	agents := make([]Agent, 0, len(r.agents))
+	for _, id := range sortedKeys(r.agents) {
+		a := r.agents[id]
+		agents = append(agents, Agent{ID: id, Description: a.description, Model: a.model, TaskTypes: describe(a.tasks)})
+	}
+	return agents
+}
+
+// TaskTypes describes the built-in tasks, sorted by name.
+func (r *Registry) TaskTypes() []TaskType {
+	return describe(r.tasks)
+}
+
+func describe(tasks map[string]*taskType) []TaskType {
+	described := make([]TaskType, 0, len(tasks))
+	for _, name := range sortedKeys(tasks) {
+		t := tasks[name]
+		described = append(described, TaskType{Name: name, Description: t.input.description, InputSchema: t.input.raw})
+	}
+	return described
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}

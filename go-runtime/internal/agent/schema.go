@@ -1,0 +1,102 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// schema is a JSON Schema, draft 2020-12, ready to check documents.
+type schema struct {
+	// raw is the schema as it was written.
+	raw []byte
+	// description is its top-level `description`, which every schema here has.
+	description string
+	compiled    *jsonschema.Schema
+}
+
+func newSchema(name string, raw []byte) (*schema, error) {
+	var head struct {
+		Description string `json:"description"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, fmt.Errorf("parse schema %s: %w", name, err)
+	}
+	if head.Description == "" {
+		return nil, fmt.Errorf("schema %s has no description", name)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		return nil, fmt.Errorf("parse schema %s: %w", name, err)
+	}
+	compiler := jsonschema.NewCompiler()
+	compiler.DefaultDraft(jsonschema.Draft2020)
+	if err := compiler.AddResource(name, document); err != nil {
+		return nil, fmt.Errorf("add schema %s: %w", name, err)
+	}
+	compiled, err := compiler.Compile(name)
+	if err != nil {
+		return nil, fmt.Errorf("compile schema %s: %w", name, err)
+	}
+	return &schema{raw: raw, description: head.Description, compiled: compiled}, nil
+}
+
+// check returns a *violation.Error that names every field of a JSON text that
+// does not fit, by its path from root; nil when all do.
+func (s *schema) check(root string, text []byte) error {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		return violation.New(root, "is not valid JSON")
+	}
+	document = bounded(document)
+	err = s.compiled.Validate(document)
+	if err == nil {
+		return nil
+	}
+	var failure *jsonschema.ValidationError
+	if !errors.As(err, &failure) {
+		return fmt.Errorf("validate %s: %w", root, err)
+	}
+	return explain(root, document, failure)
+}
+
+// maxNumberText is longer than any number that is written without intent to harm.
+const maxNumberText = 32
+
+// bounded replaces numbers that are costly to compare exactly (1e999999 has a
+// million digits) by the nearest double. Only the validator sees the copy: the
+// text itself stays as it was written.
+func bounded(document any) any {
+	switch value := document.(type) {
+	case map[string]any:
+		for key, member := range value {
+			value[key] = bounded(member)
+		}
+	case []any:
+		for i, item := range value {
+			value[i] = bounded(item)
+		}
+	case json.Number:
+		return boundedNumber(value)
+	}
+	return document
+}
+
+func boundedNumber(number json.Number) json.Number {
+	float, err := number.Float64()
+	switch {
+	case err != nil && float > 0:
+		return "1e308"
+	case err != nil:
+		return "-1e308"
+	case float == 0 || len(number) > maxNumberText:
+		return json.Number(strconv.FormatFloat(float, 'g', -1, 64))
+	}
+	return number
+}

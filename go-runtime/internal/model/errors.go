@@ -1,0 +1,90 @@
+package model
+
+import (
+	"fmt"
+	"time"
+)
+
+// Kind classifies a provider's failure.
+type Kind string
+
+// The kinds of failure.
+const (
+	// RateLimited: too many requests or tokens; Error.RetryAfter may say when to come back.
+	RateLimited Kind = "rate_limited"
+	// QuotaExhausted: the account has no credit left; waiting does not help.
+	QuotaExhausted Kind = "quota_exhausted"
+	// Unavailable: not reachable, broken or too slow.
+	Unavailable Kind = "unavailable"
+	// Unauthorized: the key is missing, wrong, or may not use this model.
+	Unauthorized Kind = "unauthorized"
+	// Rejected: the endpoint does not take this request, or does not know the model.
+	Rejected Kind = "rejected"
+	// Refused: the model or a content filter would not answer.
+	Refused Kind = "refused"
+	// Truncated: the answer was cut at its token limit.
+	Truncated Kind = "truncated"
+	// Malformed: what came back is not an answer.
+	Malformed Kind = "malformed"
+)
+
+// Error is a provider's failure. Its text is safe to show: it holds nothing of
+// the request, the answer or the key.
+type Error struct {
+	Kind Kind
+	// Model is the one that was asked.
+	Model string
+	// StatusCode is the HTTP status, or 0 when there was no answer.
+	StatusCode int
+	// RetryAfter is how long the provider asks to wait; 0 when it does not say.
+	RetryAfter time.Duration
+	// Cause is for the log, and may be nil.
+	Cause error
+}
+
+func (e *Error) Error() string {
+	text := "model " + e.Model + " " + e.sentence()
+	if e.StatusCode >= 400 {
+		text += fmt.Sprintf(" (HTTP %d)", e.StatusCode)
+	}
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf("; retry after %s", e.RetryAfter)
+	}
+	return text
+}
+
+func (e *Error) sentence() string {
+	switch e.Kind {
+	case RateLimited:
+		return "is rate limited by its provider"
+	case QuotaExhausted:
+		return "cannot be asked: the provider's account has no quota left"
+	case Unavailable:
+		return "is unavailable: its endpoint cannot be reached, failed, or took too long"
+	case Unauthorized:
+		return "cannot be asked: its endpoint does not accept the API key"
+	case Rejected:
+		return "cannot be asked: its endpoint does not know the model or does not take the request"
+	case Refused:
+		return "refused to answer, or its answer was held back by a content filter"
+	case Truncated:
+		return "was cut short: the answer is longer than its token limit"
+	case Malformed:
+		return "sent something that is not an answer"
+	}
+	return "failed"
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Retryable reports whether the same request could succeed later.
+func (e *Error) Retryable() bool {
+	switch e.Kind {
+	case RateLimited, Unavailable, Malformed:
+		return true
+	case QuotaExhausted, Unauthorized, Rejected, Refused, Truncated:
+		return false
+	}
+	return false
+}

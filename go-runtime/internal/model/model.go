@@ -1,0 +1,172 @@
+// Package model asks language models. A Provider takes instructions, messages
+// and the JSON Schema of the wanted answer, and returns the answer with what it
+// cost. There are two: OpenAI-compatible endpoints through the official SDK, and
+// an offline one that answers from templates and says so each time.
+//
+// Neither keys nor the content of requests and answers are ever logged or put
+// into the text of an error.
+package model
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// Role says who wrote a message.
+type Role string
+
+// The roles of a conversation. What the system says goes into Request.Instructions.
+const (
+	User      Role = "user"
+	Assistant Role = "assistant"
+)
+
+// Message is one turn of a conversation.
+type Message struct {
+	Role Role
+	Text string
+}
+
+// Schema is the JSON Schema that an answer should fit.
+type Schema struct {
+	// Name is a short label, of letters, digits, underscores and dashes, at most 64.
+	Name string
+	// JSON is the schema. To be enforced by every endpoint it keeps to what
+	// OpenAI's strict mode takes: objects closed, every property required, no
+	// lengths or bounds.
+	JSON []byte
+}
+
+// Request is what a model is asked.
+type Request struct {
+	// Instructions frame the conversation; they are the system message.
+	Instructions string
+	// Messages are the conversation so far, oldest first; at least one.
+	Messages []Message
+	// Schema makes the answer a JSON object; nil leaves it free text.
+	Schema *Schema
+	// MaxTokens bounds the answer; 0 leaves it to the provider.
+	MaxTokens int
+	// Sample makes an answer without a model, in the form that Schema asks for,
+	// that carries the notice. The offline provider answers with it; others
+	// never call it. Nil makes the offline answer the notice alone.
+	Sample func(notice string) (string, error)
+}
+
+// Usage counts the tokens that an answer took; all are 0 where the provider does not say.
+type Usage struct {
+	InputTokens  int64 `json:"input_tokens"`
+	OutputTokens int64 `json:"output_tokens"`
+	TotalTokens  int64 `json:"total_tokens"`
+}
+
+// Add returns the sum of both.
+func (u Usage) Add(other Usage) Usage {
+	return Usage{
+		InputTokens:  u.InputTokens + other.InputTokens,
+		OutputTokens: u.OutputTokens + other.OutputTokens,
+		TotalTokens:  u.TotalTokens + other.TotalTokens,
+	}
+}
+
+// Response is a model's whole answer.
+type Response struct {
+	// Text is the answer. With Request.Schema it is the JSON object found in it
+	// (models like to talk around one), not yet checked against the schema, or
+	// all of it when there is none.
+	Text string
+	// Model is the one that answered, as the provider names it.
+	Model string
+	Usage Usage
+	// Offline is true when no model was asked.
+	Offline bool
+	// FinishReason is the provider's word for why the answer ends, usually "stop".
+	FinishReason string
+}
+
+// Provider answers requests. It is safe for concurrent use.
+type Provider interface {
+	// Name is the kind of provider, `openai` or `offline`.
+	Name() string
+	// Model is the model that is asked, `offline` when there is none.
+	Model() string
+	// Complete returns the whole answer. Failures are *Error, but for the end
+	// of ctx, which is returned as context.Cause(ctx), wrapped.
+	Complete(ctx context.Context, request Request) (Response, error)
+}
+
+const (
+	// DefaultModel is asked at OpenAI when no model is named.
+	DefaultModel = "gpt-5-mini"
+	// DefaultTimeout is generous because small machines serve big models.
+	DefaultTimeout = 3 * time.Minute
+)
+
+// Config says which provider to ask. Its zero value is the offline one.
+type Config struct {
+	// APIKey authenticates at the endpoint; local servers often need none.
+	APIKey string
+	// BaseURL is that of an OpenAI-compatible API, `http://127.0.0.1:11434/v1`;
+	// empty means OpenAI's own.
+	BaseURL string
+	// Model is required with a BaseURL; empty means DefaultModel at OpenAI.
+	Model string
+	// Timeout bounds one request, of which a call makes up to three; 0 means DefaultTimeout.
+	Timeout time.Duration
+}
+
+// New returns the provider that the configuration asks for: the offline one
+// when it has neither key nor base URL. A bad configuration is a *violation.Error.
+func New(cfg Config, log *slog.Logger) (Provider, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if cfg.APIKey == "" && cfg.BaseURL == "" {
+		return offline{}, nil
+	}
+	return newOpenAI(cfg, log), nil
+}
+
+func (c Config) validate() error {
+	var negative error
+	if c.Timeout < 0 {
+		negative = violation.New("model-timeout", "must not be negative")
+	}
+	if c.BaseURL == "" {
+		return negative
+	}
+	var unnamed error
+	if c.Model == "" {
+		unnamed = violation.New("model", "is required with a base URL")
+	}
+	return violation.Join(checkBaseURL(c.BaseURL), unnamed, negative)
+}
+
+// checkBaseURL never quotes the URL: a mistyped one may hold a secret.
+func checkBaseURL(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return violation.New("openai-base-url", "must be a URL such as http://127.0.0.1:11434/v1")
+	}
+	if u.User != nil {
+		return violation.New("openai-base-url", "must not hold a user or password; use the API key")
+	}
+	return nil
+}
+
+// ended returns the cause with which ctx ended, or nil while it has not.
+func ended(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	cause := context.Cause(ctx)
+	if errors.Is(cause, ctx.Err()) {
+		return cause
+	}
+	return errors.Join(ctx.Err(), cause)
+}
