@@ -1,0 +1,18 @@
+"""The Django app."""
+
+from django.apps import AppConfig
+from django.core import checks
+
+
+class DjangoAgentRuntimeConfig(AppConfig):
+    """Registers the system checks, and nothing else: the connection is opened by the first call."""
+
+    name = "django_agent_runtime"
+    verbose_name = "Agent runtime"
+
+    def ready(self) -> None:
+        """Register the checks."""
+        from django_agent_runtime.checks import check_environment, check_settings  # noqa: PLC0415
+
+        checks.register(check_settings, "django_agent_runtime")
+        checks.register(check_environment, "django_agent_runtime")

@@ -1,0 +1,77 @@
+"""System checks: what is wrong with `GO_RUNTIME` and with the process's surroundings.
+
+Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
+
+    E000  GO_RUNTIME is not a dict          E006  socket
+    E001  host                              E007  token
+    E002  port                              E008  tls
+    E003  timeout                           E009  namespace
+    E004  reconnection_attempts             W001  a key that is not a setting
+    E005  reconnection_delay                W002  GRPC_ENABLE_FORK_SUPPORT is off
+                                            W003  uWSGI without lazy-apps
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+from django.core.checks import Warning as CheckWarning
+
+from django_agent_runtime.conf import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ERROR_IDS = {
+    "": "E000",
+    "host": "E001",
+    "port": "E002",
+    "timeout": "E003",
+    "reconnection_attempts": "E004",
+    "reconnection_delay": "E005",
+    "socket": "E006",
+    "token": "E007",
+    "tls": "E008",
+    "namespace": "E009",
+}
+UNKNOWN_KEY_ID = "W001"
+
+
+def check_settings(**_kwargs: Any) -> list[CheckMessage]:
+    """One message for each bad value of `GO_RUNTIME`; an unknown key is a warning with the known ones."""
+    messages: list[CheckMessage] = []
+    for problem in validate(getattr(settings, "GO_RUNTIME", {})):
+        kind = Error if problem.key in ERROR_IDS else CheckWarning
+        code = ERROR_IDS.get(problem.key, UNKNOWN_KEY_ID)
+        subject = f"GO_RUNTIME[{problem.key!r}]" if problem.key else "GO_RUNTIME"
+        messages.append(kind(f"{subject} {problem.message}.", hint=problem.hint, id=f"django_agent_runtime.{code}"))
+    return messages
+
+
+def check_environment(**_kwargs: Any) -> list[CheckMessage]:
+    """Warn of surroundings in which calls are known to hang after a fork."""
+    messages: list[CheckMessage] = []
+    if os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1").strip().lower() in {"0", "false", "no", "off"}:
+        messages.append(
+            CheckWarning(
+                "GRPC_ENABLE_FORK_SUPPORT is off: a process that forks after a call hangs.",
+                hint="Take GRPC_ENABLE_FORK_SUPPORT out of the environment.",
+                id="django_agent_runtime.W002",
+            )
+        )
+    # This module exists only inside a uWSGI worker or master.
+    uwsgi = sys.modules.get("uwsgi")
+    options: Mapping[str, Any] = getattr(uwsgi, "opt", {})
+    if uwsgi is not None and not {"lazy-apps", b"lazy-apps"} & set(options):
+        messages.append(
+            CheckWarning(
+                "uWSGI forks its workers after it has loaded the site, where Python cannot prepare the connection.",
+                hint="Set lazy-apps = true in the uWSGI configuration.",
+                id="django_agent_runtime.W003",
+            )
+        )
+    return messages

@@ -1,0 +1,1 @@
+"""The commands `goruntime` and `goruntime_status`."""
