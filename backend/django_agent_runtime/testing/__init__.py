@@ -1,0 +1,23 @@
+"""Test code that uses the runtime: with a fake in this process, or with the real binary.
+
+    from django_agent_runtime.testing import FakeGoRuntime
+
+`FakeGoRuntime` is a real gRPC server with an in-memory fake behind it, and `GoRuntimeProcess`
+the real binary on free ports. Both have `.settings` for `override_settings(GO_RUNTIME=...)`;
+`get_go_runtime_integration()` then talks to them. With pytest-django,
+`django_agent_runtime.testing.fixtures` has both as fixtures.
+
+A service that hands work to the runtime with `transaction.on_commit` does nothing inside a
+`TestCase`, whose transaction never commits. Wrap the call, and the callbacks run at the end
+of the block, against the fake:
+
+    with self.captureOnCommitCallbacks(execute=True):
+        create_order(...)
+
+pytest-django has the same as the fixture `django_capture_on_commit_callbacks`.
+"""
+
+from django_agent_runtime.testing.fake import AcceptedRun, FakeGoRuntime, PublishedEvent
+from django_agent_runtime.testing.process import GoRuntimeProcess
+
+__all__ = ["AcceptedRun", "FakeGoRuntime", "GoRuntimeProcess", "PublishedEvent"]

@@ -1,0 +1,140 @@
+"""The real runtime as a child process, for tests that need what a fake cannot show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from django_agent_runtime.binary import find_binary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+READY_TIMEOUT_SECONDS = 30.0
+STOP_TIMEOUT_SECONDS = 30.0
+PROBE_INTERVAL_SECONDS = 0.02
+
+
+class GoRuntimeProcess:
+    """`agent-runtime serve` on free loopback ports, with its data in a folder of its own.
+
+    The ports stay the same over `kill()` and `start()`, so that a client can be seen to
+    reconnect. The log goes to `agent-runtime.log` in the data folder's parent.
+    """
+
+    def __init__(self, folder: Path, *, binary: Path | None = None, arguments: tuple[str, ...] = ()) -> None:
+        """`folder` is where data, socket and log go; `arguments` are added to `serve`.
+
+        Raises:
+            FileNotFoundError: No binary was given, and there is none where one is looked for.
+        """
+        self.binary = binary or find_binary()
+        self.data_dir = folder / "data"
+        self.socket = folder / "agent-runtime.sock"
+        self.log_path = folder / "agent-runtime.log"
+        self.host = "127.0.0.1"
+        self.port, self.http_port = _free_ports(2)
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """A `GO_RUNTIME` setting that points to this process."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "timeout": 30,
+            "reconnection_attempts": 5,
+            "reconnection_delay": 0.2,
+        }
+
+    def start(self) -> Self:
+        """Start it and wait until `/readyz` says that it takes work.
+
+        Raises:
+            ChildProcessError: It ended, or was not ready within 30 seconds; the message ends with its log.
+        """
+        command = [
+            str(self.binary),
+            "serve",
+            *("--listen", f"{self.host}:{self.port}"),
+            *("--socket", str(self.socket)),
+            *("--http", f"{self.host}:{self.http_port}"),
+            *("--data-dir", str(self.data_dir)),
+            *self._arguments,
+        ]
+        # The configuration of a runtime the developer uses must not leak into the test's.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENT_RUNTIME_")}
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                log_tail = self.log_path.read_text(errors="replace")[-2000:]
+                raise ChildProcessError(f"{self.binary} was not ready; its log ends with:\n{log_tail}")
+            time.sleep(PROBE_INTERVAL_SECONDS)
+        return self
+
+    def stop(self) -> None:
+        """Ask it to drain and wait for its end; a second call does nothing.
+
+        Raises:
+            subprocess.TimeoutExpired: It was still there after 30 seconds; it was killed then.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.host}:{self.http_port}/readyz", timeout=1) as response:
+                return bool(response.status == 200)  # noqa: PLR2004
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports nothing listens on; all are held until the last is known, so that they differ."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
