@@ -1,0 +1,1 @@
+"""The guide's example app: Django views over the Go runtime."""
