@@ -122,7 +122,9 @@ func checkText(field, value string, limit int) error {
 }
 
 // accept appends the run's first record, which is also its place in the queue.
-func (e *Engine) accept(ctx context.Context, namespace, id string, hash payloadHash, r CreateRequest) (ent *entry, created bool, err error) {
+func (e *Engine) accept(
+	ctx context.Context, namespace, id string, hash payloadHash, r CreateRequest,
+) (ent *entry, created bool, err error) {
 	select {
 	case <-e.stopping:
 		return nil, false, ErrStopped

@@ -54,6 +54,7 @@ func echo(_ context.Context, call Call) ([]byte, error) { return call.Input, nil
 // bundle is an engine on a journal of its own.
 type bundle struct {
 	*Engine
+
 	t       *testing.T
 	dir     string
 	journal *journal.Journal
@@ -91,7 +92,7 @@ func (b *bundle) stop(drain time.Duration) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
-	if err := b.Engine.Stop(ctx); err != nil {
+	if err := b.Stop(ctx); err != nil {
 		b.t.Error(err)
 	}
 	b.crash()
@@ -104,7 +105,7 @@ func (b *bundle) crash() {
 	if err := b.journal.Stop(context.Background()); err != nil {
 		b.t.Error(err)
 	}
-	if err := b.Engine.Stop(ctx); err != nil {
+	if err := b.Stop(ctx); err != nil {
 		b.t.Error(err)
 	}
 }
@@ -504,7 +505,7 @@ func TestStopLetsRunsFinish(t *testing.T) {
 		waited <- got
 	}()
 	stopped := make(chan error, 1)
-	go func() { stopped <- b.Engine.Stop(context.Background()) }()
+	go func() { stopped <- b.Stop(context.Background()) }()
 	<-b.stopping
 	if _, _, err := b.CreateRun(t.Context(), "default", CreateRequest{TaskType: "gate"}); !errors.Is(err, ErrStopped) {
 		t.Errorf("CreateRun while stopping: %v", err)

@@ -7,9 +7,9 @@ import (
 )
 
 var (
-	// ErrRunNotFound: the namespace has no such run.
+	// ErrRunNotFound is returned when the namespace has no such run.
 	ErrRunNotFound = errors.New("run not found")
-	// ErrStopped: the engine is stopping and takes no more work.
+	// ErrStopped is returned when the engine is stopping and takes no more work.
 	ErrStopped = errors.New("engine is stopping")
 )
 

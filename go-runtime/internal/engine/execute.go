@@ -117,10 +117,10 @@ func (e *Engine) execute(ctx context.Context, ent *entry, run Run, task Task, ca
 		if r.err != nil {
 			span.SetStatus(codes.Error, "run did not succeed")
 		}
-		e.finish(ent, r.output, r.err)
+		e.finish(ent, r.output, r.err) //nolint:contextcheck // recorded whatever ended ctx
 	case <-ctx.Done():
 		span.SetStatus(codes.Error, context.Cause(ctx).Error())
-		e.finish(ent, nil, context.Cause(ctx))
+		e.finish(ent, nil, context.Cause(ctx)) //nolint:contextcheck // recorded although ctx ended
 		<-done
 	}
 }
@@ -246,13 +246,14 @@ func (e *Engine) checkOutput(output []byte) error {
 func (e *Engine) startSpan(ctx context.Context, ent *entry, run Run) (context.Context, trace.Span) {
 	carrier := propagation.MapCarrier{"traceparent": ent.traceParent}
 	ctx = propagation.TraceContext{}.Extract(ctx, carrier)
-	return e.cfg.Tracer.Start(ctx, "run "+run.TaskType, trace.WithAttributes(
-		attribute.String("agentruntime.run_id", run.ID),
-		attribute.String("agentruntime.namespace", run.Namespace),
-		attribute.String("agentruntime.agent_id", run.AgentID),
-		attribute.String("agentruntime.task_type", run.TaskType),
-		attribute.Int("agentruntime.attempt", run.Attempt),
-	))
+	return e.cfg.Tracer.Start(ctx, //nolint:spancheck // the caller ends it
+		"run "+run.TaskType, trace.WithAttributes(
+			attribute.String("agentruntime.run_id", run.ID),
+			attribute.String("agentruntime.namespace", run.Namespace),
+			attribute.String("agentruntime.agent_id", run.AgentID),
+			attribute.String("agentruntime.task_type", run.TaskType),
+			attribute.Int("agentruntime.attempt", run.Attempt),
+		))
 }
 
 func (e *Engine) logEnd(run Run, failure error) {

@@ -10,6 +10,8 @@ import (
 )
 
 // runIDSpace is the UUIDv5 namespace of run ids made from keys.
+//
+//nolint:gochecknoglobals // a constant, were UUIDs one
 var runIDSpace = uuid.MustParse("6f0d6c0e-5d0b-5a43-9d0e-0b6f5a0f4c11")
 
 // identify gives a request the run's id: the caller's own, else one made from

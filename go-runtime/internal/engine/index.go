@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -41,22 +42,16 @@ func newEntry(r *record) *entry {
 		traceParent: r.TraceParent,
 		turn:        make(chan struct{}, 1),
 		run:         r.Run,
-		ended:       closedChannel,
+		ended:       make(chan struct{}),
 	}
 	if ent.created == 0 {
 		ent.created = r.Run.Sequence
 	}
-	if !r.Run.State.Ended() {
-		ent.ended = make(chan struct{})
+	if r.Run.State.Ended() {
+		close(ent.ended)
 	}
 	return ent
 }
-
-var closedChannel = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
 
 func (ent *entry) snapshot() Run {
 	ent.mu.Lock()
@@ -186,8 +181,6 @@ func (x *index) stateCounts() map[State]int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	counts := make(map[State]int, len(x.states))
-	for state, n := range x.states {
-		counts[state] = n
-	}
+	maps.Copy(counts, x.states)
 	return counts
 }

@@ -80,17 +80,26 @@ func (e *Engine) read(ctx context.Context, ent *entry) (Run, error) {
 	}
 	first, err := e.readRecord(ctx, ent.created)
 	if err != nil {
-		return Run{}, fmt.Errorf("read input of run %s: %w", run.ID, err)
+		return Run{}, recordError("input", run.ID, err)
 	}
 	run.Input = first.Payload
 	if run.State == Succeeded {
 		last, err := e.readRecord(ctx, run.Sequence)
 		if err != nil {
-			return Run{}, fmt.Errorf("read output of run %s: %w", run.ID, err)
+			return Run{}, recordError("output", run.ID, err)
 		}
 		run.Output = last.Payload
 	}
 	return run, nil
+}
+
+// recordError explains why a run cannot be read: its records may be gone with
+// retention, or with a damaged disk.
+func recordError(what, runID string, err error) error {
+	if errors.Is(err, journal.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", ErrRunNotFound, err)
+	}
+	return fmt.Errorf("read %s of run %s: %w", what, runID, err)
 }
 
 func (e *Engine) readRecord(ctx context.Context, seq uint64) (record, error) {

@@ -79,7 +79,7 @@ func decodeRecord(data []byte) (record, error) {
 	if n <= 0 || size > uint64(len(data)-n) {
 		return record{}, errBadRecord
 	}
-	head, payload := data[n:n+int(size)], data[n+int(size):] //nolint:gosec // size is below len(data)
+	head, payload := data[n:n+int(size)], data[n+int(size):]
 	var f facts
 	if err := json.Unmarshal(head, &f); err != nil {
 		return record{}, fmt.Errorf("%w: %w", errBadRecord, err)
