@@ -1,0 +1,14 @@
+// Command agent-runtime runs the Go side of DjangoBridge.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+// version is set by the build: -ldflags "-X main.version=...".
+var version = "dev" //nolint:gochecknoglobals // the linker sets it
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,209 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// value is the field a setting fills. Set's error says what would be right, in
+// words for the person who set it.
+type value interface {
+	Set(raw string) error
+	String() string
+}
+
+type textValue string
+
+func (v *textValue) Set(raw string) error { *v = textValue(raw); return nil }
+func (v *textValue) String() string       { return string(*v) }
+
+// addressValue is a TCP address; "off" gives the empty one.
+type addressValue string
+
+func (v *addressValue) Set(raw string) error {
+	if raw == off {
+		*v = ""
+		return nil
+	}
+	_, port, err := net.SplitHostPort(raw)
+	if err != nil {
+		return errors.New("want host:port, such as 127.0.0.1:50051")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("port %q is not a number from 0 to 65535", port)
+	}
+	*v = addressValue(raw)
+	return nil
+}
+
+func (v *addressValue) String() string { return cmp.Or(string(*v), off) }
+
+// maxSocketPath is how many bytes the kernel's address of a Unix socket holds.
+const maxSocketPath = 107
+
+// socketValue is the path of a Unix socket; "off" gives the empty one.
+type socketValue string
+
+func (v *socketValue) Set(raw string) error {
+	if raw == off {
+		*v = ""
+		return nil
+	}
+	if raw == "" {
+		return errors.New("want a path, or off")
+	}
+	if len(raw) > maxSocketPath {
+		return fmt.Errorf("the path of a Unix socket has at most %d bytes, this one has %d", maxSocketPath, len(raw))
+	}
+	*v = socketValue(raw)
+	return nil
+}
+
+func (v *socketValue) String() string { return cmp.Or(string(*v), off) }
+
+type natsURLValue string
+
+func (v *natsURLValue) Set(raw string) error {
+	for part := range strings.SplitSeq(raw, ",") {
+		u, err := url.Parse(strings.TrimSpace(part))
+		if raw != "" && (err != nil || u.Host == "" || (u.Scheme != "nats" && u.Scheme != "tls")) {
+			return errors.New("want nats://host:port or tls://host:port, several with commas between")
+		}
+	}
+	*v = natsURLValue(raw)
+	return nil
+}
+
+// String leaves out a password in the URL.
+func (v *natsURLValue) String() string {
+	parts := strings.Split(string(*v), ",")
+	for i, part := range parts {
+		if u, err := url.Parse(strings.TrimSpace(part)); err == nil {
+			parts[i] = u.Redacted()
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+type webURLValue string
+
+func (v *webURLValue) Set(raw string) error {
+	u, err := url.Parse(raw)
+	if raw != "" && (err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https")) {
+		return errors.New("want an http:// or https:// URL without user and password")
+	}
+	*v = webURLValue(raw)
+	return nil
+}
+
+func (v *webURLValue) String() string { return string(*v) }
+
+type choiceValue struct {
+	field   *string
+	choices []string
+}
+
+func (v *choiceValue) Set(raw string) error {
+	for _, choice := range v.choices {
+		if raw == choice {
+			*v.field = raw
+			return nil
+		}
+	}
+	return fmt.Errorf("want one of %s", strings.Join(v.choices, ", "))
+}
+
+func (v *choiceValue) String() string { return *v.field }
+
+type intValue struct {
+	field    *int
+	min, max int
+}
+
+func (v *intValue) Set(raw string) error {
+	n, err := strconv.Atoi(raw)
+	if err != nil || n < v.min || n > v.max {
+		return fmt.Errorf("want a whole number from %d to %d", v.min, v.max)
+	}
+	*v.field = n
+	return nil
+}
+
+func (v *intValue) String() string { return strconv.Itoa(*v.field) }
+
+// sizeUnits are in falling order, so that String finds the largest that divides.
+func sizeUnits() []sizeUnit {
+	return []sizeUnit{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+}
+
+type sizeUnit struct {
+	name  string
+	bytes int64
+}
+
+type bytesValue[T int | int64] struct {
+	field    *T
+	min, max int64
+}
+
+func (v *bytesValue[T]) Set(raw string) error {
+	digits, unit := raw, int64(1)
+	for _, u := range sizeUnits() {
+		if head, found := strings.CutSuffix(raw, u.name); found {
+			digits, unit = strings.TrimSpace(head), u.bytes
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > v.max/unit || n*unit < v.min {
+		return fmt.Errorf("want bytes from %s to %s, such as 1048576 or 1MiB", sizeText(v.min), sizeText(v.max))
+	}
+	*v.field = T(n * unit)
+	return nil
+}
+
+func (v *bytesValue[T]) String() string { return sizeText(int64(*v.field)) }
+
+func sizeText(n int64) string {
+	for _, u := range sizeUnits() {
+		if n > 0 && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+type durationValue struct {
+	field    *time.Duration
+	min, max time.Duration
+}
+
+func (v *durationValue) Set(raw string) error {
+	d, err := time.ParseDuration(raw)
+	if err != nil || d < v.min || d > v.max {
+		return fmt.Errorf("want a duration from %s to %s, such as 90s, 15m or 1h30m", v.min, v.max)
+	}
+	*v.field = d
+	return nil
+}
+
+func (v *durationValue) String() string { return v.field.String() }
+
+type levelValue slog.Level
+
+func (v *levelValue) Set(raw string) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(raw)); err != nil {
+		return errors.New("want debug, info, warn or error")
+	}
+	*v = levelValue(level)
+	return nil
+}
+
+func (v *levelValue) String() string { return strings.ToLower(slog.Level(*v).String()) }

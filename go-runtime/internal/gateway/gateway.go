@@ -1,0 +1,149 @@
+// Package gateway is the runtime's HTTP server: health for whatever supervises
+// the process, and metrics for Prometheus.
+//
+//	/healthz  200 while the process lives
+//	/readyz   200 once it takes work, else 503; JSON: {"ready", "reasons", "warnings"}
+//	/metrics  Prometheus text
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Readiness is what /readyz says.
+type Readiness struct {
+	Ready bool `json:"ready"`
+	// Reasons say why the runtime takes no work.
+	Reasons []string `json:"reasons"`
+	// Warnings are faults that somebody must look at but that stop no work.
+	Warnings []string `json:"warnings"`
+}
+
+// Config says where to listen and what to show.
+type Config struct {
+	// Address is a TCP host:port; port 0 takes a free one.
+	Address string
+	// TLS, when set, makes it HTTPS.
+	TLS *tls.Config
+	// Readiness is asked at each /readyz, from any goroutine.
+	Readiness func() Readiness
+	// Metrics is what /metrics shows.
+	Metrics prometheus.Gatherer
+	// Authorize says whether a request may read the metrics; nil: all may.
+	Authorize func(*http.Request) bool
+}
+
+// Times that a client may take; requests have no body and answers are small.
+const (
+	readTimeout  = 10 * time.Second
+	writeTimeout = 30 * time.Second
+	idleTimeout  = 2 * time.Minute
+	maxHeader    = 16 << 10
+)
+
+// Server serves the paths of the package.
+type Server struct {
+	address  string
+	tls      *tls.Config
+	http     *http.Server
+	log      *slog.Logger
+	listener net.Listener
+	done     sync.WaitGroup
+}
+
+// New returns a server that is not listening yet.
+func New(cfg Config, log *slog.Logger) *Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		readiness := cfg.Readiness()
+		code := http.StatusOK
+		if !readiness.Ready {
+			code = http.StatusServiceUnavailable
+		}
+		writeJSON(w, code, readiness)
+	})
+	metrics := promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		if cfg.Authorize != nil && !cfg.Authorize(r) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "a token is required", http.StatusUnauthorized)
+			return
+		}
+		metrics.ServeHTTP(w, r)
+	})
+	return &Server{
+		address: cfg.Address,
+		tls:     cfg.TLS,
+		log:     log,
+		http: &http.Server{
+			Handler:           mux,
+			ReadTimeout:       readTimeout,
+			ReadHeaderTimeout: readTimeout,
+			WriteTimeout:      writeTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeader,
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		},
+	}
+}
+
+// writeJSON answers with value. A client that went away is no one's concern.
+func writeJSON(w http.ResponseWriter, code int, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(value)
+}
+
+// Start listens, and returns once connections are taken.
+func (s *Server) Start(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.address)
+	if err != nil {
+		return fmt.Errorf("listen for http on %s: %w", s.address, err)
+	}
+	s.listener = listener
+	served := listener
+	if s.tls != nil {
+		served = tls.NewListener(listener, s.tls)
+	}
+	s.done.Go(func() {
+		if err := s.http.Serve(served); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("http server failed", "err", err)
+		}
+	})
+	return nil
+}
+
+// Addr is the address listened on, or "" before Start.
+func (s *Server) Addr() string {
+	if s.listener == nil {
+		return ""
+	}
+	return s.listener.Addr().String()
+}
+
+// Stop answers the requests in flight as long as ctx allows, then closes. It may
+// be called twice and before Start.
+func (s *Server) Stop(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	s.done.Wait()
+	return err
+}

@@ -1,0 +1,325 @@
+package djangobridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// errorDomain is the ErrorInfo domain of every reason of this API.
+const errorDomain = "agentruntime"
+
+var (
+	// errUnauthenticated: the call carries no token, or one that is not known.
+	errUnauthenticated = errors.New("a valid token is required")
+	// errDraining ends streams and calls when the runtime stops.
+	errDraining = errors.New("the runtime is stopping")
+	// errSlowReader ends a stream whose reader took nothing for the send timeout.
+	errSlowReader = errors.New("the reader did not keep up; resume after the last sequence received")
+)
+
+// permissionError refuses what the caller's token does not cover.
+type permissionError struct {
+	Namespace string
+	Access    token.Access
+}
+
+func (e *permissionError) Error() string {
+	return fmt.Sprintf("the token does not allow to %s in namespace %s", e.Access, e.Namespace)
+}
+
+// rateError refuses a call above the token's rate.
+type rateError struct{ Wait time.Duration }
+
+func (e *rateError) Error() string { return "the token's rate limit is reached" }
+
+// runError says which run an engine's sentinel is about.
+type runError struct {
+	RunID string
+	Err   error
+}
+
+func (e *runError) Error() string { return fmt.Sprintf("run %s: %v", e.RunID, e.Err) }
+func (e *runError) Unwrap() error { return e.Err }
+
+// panicError is what a handler's panic becomes.
+type panicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
+
+// refusal is an error as callers see it.
+type refusal struct {
+	code codes.Code
+	// reason is the name of an ErrorReason without its prefix; empty for what
+	// ends a call without a refusal: its deadline or its caller.
+	reason     string
+	message    string
+	metadata   map[string]string
+	violations []violation.Violation
+	retryAfter time.Duration
+}
+
+// reasonOf returns the name of an ErrorReason without its prefix.
+func reasonOf(r agentruntimev1.ErrorReason) string {
+	return strings.TrimPrefix(r.String(), "ERROR_REASON_")
+}
+
+// unavailableRetry is how long to wait before calling a runtime again that stops or has lost its journal.
+const unavailableRetry = time.Second
+
+// describe says how an error looks from outside. What it does not know becomes
+// INTERNAL with a fixed text: the cause is for the log.
+func describe(err error) refusal {
+	for _, known := range []func(error) (refusal, bool){describeRequest, describeAccess, describeRun, describeState, describeJournal, describeEnd} {
+		if r, found := known(err); found {
+			return r
+		}
+	}
+	return refusal{
+		code:    codes.Internal,
+		reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_INTERNAL),
+		message: "internal error; the runtime's log has the cause under the request id",
+	}
+}
+
+func describeRequest(err error) (refusal, bool) {
+	if e, found := errors.AsType[*violation.Error](err); found {
+		r := refusal{
+			code:       codes.InvalidArgument,
+			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_INVALID_ARGUMENT),
+			message:    e.Error(),
+			violations: e.Violations,
+		}
+		if len(e.Violations) > 0 {
+			r.metadata = map[string]string{"field": e.Violations[0].Field}
+		}
+		return r, true
+	}
+	if e, found := errors.AsType[*violation.TooLargeError](err); found {
+		return refusal{
+			code:    codes.ResourceExhausted,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_TOO_LARGE),
+			message: e.Error(),
+			metadata: map[string]string{
+				"field": e.Field, "size": strconv.Itoa(e.Size), "limit": strconv.Itoa(e.Limit),
+			},
+		}, true
+	}
+	return refusal{}, false
+}
+
+func describeAccess(err error) (refusal, bool) {
+	if errors.Is(err, errUnauthenticated) {
+		return refusal{
+			code:    codes.Unauthenticated,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_UNAUTHENTICATED),
+			message: errUnauthenticated.Error(),
+		}, true
+	}
+	if e, found := errors.AsType[*permissionError](err); found {
+		return refusal{
+			code:     codes.PermissionDenied,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_PERMISSION_DENIED),
+			message:  e.Error(),
+			metadata: map[string]string{"namespace": e.Namespace, "access": string(e.Access)},
+		}, true
+	}
+	if e, found := errors.AsType[*rateError](err); found {
+		return refusal{
+			code:       codes.ResourceExhausted,
+			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RATE_LIMITED),
+			message:    e.Error(),
+			retryAfter: e.Wait,
+		}, true
+	}
+	return refusal{}, false
+}
+
+func describeRun(err error) (refusal, bool) {
+	if e, found := errors.AsType[*engine.ConflictError](err); found {
+		return refusal{
+			code:     codes.AlreadyExists,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_IDEMPOTENCY_CONFLICT),
+			message:  e.Error(),
+			metadata: map[string]string{"run_id": e.RunID},
+		}, true
+	}
+	if e, found := errors.AsType[*engine.EndedError](err); found {
+		return refusal{
+			code:     codes.FailedPrecondition,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RUN_ENDED),
+			message:  e.Error(),
+			metadata: map[string]string{"run_id": e.RunID, "state": string(e.State)},
+		}, true
+	}
+	if e, found := errors.AsType[*engine.QueueFullError](err); found {
+		return refusal{
+			code:       codes.ResourceExhausted,
+			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_QUEUE_FULL),
+			message:    e.Error(),
+			retryAfter: e.RetryAfter,
+		}, true
+	}
+	if e, found := errors.AsType[*agent.UnknownAgentError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_AGENT_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"agent_id": e.AgentID, "known": strings.Join(e.Known, ",")},
+		}, true
+	}
+	if e, found := errors.AsType[*agent.UnknownTaskTypeError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_TASK_TYPE_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"task_type": e.TaskType, "known": strings.Join(e.Known, ",")},
+		}, true
+	}
+	if errors.Is(err, engine.ErrRunNotFound) {
+		r := refusal{
+			code:    codes.NotFound,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RUN_NOT_FOUND),
+			message: "there is no such run",
+		}
+		if e, found := errors.AsType[*runError](err); found {
+			r.message = fmt.Sprintf("there is no run %s", e.RunID)
+			r.metadata = map[string]string{"run_id": e.RunID}
+		}
+		return r, true
+	}
+	return refusal{}, false
+}
+
+func describeState(err error) (refusal, bool) {
+	e, found := errors.AsType[*state.RevisionError](err)
+	if !found {
+		return refusal{}, false
+	}
+	r := refusal{
+		code:     codes.Aborted,
+		reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_REVISION_MISMATCH),
+		message:  e.Error(),
+		metadata: map[string]string{"key": e.Key, "revision": strconv.FormatUint(e.Revision, 10)},
+	}
+	if e.CreateOnly {
+		r.code = codes.AlreadyExists
+		r.reason = reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_KEY_EXISTS)
+	}
+	return r, true
+}
+
+func describeJournal(err error) (refusal, bool) {
+	if e, found := errors.AsType[*journal.TruncatedError](err); found {
+		return refusal{
+			code:     codes.OutOfRange,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_EVENTS_TRUNCATED),
+			message:  fmt.Sprintf("what was asked for is gone; the oldest that is kept is %d", e.Oldest),
+			metadata: map[string]string{"oldest_sequence": strconv.FormatUint(e.Oldest, 10)},
+		}, true
+	}
+	switch {
+	case errors.Is(err, journal.ErrNoSpace):
+		return refusal{
+			code:    codes.ResourceExhausted,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_STORAGE_FULL),
+			message: "there is no room for writes; reads go on",
+		}, true
+	case errors.Is(err, journal.ErrTooLarge):
+		return refusal{
+			code:    codes.ResourceExhausted,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_TOO_LARGE),
+			message: "the record is larger than the journal takes",
+		}, true
+	case errors.Is(err, journal.ErrUnavailable):
+		return refusal{
+			code:       codes.Unavailable,
+			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_UNAVAILABLE),
+			message:    "the journal does not answer",
+			retryAfter: unavailableRetry,
+		}, true
+	}
+	return refusal{}, false
+}
+
+// describeEnd knows what ends a call from outside. It is asked last: an error
+// that says more may wrap the end of a context.
+func describeEnd(err error) (refusal, bool) {
+	switch {
+	case errors.Is(err, errDraining), errors.Is(err, engine.ErrStopped):
+		return refusal{
+			code:       codes.Unavailable,
+			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_UNAVAILABLE),
+			message:    errDraining.Error(),
+			retryAfter: unavailableRetry,
+		}, true
+	case errors.Is(err, errSlowReader):
+		return refusal{
+			code:    codes.ResourceExhausted,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RATE_LIMITED),
+			message: errSlowReader.Error(),
+		}, true
+	case errors.Is(err, context.DeadlineExceeded):
+		return refusal{code: codes.DeadlineExceeded, message: "the call's deadline passed"}, true
+	case errors.Is(err, context.Canceled):
+		return refusal{code: codes.Canceled, message: "the caller went away"}, true
+	}
+	return refusal{}, false
+}
+
+// sendError returns what a failed send on a stream means: as a rule that the
+// caller is gone.
+func sendError(err error) error {
+	switch status.Code(err) {
+	case codes.Canceled, codes.Unavailable, codes.DeadlineExceeded:
+		return context.Canceled
+	default:
+		return err
+	}
+}
+
+// status puts the refusal on the wire. A status whose details cannot be packed
+// is sent without them.
+func (r refusal) status() *status.Status {
+	plain := status.New(r.code, r.message)
+	var details []protoadapt.MessageV1
+	if r.reason != "" {
+		details = append(details, &errdetails.ErrorInfo{Reason: r.reason, Domain: errorDomain, Metadata: r.metadata})
+	}
+	if len(r.violations) > 0 {
+		bad := &errdetails.BadRequest{}
+		for _, v := range r.violations {
+			bad.FieldViolations = append(bad.FieldViolations,
+				&errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Description})
+		}
+		details = append(details, bad)
+	}
+	if r.retryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.retryAfter)})
+	}
+	detailed, err := plain.WithDetails(details...)
+	if err != nil {
+		return plain
+	}
+	return detailed
+}

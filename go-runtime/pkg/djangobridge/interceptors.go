@@ -1,0 +1,174 @@
+package djangobridge
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
+)
+
+// requestIDKey names a call in metadata: the client's own, or one made here; it
+// comes back in the trailer and is in the log.
+const (
+	requestIDKey      = "x-request-id"
+	maxRequestIDBytes = 64
+)
+
+// call is what the edge knows of the call under way; see callOf.
+type call struct {
+	method    string
+	requestID string
+	namespace string
+	// tokenName is empty when no token was needed.
+	tokenName string
+	started   time.Time
+}
+
+type callKey struct{}
+
+// callOf returns the call that ctx belongs to.
+func callOf(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}
+
+// namespaceOf returns the namespace of the call that ctx belongs to.
+func namespaceOf(ctx context.Context) string { return callOf(ctx).namespace }
+
+// edge stands around every rpc: it names the call, bounds its time, asks who
+// calls and whether they may, and turns errors and panics into statuses, log
+// lines and metrics. Handlers return plain errors.
+type edge struct {
+	guard   guard
+	metrics *metrics
+	log     *slog.Logger
+	// timeout is the deadline of calls that have none; waitTimeout that of calls that wait for a run.
+	timeout     time.Duration
+	waitTimeout time.Duration
+}
+
+func (e *edge) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (response any, err error) {
+	ctx, c := e.begin(ctx, info.FullMethod)
+	defer func() { err = e.end(ctx, c, recovered(recover(), err)) }()
+	if err := grpc.SetTrailer(ctx, metadata.Pairs(requestIDKey, c.requestID)); err != nil {
+		return nil, err
+	}
+	if err := e.guard.admit(ctx, c); err != nil {
+		return nil, err
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, e.timeoutOf(info.FullMethod))
+		defer cancel()
+	}
+	return handle(ctx, request)
+}
+
+func (e *edge) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	ctx, c := e.begin(stream.Context(), info.FullMethod)
+	defer func() { err = e.end(ctx, c, recovered(recover(), err)) }()
+	stream.SetTrailer(metadata.Pairs(requestIDKey, c.requestID))
+	if err := e.guard.admit(ctx, c); err != nil {
+		return err
+	}
+	return handle(server, &namedStream{ServerStream: stream, ctx: ctx})
+}
+
+// namedStream is a stream whose context knows its call.
+type namedStream struct {
+	grpc.ServerStream
+
+	ctx context.Context //nolint:containedctx // grpc.ServerStream hands its context out this way
+}
+
+// Context implements grpc.ServerStream.
+func (s *namedStream) Context() context.Context { return s.ctx }
+
+// timeoutOf returns the deadline of a call whose client set none.
+func (e *edge) timeoutOf(method string) time.Duration {
+	switch method {
+	case agentruntimev1.AgentService_CreateRun_FullMethodName, agentruntimev1.AgentService_WaitRun_FullMethodName:
+		return e.waitTimeout
+	default:
+		return e.timeout
+	}
+}
+
+func (e *edge) begin(ctx context.Context, method string) (context.Context, *call) {
+	c := &call{method: method, started: time.Now()}
+	if given := metadata.ValueFromIncomingContext(ctx, requestIDKey); len(given) > 0 && printable(given[0]) {
+		c.requestID = given[0]
+	} else {
+		c.requestID = uuid.NewString()
+	}
+	return context.WithValue(ctx, callKey{}, c), c
+}
+
+// printable reports whether a request id may stand in a log line.
+func printable(s string) bool {
+	if s == "" || len(s) > maxRequestIDBytes {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// recovered turns a panic into an error.
+func recovered(panicked any, err error) error {
+	if panicked == nil {
+		return err
+	}
+	return &panicError{Value: panicked, Stack: debug.Stack()}
+}
+
+// end records how a call ended and returns its error as a status.
+func (e *edge) end(ctx context.Context, c *call, err error) error {
+	took := time.Since(c.started)
+	if err == nil {
+		e.metrics.observe(c.method, codes.OK, took)
+		if e.log.Enabled(ctx, slog.LevelDebug) {
+			e.write(ctx, slog.LevelDebug, "rpc answered", c, took)
+		}
+		return nil
+	}
+	r := describe(err)
+	e.metrics.observe(c.method, r.code, took)
+	refused := []slog.Attr{slog.String("code", r.code.String()), slog.String("reason", r.reason)}
+	switch r.code {
+	case codes.Internal:
+		e.write(ctx, slog.LevelError, "rpc failed", c, took, append(refused, slog.Any("err", err))...)
+	case codes.Unauthenticated, codes.PermissionDenied:
+		e.write(ctx, slog.LevelWarn, "rpc refused", c, took, refused...)
+	case codes.ResourceExhausted:
+		e.write(ctx, slog.LevelInfo, "rpc refused", c, took, append(refused, slog.String("err", r.message))...)
+	default:
+		e.write(ctx, slog.LevelDebug, "rpc refused", c, took, append(refused, slog.String("err", r.message))...)
+	}
+	return r.status().Err()
+}
+
+func (e *edge) write(ctx context.Context, level slog.Level, message string, c *call, took time.Duration, more ...slog.Attr) {
+	attrs := []slog.Attr{
+		slog.String("method", c.method),
+		slog.String("request_id", c.requestID),
+		slog.String("namespace", c.namespace),
+		slog.String("token", c.tokenName),
+		slog.Float64("duration_ms", float64(took)/float64(time.Millisecond)),
+	}
+	if p, found := peer.FromContext(ctx); found {
+		attrs = append(attrs, slog.String("peer", p.Addr.String()))
+	}
+	e.log.LogAttrs(ctx, level, message, append(attrs, more...)...)
+}

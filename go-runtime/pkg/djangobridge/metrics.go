@@ -1,0 +1,118 @@
+package djangobridge
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc/codes"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+)
+
+const metricNamespace = "agent_runtime"
+
+// metrics counts what happens at the edge, and shows the engine's and the
+// journal's own figures when they are read.
+type metrics struct {
+	registry      *prometheus.Registry
+	calls         *prometheus.CounterVec
+	latency       *prometheus.HistogramVec
+	subscriptions prometheus.Gauge
+}
+
+func newMetrics(version string, e *engine.Engine, j *journal.Journal) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: metricNamespace, Name: "rpcs_total",
+			Help: "Calls that ended, by method and gRPC code.",
+		}, []string{"method", "code"}),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: metricNamespace, Name: "rpc_duration_seconds",
+			Help:    "How long calls took, streams as long as they were open.",
+			Buckets: prometheus.ExponentialBuckets(0.000_1, 2.5, 14),
+		}, []string{"method"}),
+		subscriptions: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricNamespace, Name: "event_subscriptions",
+			Help: "Event subscriptions that are open.",
+		}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: metricNamespace, Name: "build_info",
+		Help:        "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version(), "durability": j.Durability()},
+	})
+	build.Set(1)
+	m.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.calls, m.latency, m.subscriptions, build,
+		newFigures(e, j),
+	)
+	return m
+}
+
+// observe counts a call that ended.
+func (m *metrics) observe(method string, code codes.Code, took time.Duration) {
+	m.calls.WithLabelValues(method, code.String()).Inc()
+	m.latency.WithLabelValues(method).Observe(took.Seconds())
+}
+
+// figures reads the engine and the journal each time metrics are asked for.
+type figures struct {
+	engine  *engine.Engine
+	journal *journal.Journal
+
+	runs, queued, maxQueued, executing, maxExecuting, problems, lost *prometheus.Desc
+}
+
+func newFigures(e *engine.Engine, j *journal.Journal) *figures {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(metricNamespace, "", name), help, labels, nil)
+	}
+	return &figures{
+		engine:       e,
+		journal:      j,
+		runs:         desc("runs", "Runs that are kept, by state.", "state"),
+		queued:       desc("queued_runs", "Runs that wait for a place."),
+		maxQueued:    desc("queued_runs_limit", "How many runs may wait."),
+		executing:    desc("executing_runs", "Runs that have a place."),
+		maxExecuting: desc("executing_runs_limit", "How many runs may execute at a time."),
+		problems:     desc("journal_problems", "Lasting faults of the journal; /readyz names them."),
+		lost:         desc("journal_lost_records", "Acknowledged records that are gone with a damaged disk."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (f *figures) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{f.runs, f.queued, f.maxQueued, f.executing, f.maxExecuting, f.problems, f.lost} {
+		descriptions <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (f *figures) Collect(found chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value int, labels ...string) {
+		found <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
+	}
+	stats := f.engine.Stats()
+	for state, count := range stats.States {
+		gauge(f.runs, count, string(state))
+	}
+	gauge(f.queued, stats.Queued)
+	gauge(f.maxQueued, stats.MaxQueued)
+	gauge(f.executing, stats.Executing)
+	gauge(f.maxExecuting, stats.MaxConcurrent)
+
+	problems, lost := f.journal.Problems(), uint64(0)
+	for _, problem := range problems {
+		if problem.Last > 0 {
+			lost += problem.Last - problem.First + 1
+		}
+	}
+	gauge(f.problems, len(problems))
+	gauge(f.lost, int(lost)) //nolint:gosec // a count of records
+}
