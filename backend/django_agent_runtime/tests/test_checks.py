@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.checks import registry
+from django.test import override_settings
+
+from django_agent_runtime.checks import ERROR_IDS, check_environment, check_settings
+from django_agent_runtime.conf import RuntimeSettings
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "code"),
+    [
+        ("host", "http://localhost", "E001"),
+        ("host", "", "E001"),
+        ("port", 0, "E002"),
+        ("port", "fifty", "E002"),
+        ("port", True, "E002"),
+        ("timeout", 0, "E003"),
+        ("timeout", float("nan"), "E003"),
+        ("reconnection_attempts", 0, "E004"),
+        ("reconnection_delay", -1, "E005"),
+        ("socket", "/" + "x" * 200, "E006"),
+        ("token", "two words", "E007"),
+        ("tls", {"cert": "client.pem"}, "E008"),
+        ("namespace", "Shop", "E009"),
+        ("hots", "localhost", "W001"),
+    ],
+)
+def test_bad_value_is_named_with_a_hint(key: str, value: Any, code: str) -> None:
+    with override_settings(GO_RUNTIME={"host": "localhost"} | {key: value}):
+        [message] = check_settings()
+    assert message.id == f"django_agent_runtime.{code}"
+    assert key in message.msg
+    assert message.hint
+    assert message.is_serious() == code.startswith("E")
+
+
+def test_setting_that_is_no_dict_is_an_error() -> None:
+    with override_settings(GO_RUNTIME="localhost:50051"):
+        [message] = check_settings()
+    assert message.id == "django_agent_runtime.E000"
+
+
+def test_every_setting_has_an_identifier_of_its_own() -> None:
+    assert set(ERROR_IDS) - {""} == set(RuntimeSettings.__dataclass_fields__)
+    assert len(set(ERROR_IDS.values())) == len(ERROR_IDS)
+
+
+def test_bad_token_is_not_shown() -> None:
+    with override_settings(GO_RUNTIME={"token": "hunter2 hunter2"}):
+        [message] = check_settings()
+    assert "hunter2" not in str(message)
+
+
+@pytest.mark.parametrize("setting", [{}, {"host": "::1", "port": 1, "socket": None, "token": "t0ken", "tls": True}])
+def test_good_settings_bring_no_message(setting: dict[str, Any]) -> None:
+    with override_settings(GO_RUNTIME=setting):
+        assert check_settings() == []
+
+
+def test_checks_are_registered_by_the_app() -> None:
+    assert {check_settings, check_environment} <= set(registry.registry.get_checks())
+
+
+def test_fork_support_that_is_off_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRPC_ENABLE_FORK_SUPPORT", raising=False)
+    assert check_environment() == []
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
+    assert [message.id for message in check_environment()] == ["django_agent_runtime.W002"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, ["django_agent_runtime.W003"]), ({"lazy-apps": True}, []), ({b"lazy-apps": b"true"}, [])],
+)
+def test_uwsgi_needs_lazy_apps(
+    monkeypatch: pytest.MonkeyPatch, options: dict[Any, Any], expected: list[str]
+) -> None:
+    monkeypatch.delenv("GRPC_ENABLE_FORK_SUPPORT", raising=False)
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))  # type: ignore[arg-type]
+    assert [message.id for message in check_environment()] == expected
