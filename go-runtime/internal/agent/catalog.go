@@ -2,6 +2,7 @@ package agent
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -13,13 +14,13 @@ import (
 // The catalog holds a folder per agent, named by its id:
 //
 //	instructions.md          what every agent is told
-//	answer.schema.json       the answer of a model, where a task type has none of its own
+//	answer.schema.json       what every answer of a model has
 //	<agent>/description.txt  for people
 //	<agent>/instructions.md  what this agent is told
 //	<agent>/<task type>/input.schema.json   its description is the task type's
 //	<agent>/<task type>/instructions.md     what the agent is told for this task type
 //	<agent>/<task type>/sample.tmpl         the answer without a model; see sample.go
-//	<agent>/<task type>/answer.schema.json  optional
+//	<agent>/<task type>/answer.schema.json  optional: what its answers have besides
 //
 //go:embed catalog
 var catalogFiles embed.FS
@@ -77,11 +78,7 @@ func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
 	if err != nil {
 		return nil, err
 	}
-	answerFile := path.Join(folder, answerSchemaFile)
-	if _, err := fs.Stat(l.files, answerFile); err != nil {
-		answerFile = answerSchemaFile
-	}
-	answer, err := l.schema(answerFile)
+	answer, err := l.answerSchema(folder)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +103,28 @@ func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
 		sample:       sample,
 	}
 	return &taskType{name: name, input: input, task: thinking.run}, nil
+}
+
+// answerSchema is one schema of what every answer has and what the answers of a
+// task type have besides: providers take no references between schemas.
+func (l catalogLoader) answerSchema(folder string) (*schema, error) {
+	common, err := fs.ReadFile(l.files, answerSchemaFile)
+	if err != nil {
+		return nil, err
+	}
+	file := path.Join(folder, answerSchemaFile)
+	own, err := fs.ReadFile(l.files, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newSchema(answerSchemaFile, common)
+	}
+	if err != nil {
+		return nil, err
+	}
+	merged, err := mergeSchemas(common, own)
+	if err != nil {
+		return nil, fmt.Errorf("merge %s: %w", file, err)
+	}
+	return newSchema(file, merged)
 }
 
 func (l catalogLoader) schema(file string) (*schema, error) {

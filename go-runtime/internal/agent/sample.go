@@ -20,10 +20,12 @@ import (
 //	indent value          the value as JSON, on several lines
 //	dict key value …      an object
 //	render "name" data    the output of another template in the same file
-//	words "text"          the words that carry meaning, lower case
-//	snake, camel, pascal, kebab   words joined as an identifier
+//	words "text"          the words that carry meaning, in lower case
+//	snake, kebab, camel, pascal, join   words made into an identifier
 //	oneline "text"        the text on one line, harmless inside a comment
-//	plain value           a string as it is, anything else as JSON
+//	cell value            the same for a cell of a Markdown table
+//	lower "text"          the text in lower case
+//	lines "text"          how many lines it has
 //	default value other   the value, or other when it is missing or empty
 type sample struct {
 	root *template.Template
@@ -40,12 +42,15 @@ func parseSample(files fs.FS, file string) (*sample, error) {
 		"indent":  indentedJSON,
 		"dict":    dict,
 		"words":   words,
-		"snake":   func(w []string) string { return strings.Join(w, "_") },
-		"kebab":   func(w []string) string { return strings.Join(w, "-") },
+		"snake":   func(parts []string) string { return strings.Join(nameable(parts), "_") },
+		"kebab":   func(parts []string) string { return strings.Join(parts, "-") },
+		"join":    func(parts []string) string { return strings.Join(nameable(parts), "") },
 		"pascal":  pascal,
 		"camel":   camel,
 		"oneline": oneline,
-		"plain":   plain,
+		"cell":    func(text string) string { return strings.ReplaceAll(oneline(text), "|", "/") },
+		"lower":   strings.ToLower,
+		"lines":   func(text string) int { return strings.Count(strings.TrimRight(text, "\n"), "\n") + 1 },
 		"default": orDefault,
 		"render": func(name string, data any) (string, error) {
 			var out strings.Builder
@@ -100,11 +105,14 @@ func dict(pairs ...any) (map[string]any, error) {
 }
 
 // fillers say what to do rather than what it is about.
-var fillers = map[string]bool{
-	"a": true, "an": true, "the": true, "that": true, "which": true, "to": true, "of": true, "for": true, "in": true,
-	"and": true, "with": true, "implement": true, "write": true, "create": true, "make": true, "build": true,
-	"add": true, "please": true, "function": true, "code": true, "some": true,
-}
+const fillers = " a an the that which to of for in on by at it its be do so we i and with some please " +
+	"implement write create make build add function code method program "
+
+// keywords of common languages cannot be names in them.
+const keywords = " and as assert async await bool break case catch chan class const continue def default defer del " +
+	"delete elif else enum except export extends false finally float from func global go goto if import instanceof " +
+	"int interface is lambda let map new nil none not null or package pass print raise range return select static " +
+	"string struct super switch this throw true try type typeof undefined use var void while yield "
 
 const (
 	maxWords      = 5
@@ -118,7 +126,7 @@ func words(text string) []string {
 	split := func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) }
 	for _, word := range strings.FieldsFunc(text, split) {
 		word = strings.ToLower(word[:min(len(word), maxWordLength)])
-		if fillers[word] || len(found) == 0 && unicode.IsDigit(rune(word[0])) {
+		if strings.Contains(fillers, " "+word+" ") || len(found) == 0 && unicode.IsDigit(rune(word[0])) {
 			continue
 		}
 		if found = append(found, word); len(found) == maxWords {
@@ -131,6 +139,14 @@ func words(text string) []string {
 	return found
 }
 
+// nameable keeps a name of one word from being a keyword.
+func nameable(parts []string) []string {
+	if len(parts) == 1 && strings.Contains(keywords, " "+parts[0]+" ") {
+		return []string{"do", parts[0]}
+	}
+	return parts
+}
+
 func pascal(parts []string) string {
 	var out strings.Builder
 	for _, part := range parts {
@@ -140,21 +156,14 @@ func pascal(parts []string) string {
 }
 
 func camel(parts []string) string {
-	text := pascal(parts)
+	text := pascal(nameable(parts))
 	return strings.ToLower(text[:1]) + text[1:]
 }
 
 // oneline keeps a text inside the comment or docstring that it is put into.
 func oneline(text string) string {
-	return strings.NewReplacer("*/", "* /", `"""`, `'''`, `\`, "/", "`", "'", "-->", "-- >", "{{", "{ {").
+	return strings.NewReplacer("*/", "* /", `"""`, `'''`, `\`, "/", "`", "'").
 		Replace(strings.Join(strings.Fields(text), " "))
-}
-
-func plain(value any) (string, error) {
-	if text, ok := value.(string); ok {
-		return text, nil
-	}
-	return jsonText(value)
 }
 
 func orDefault(value, other any) any {

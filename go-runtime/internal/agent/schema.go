@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -45,6 +46,30 @@ func newSchema(name string, raw []byte) (*schema, error) {
 		return nil, fmt.Errorf("compile schema %s: %w", name, err)
 	}
 	return &schema{raw: raw, description: head.Description, compiled: compiled}, nil
+}
+
+// mergeSchemas adds the properties of a schema of an object to those of another,
+// and takes its description.
+func mergeSchemas(base, extra []byte) ([]byte, error) {
+	type object struct {
+		Schema               string                     `json:"$schema"`
+		Description          string                     `json:"description"`
+		Type                 string                     `json:"type"`
+		Properties           map[string]json.RawMessage `json:"properties"`
+		Required             []string                   `json:"required"`
+		AdditionalProperties bool                       `json:"additionalProperties"`
+	}
+	var merged, added object
+	if err := json.Unmarshal(base, &merged); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(extra, &added); err != nil {
+		return nil, err
+	}
+	merged.Description = added.Description
+	merged.Required = append(merged.Required, added.Required...)
+	maps.Copy(merged.Properties, added.Properties)
+	return json.MarshalIndent(merged, "", "  ")
 }
 
 // check returns a *violation.Error that names every field of a JSON text that
