@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -9,7 +10,9 @@ import (
 // barrier makes appends durable in groups: a writer waits for the next sync
 // that starts after its append, and one sync serves every writer that waits.
 type barrier struct {
-	sync func() error // nil: appends are durable once acknowledged
+	// sync makes what was written durable. It is nil with Durability OS:
+	// a commit then only notes the stream's mark.
+	sync func() error
 	fail func(error)
 
 	kick chan struct{} // capacity 1: somebody waits
@@ -69,6 +72,23 @@ func (b *barrier) wait(ctx context.Context) error {
 	}
 }
 
+// note notes the mark of one stream. It is all that Durability OS needs.
+func (b *barrier) note(s *Stream) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	target := s.appended.Load()
+	if b.err != nil || s.durable.Load() >= target && s.mark.last.thinned == s.thinned.Load() {
+		return b.err
+	}
+	if err := s.mark.write(mark{committed: target, issued: target, thinned: s.thinned.Load()}); err != nil {
+		b.err = err
+		b.fail(err)
+		return err
+	}
+	s.durable.Store(target)
+	return nil
+}
+
 func (b *barrier) run() {
 	defer close(b.done)
 	for {
@@ -82,7 +102,7 @@ func (b *barrier) run() {
 	}
 }
 
-// flush is one sync. A failed one is final: the kernel may have dropped the
+// flush is one round. A failed one is final: the kernel may have dropped the
 // pages it could not write, so a second try would report a success that lies.
 func (b *barrier) flush() {
 	b.mu.Lock()
@@ -92,36 +112,54 @@ func (b *barrier) flush() {
 	err := b.err
 	b.mu.Unlock()
 
-	targets := make([]uint64, len(streams))
-	for i, s := range streams {
-		targets[i] = s.appended.Load()
-	}
-	if err == nil && b.sync != nil {
-		if err = b.sync(); err != nil {
+	if err == nil {
+		if err = b.syncStreams(streams); err != nil {
 			b.fail(err)
 			b.mu.Lock()
 			b.err = err
 			b.mu.Unlock()
 		}
 	}
-	if err == nil {
-		for i, s := range streams {
-			s.durable.Store(targets[i])
-		}
-	}
 	r.err = err
 	close(r.done)
 }
 
-// stop syncs once more and ends the barrier. Nobody may append any more.
+// syncStreams notes the marks, syncs, and moves the watermarks.
+func (b *barrier) syncStreams(streams []*Stream) error {
+	targets := make([]uint64, len(streams))
+	for i, s := range streams {
+		targets[i] = s.appended.Load()
+		if err := s.mark.write(mark{committed: s.durable.Load(), issued: targets[i], thinned: s.thinned.Load()}); err != nil {
+			return err
+		}
+	}
+	if b.sync != nil {
+		if err := b.sync(); err != nil {
+			return err
+		}
+	}
+	for i, s := range streams {
+		s.durable.Store(targets[i])
+		// This write may reach the disk later: it only tells, after a crash,
+		// what was acknowledged from what was about to be.
+		if err := s.mark.write(mark{committed: targets[i], issued: targets[i], thinned: s.thinned.Load()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop syncs once more and ends the barrier. Nobody
+// may append any more.
 func (b *barrier) stop() error {
 	close(b.quit)
 	<-b.done
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.err == nil {
-		b.err = fmt.Errorf("journal is stopped: %w", ErrUnavailable)
-		return nil
+	err := b.err
+	b.err = errStopped
+	for _, s := range b.streams {
+		err = errors.Join(err, s.mark.close())
 	}
-	return b.err
+	return err
 }

@@ -23,17 +23,21 @@ type embedded struct {
 	server *server.Server
 	lock   *folderLock
 	folder *os.File
+	space  *space
+	// problems is what the check of the store found.
+	problems []Problem
 }
 
-// openEmbedded locks the data folder and recovers the store.
-func openEmbedded(_ context.Context, cfg Config, log *slog.Logger) (_ *embedded, err error) {
+// openEmbedded locks the data folder, repairs the store and opens it. fail is
+// told of errors that the server cannot recover from.
+func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger, fail func(error)) (_ *embedded, err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
 	e := &embedded{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.stop(context.Background()))
+			err = errors.Join(err, e.stop(ctx))
 		}
 	}()
 	if e.lock, err = lockFolder(cfg.DataDir); err != nil {
@@ -46,13 +50,23 @@ func openEmbedded(_ context.Context, cfg Config, log *slog.Logger) (_ *embedded,
 	if e.folder, err = os.Open(store); err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
+	if e.space, err = newSpace(e.folder, cfg.MinFreeBytes); err != nil {
+		return nil, err
+	}
+	if e.problems, err = repairStore(cfg.DataDir, log); err != nil {
+		return nil, err
+	}
+	limit := cfg.MaxStoreBytes
+	if limit == 0 {
+		limit = e.space.total
+	}
 	e.server, err = server.NewServer(&server.Options{
 		ServerName:             "agent-runtime",
 		DontListen:             true,
 		NoSigs:                 true,
 		JetStream:              true,
 		StoreDir:               store,
-		JetStreamMaxStore:      cfg.MaxStoreBytes,
+		JetStreamMaxStore:      limit,
 		JetStreamMaxMemory:     1 << 20,
 		DisableJetStreamBanner: true,
 		MaxPayload:             int32(cfg.MaxMessageBytes),
@@ -61,7 +75,7 @@ func openEmbedded(_ context.Context, cfg Config, log *slog.Logger) (_ *embedded,
 	if err != nil {
 		return nil, fmt.Errorf("create the embedded server: %w", err)
 	}
-	e.server.SetLoggerV2(&serverLog{log: log}, false, false, false)
+	e.server.SetLoggerV2(&serverLog{log: log, fail: fail}, false, false, false)
 	e.server.Start()
 	if !e.server.ReadyForConnections(readyWithin) || !e.server.JetStreamEnabled() {
 		return nil, errors.New("the embedded server did not get ready: its log says why")
@@ -90,18 +104,3 @@ func (e *embedded) stop(context.Context) error {
 	return errors.Join(append(errs, e.lock.release())...)
 }
 
-// serverLog hands the server's log lines to slog.
-type serverLog struct{ log *slog.Logger }
-
-func (l *serverLog) line(level slog.Level, format string, args []any) {
-	if l.log.Enabled(context.Background(), level) {
-		l.log.Log(context.Background(), level, "nats server", "text", fmt.Sprintf(format, args...))
-	}
-}
-
-func (l *serverLog) Noticef(format string, args ...any) { l.line(slog.LevelDebug, format, args) }
-func (l *serverLog) Warnf(format string, args ...any)   { l.line(slog.LevelWarn, format, args) }
-func (l *serverLog) Errorf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
-func (l *serverLog) Fatalf(format string, args ...any)  { l.line(slog.LevelError, format, args) }
-func (l *serverLog) Debugf(format string, args ...any)  { l.line(slog.LevelDebug, format, args) }
-func (l *serverLog) Tracef(format string, args ...any)  { l.line(slog.LevelDebug, format, args) }

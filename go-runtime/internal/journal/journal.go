@@ -18,21 +18,22 @@ type Journal struct {
 	cfg Config
 	log *slog.Logger
 
-	// failed is closed, with err set, by the first unrecoverable fault.
+	// failed is closed by the first unrecoverable fault; failure is set before.
 	failed   chan struct{}
 	failOnce sync.Once
+	failure  error
 
 	mu       sync.Mutex
 	started  bool
 	stopped  bool
-	err      error
 	problems []Problem
 	streams  map[string]*Stream
 
 	backend backend
 	conn    *nats.Conn
 	js      jetstream.JetStream
-	barrier *barrier
+	barrier *barrier // nil in a cluster
+	space   *space   // nil in a cluster
 }
 
 // backend is where the records live: the embedded server or a cluster.
@@ -72,12 +73,7 @@ func (j *Journal) Start(ctx context.Context) (err error) {
 			err = errors.Join(fmt.Errorf("start journal: %w", err), j.release(context.WithoutCancel(ctx)))
 		}
 	}()
-	if j.cfg.NATSURL == "" {
-		j.backend, err = openEmbedded(ctx, j.cfg, j.log)
-	} else {
-		j.backend, err = openExternal(ctx, j.cfg, j.log)
-	}
-	if err != nil {
+	if err := j.open(ctx); err != nil {
 		return err
 	}
 	if j.conn, err = j.backend.connect(
@@ -93,19 +89,32 @@ func (j *Journal) Start(ctx context.Context) (err error) {
 	if j.js, err = jetstream.New(j.conn); err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
-	j.barrier = newBarrier(j.syncStore(), j.fail)
 	j.started = true
 	return nil
 }
 
-// syncStore returns what makes appended records durable, nil when the
-// acknowledgement of an append already says so.
-func (j *Journal) syncStore() func() error {
-	store, ok := j.backend.(*embedded)
-	if !ok || j.cfg.Durability == OS {
+// open opens the backend. Only the embedded one needs the barrier: in a
+// cluster, the acknowledgement of an append says that a quorum has it.
+func (j *Journal) open(ctx context.Context) error {
+	if j.cfg.NATSURL != "" {
+		cluster, err := openExternal(ctx, j.cfg, j.log)
+		if err != nil {
+			return err
+		}
+		j.backend = cluster
 		return nil
 	}
-	return store.sync
+	store, err := openEmbedded(ctx, j.cfg, j.log, j.fail)
+	if err != nil {
+		return err
+	}
+	j.backend, j.space, j.problems = store, store.space, store.problems
+	if j.cfg.Durability == Fsync {
+		j.barrier = newBarrier(store.sync, j.fail)
+	} else {
+		j.barrier = newBarrier(nil, j.fail)
+	}
+	return nil
 }
 
 // Stop makes what was appended durable and closes the journal. It returns
@@ -151,17 +160,18 @@ func (j *Journal) Failed() <-chan struct{} { return j.failed }
 
 // Err says why Failed is closed; nil while it is open.
 func (j *Journal) Err() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.err
+	select {
+	case <-j.failed:
+		return j.failure
+	default:
+		return nil
+	}
 }
 
 func (j *Journal) fail(err error) {
 	j.failOnce.Do(func() {
 		j.log.Error("journal failed", "err", err)
-		j.mu.Lock()
-		j.err = err
-		j.mu.Unlock()
+		j.failure = err
 		close(j.failed)
 	})
 }

@@ -28,6 +28,15 @@ func start(t *testing.T, cfg journal.Config) *journal.Journal {
 	return j
 }
 
+func open(t *testing.T, j *journal.Journal, cfg journal.StreamConfig) *journal.Stream {
+	t.Helper()
+	s, err := j.OpenStream(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestBasics(t *testing.T) {
 	t.Parallel()
 	j := start(t, journal.Config{DataDir: t.TempDir()})

@@ -37,11 +37,14 @@ type Stream struct {
 	cfg     StreamConfig
 	log     jetstream.Stream
 	tail    *tail
+	mark    *markFile // nil in a cluster
 
 	// appended is the newest sequence known to be in the store, durable the
 	// newest that may be shown.
 	appended, durable atomic.Uint64
-	atomicSlots       chan struct{}
+	// thinned says that records were removed from between others, see mark.
+	thinned     atomic.Bool
+	atomicSlots chan struct{}
 }
 
 // OpenStream creates the stream or changes it to the configuration. Call it
@@ -81,17 +84,62 @@ func (j *Journal) OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, er
 	}
 	s := &Stream{journal: j, cfg: cfg, log: log, atomicSlots: make(chan struct{}, maxAtomicInFlight)}
 	s.tail = newTail(s)
-	if j.barrier.sync == nil {
-		s.durable.Store(math.MaxUint64)
-	} else {
-		s.appended.Store(log.CachedInfo().State.LastSeq)
-		j.barrier.add(s)
-		if err := j.barrier.wait(ctx); err != nil {
-			return nil, fmt.Errorf("open stream %s: %w", cfg.Name, err)
-		}
+	if err := s.begin(ctx); err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", cfg.Name, err)
 	}
 	j.streams[cfg.Name] = s
 	return s, nil
+}
+
+// begin finds where the stream stands. A stream whose folder is gone goes on
+// above its mark.
+func (s *Stream) begin(ctx context.Context) error {
+	j := s.journal
+	if j.barrier == nil {
+		s.durable.Store(math.MaxUint64)
+		return nil
+	}
+	var err error
+	if s.mark, err = openMark(j.cfg.DataDir, s.cfg.Name); err != nil {
+		return err
+	}
+	last := s.log.CachedInfo().State.LastSeq
+	if last < s.mark.last.issued {
+		if lost := s.mark.last.committed; last < lost {
+			p := Problem{
+				Stream: s.cfg.Name, First: last + 1, Last: lost,
+				Message: fmt.Sprintf("records %d to %d of stream %s are lost: its folder is gone", last+1, lost, s.cfg.Name),
+			}
+			j.problems = append(j.problems, p)
+			j.log.Error("journal is damaged", "stream", p.Stream, "first", p.First, "last", p.Last, "problem", p.Message)
+		}
+		last = s.mark.last.issued
+		if err := s.log.Purge(ctx, jetstream.WithPurgeSequence(last+1)); err != nil {
+			return errors.Join(mapRequestError(err), s.mark.close())
+		}
+	}
+	s.appended.Store(last)
+	s.thinned.Store(s.mark.last.thinned || s.cfg.LastPerSubject)
+	j.barrier.add(s)
+	return s.sync(ctx)
+}
+
+// sync waits for one round of the barrier.
+func (s *Stream) sync(ctx context.Context) error {
+	if b := s.journal.barrier; b.sync != nil {
+		return b.wait(ctx)
+	}
+	return s.journal.barrier.note(s)
+}
+
+// thin notes, durably, that records are about to be removed from between
+// others.
+func (s *Stream) thin(ctx context.Context) error {
+	if s.mark == nil || s.thinned.Load() {
+		return nil
+	}
+	s.thinned.Store(true)
+	return s.sync(ctx)
 }
 
 func cmpZero(v, whenZero int64) int64 {
@@ -118,7 +166,7 @@ func (s *Stream) noteAppended(seq uint64) {
 // Errors: ErrConflict when Expect did not hold, ErrTooLarge, ErrNoSpace, and
 // with the outcome unknown ErrUnavailable or the context's.
 func (s *Stream) Append(ctx context.Context, m Message) (uint64, error) {
-	msg, err := s.prepare(m)
+	msg, err := s.prepare(ctx, m)
 	if err != nil {
 		return 0, fmt.Errorf("append to %s: %w", s.cfg.Name, err)
 	}
@@ -131,13 +179,31 @@ func (s *Stream) Append(ctx context.Context, m Message) (uint64, error) {
 }
 
 // prepare checks that the journal can take the message and encodes it.
-func (s *Stream) prepare(m Message) (*nats.Msg, error) {
+func (s *Stream) prepare(ctx context.Context, m Message) (*nats.Msg, error) {
 	select {
 	case <-s.journal.failed:
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, s.journal.Err())
 	default:
 	}
-	return m.encode()
+	msg, err := m.encode()
+	if err != nil {
+		return nil, err
+	}
+	if m.TTL > 0 {
+		if err := s.thin(ctx); err != nil {
+			return nil, err
+		}
+	}
+	size := msg.Size()
+	if limit := s.journal.cfg.MaxMessageBytes; size > limit {
+		return nil, fmt.Errorf("%w: %d bytes with headers, the limit is %d", ErrTooLarge, size, limit)
+	}
+	if s.journal.space != nil {
+		if err := s.journal.space.take(size); err != nil {
+			return nil, err
+		}
+	}
+	return msg, nil
 }
 
 // request publishes and waits for the acknowledgement.
@@ -187,7 +253,7 @@ func (s *Stream) appendAll(ctx context.Context, ms []Message) ([]uint64, error) 
 		if m.Expect != nil {
 			return nil, errors.New("a pipelined record cannot expect a sequence")
 		}
-		msg, err := s.prepare(m)
+		msg, err := s.prepare(ctx, m)
 		if err != nil {
 			return nil, err
 		}
@@ -291,7 +357,7 @@ func (s *Stream) appendAtomic(ctx context.Context, ms []Message) ([]uint64, erro
 	id := nats.NewInbox()
 	var ack appendAck
 	for i, m := range ms {
-		msg, err := s.prepare(m)
+		msg, err := s.prepare(ctx, m)
 		if err != nil {
 			return nil, err
 		}
@@ -328,7 +394,7 @@ func (s *Stream) Commit(ctx context.Context, seq uint64) error {
 	if appended := s.appended.Load(); seq > appended {
 		return fmt.Errorf("commit %s: sequence %d was not appended (the newest is %d)", s.cfg.Name, seq, appended)
 	}
-	if err := s.journal.barrier.wait(ctx); err != nil {
+	if err := s.sync(ctx); err != nil {
 		return fmt.Errorf("commit %s: %w", s.cfg.Name, err)
 	}
 	return nil
@@ -353,6 +419,9 @@ func (s *Stream) Bounds(ctx context.Context) (first, last uint64, err error) {
 
 // Purge removes all records of a subject. Sequences are not reused.
 func (s *Stream) Purge(ctx context.Context, subject string) error {
+	if err := s.thin(ctx); err != nil {
+		return fmt.Errorf("purge %s of %s: %w", subject, s.cfg.Name, err)
+	}
 	if err := s.log.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
 		return fmt.Errorf("purge %s of %s: %w", subject, s.cfg.Name, mapRequestError(err))
 	}
