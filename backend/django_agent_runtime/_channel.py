@@ -1,0 +1,445 @@
+"""The one channel of a client: opened on first use, closed around forks, and every way to call through it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from ._errors import CallFailure
+from ._fork import Session, gate
+from .conf import RuntimeSettings, TlsSettings
+from .exceptions import AgentRuntimeError, ClientClosed
+from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
+from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
+from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
+from .types import ConnectionState
+
+__all__ = [
+    "CANCEL_RUN",
+    "CREATE_RUN",
+    "DELETE_STATE",
+    "GET_RUN",
+    "GET_SERVER_INFO",
+    "GET_STATE",
+    "LIST_AGENTS",
+    "LIST_RUNS",
+    "LIST_STATE",
+    "LIST_TASK_TYPES",
+    "PUBLISH_EVENTS",
+    "SET_STATE",
+    "SUBSCRIBE",
+    "TRANSACT_STATE",
+    "WAIT_RUN",
+    "WATCH_STATE",
+    "CallMetadata",
+    "ChannelSession",
+    "ResumableStream",
+    "Rpc",
+    "Transport",
+    "jittered",
+    "new_request_id",
+]
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+CallMetadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc(Generic[Q, R]):
+    """A method of the runtime with the messages it takes and gives."""
+
+    service: str
+    method: str
+    request: type[Q]
+    response: type[R]
+
+    @property
+    def path(self) -> str:
+        """The method's name on the wire."""
+        return f"/{self.service}/{self.method}"
+
+
+_AGENT = "agentruntime.v1.AgentService"
+_STATE = "agentruntime.v1.StateService"
+_EVENT = "agentruntime.v1.EventService"
+
+CREATE_RUN = Rpc(_AGENT, "CreateRun", agent_pb.CreateRunRequest, agent_pb.CreateRunResponse)
+GET_RUN = Rpc(_AGENT, "GetRun", agent_pb.GetRunRequest, agent_pb.GetRunResponse)
+LIST_RUNS = Rpc(_AGENT, "ListRuns", agent_pb.ListRunsRequest, agent_pb.ListRunsResponse)
+WAIT_RUN = Rpc(_AGENT, "WaitRun", agent_pb.WaitRunRequest, agent_pb.WaitRunResponse)
+CANCEL_RUN = Rpc(_AGENT, "CancelRun", agent_pb.CancelRunRequest, agent_pb.CancelRunResponse)
+LIST_AGENTS = Rpc(_AGENT, "ListAgents", agent_pb.ListAgentsRequest, agent_pb.ListAgentsResponse)
+LIST_TASK_TYPES = Rpc(_AGENT, "ListTaskTypes", agent_pb.ListTaskTypesRequest, agent_pb.ListTaskTypesResponse)
+GET_SERVER_INFO = Rpc(_AGENT, "GetServerInfo", agent_pb.GetServerInfoRequest, agent_pb.GetServerInfoResponse)
+GET_STATE = Rpc(_STATE, "GetState", state_pb.GetStateRequest, state_pb.GetStateResponse)
+SET_STATE = Rpc(_STATE, "SetState", state_pb.SetStateRequest, state_pb.SetStateResponse)
+DELETE_STATE = Rpc(_STATE, "DeleteState", state_pb.DeleteStateRequest, state_pb.DeleteStateResponse)
+LIST_STATE = Rpc(_STATE, "ListState", state_pb.ListStateRequest, state_pb.ListStateResponse)
+TRANSACT_STATE = Rpc(_STATE, "TransactState", state_pb.TransactStateRequest, state_pb.TransactStateResponse)
+PUBLISH_EVENTS = Rpc(_EVENT, "PublishEvents", event_pb.PublishEventsRequest, event_pb.PublishEventsResponse)
+WATCH_STATE = Rpc(_STATE, "WatchState", state_pb.WatchStateRequest, state_pb.WatchStateResponse)
+SUBSCRIBE = Rpc(_EVENT, "Subscribe", event_pb.SubscribeRequest, event_pb.SubscribeResponse)
+
+_UNARY: tuple[Rpc[Any, Any], ...] = (
+    CREATE_RUN,
+    GET_RUN,
+    LIST_RUNS,
+    WAIT_RUN,
+    CANCEL_RUN,
+    LIST_AGENTS,
+    LIST_TASK_TYPES,
+    GET_SERVER_INFO,
+    GET_STATE,
+    SET_STATE,
+    DELETE_STATE,
+    LIST_STATE,
+    TRANSACT_STATE,
+    PUBLISH_EVENTS,
+)
+
+# gRPC's own retries see to a connection that breaks for a moment; the client's loop goes on up to the call's
+# deadline. Streams are left out: they resume by their own position.
+_SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": rpc.service, "method": rpc.method} for rpc in _UNARY],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+_MAX_MESSAGE_BYTES = 16 << 20
+
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # How long one attempt to connect may take, for all its name.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    # A channel of another client must not outlive ours at a fork by sharing its connection.
+    ("grpc.use_local_subchannel_pool", 1),
+    # The runtime is a neighbour, whatever proxy the environment names for the outside world.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 1),
+    ("grpc.service_config", _SERVICE_CONFIG),
+)
+
+# How gRPC ends a call whose channel was closed under it.
+_CUT_OFF = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE})
+
+
+def jittered(pause: float) -> float:
+    """Some of `pause`, so that the clients of a runtime that restarts do not come back in one wave."""
+    return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def new_request_id() -> str:
+    """A name for one call, the same over all its attempts."""
+    return os.urandom(16).hex()
+
+
+class ChannelSession(Session):
+    """An open channel and its methods.
+
+    Nothing here raises an error of gRPC's own or keeps one: see CallFailure.
+    """
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        super().__init__()
+        _prepare_gevent()
+        self._channel: grpc.Channel | None = _open_channel(settings)
+        self._unary: dict[str, Any] = {}
+
+    def close(self) -> None:
+        self.closed = True
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+        self._unary.clear()
+
+    def call(self, rpc: Rpc[Q, R], request: Q, timeout: float, metadata: CallMetadata) -> R | CallFailure:
+        """Make one attempt and wait for its answer."""
+        try:
+            response: R = self._method(rpc)(request, timeout=timeout, metadata=metadata)
+            return response
+        except CallFailure as failure:
+            return failure
+        except grpc.RpcError as error:
+            return CallFailure.of(error)
+        except ValueError as error:
+            return self._met_closed_channel(error)
+
+    def start(self, rpc: Rpc[Q, R], request: Q, timeout: float, metadata: CallMetadata) -> Any:
+        """Begin one attempt: its gRPC future, or a CallFailure if there is no channel any more."""
+        try:
+            return self._method(rpc).future(request, timeout=timeout, metadata=metadata)
+        except CallFailure as failure:
+            return failure
+        except ValueError as error:
+            return self._met_closed_channel(error)
+
+    def stream(self, rpc: Rpc[Q, R], request: Q | Iterator[Q], metadata: CallMetadata) -> Any:
+        """Open a stream without a deadline: the responses to one request, or to an iterator of them.
+
+        Raises:
+            CallFailure: There is no channel any more.
+        """
+        channel = self._open_channel()
+        kind = channel.unary_stream if isinstance(request, Message) else channel.stream_stream
+        method: Any = kind(
+            rpc.path,
+            request_serializer=rpc.request.SerializeToString,
+            response_deserializer=rpc.response.FromString,
+        )
+        try:
+            return method(request, metadata=metadata)
+        except ValueError as error:
+            raise self._met_closed_channel(error) from None
+
+    def _method(self, rpc: Rpc[Q, R]) -> Any:
+        method = self._unary.get(rpc.method)
+        if method is None:
+            method = self._unary[rpc.method] = self._open_channel().unary_unary(
+                rpc.path,
+                request_serializer=rpc.request.SerializeToString,
+                response_deserializer=rpc.response.FromString,
+            )
+        return method
+
+    def _open_channel(self) -> grpc.Channel:
+        if self._channel is None:
+            raise _channel_closed()
+        return self._channel
+
+    def _met_closed_channel(self, error: ValueError) -> CallFailure:
+        """What stands for the ValueError that gRPC raises when a call meets a closed channel."""
+        if not self.closed:
+            raise error
+        return _channel_closed()
+
+
+def _channel_closed() -> CallFailure:
+    return CallFailure(grpc.StatusCode.CANCELLED, "the channel was closed")
+
+
+class ResumableStream(Protocol):
+    """A stream of a client, told of what ends it."""
+
+    def end(self, error: AgentRuntimeError) -> None:
+        """Stop; whoever waits for it gets `error`."""
+
+    def restart_in_child(self) -> None:
+        """Forget everything that belonged to the parent."""
+
+
+class Transport:
+    """Calls and streams over one channel that opens itself, and opens itself again after a fork."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self._settings = settings
+        self._session: ChannelSession | None = None
+        self.address = settings.address
+        self.reached = False
+        """Whether the runtime answered last."""
+        self.streams: weakref.WeakSet[ResumableStream] = weakref.WeakSet()
+        fixed = [("agent-runtime-namespace", settings.namespace)]
+        if settings.token:
+            fixed.append(("authorization", f"Bearer {settings.token}"))
+        self._fixed_metadata = tuple(fixed)
+        gate.register(self)
+
+    @property
+    def state(self) -> ConnectionState:
+        """How this client stands to the runtime."""
+        if self._session is None:
+            return ConnectionState.CLOSED
+        return ConnectionState.CONNECTED if self.reached else ConnectionState.RECONNECTING
+
+    def metadata(self, request_id: str) -> CallMetadata:
+        """What travels beside every call: namespace, token, request id and the active trace."""
+        traceparent = _current_traceparent()
+        if traceparent is None:
+            return (*self._fixed_metadata, ("x-request-id", request_id))
+        return (*self._fixed_metadata, ("x-request-id", request_id), ("traceparent", traceparent))
+
+    def attempt(self, rpc: Rpc[Q, R], request: Q, deadline: float, metadata: CallMetadata) -> R | CallFailure:
+        """Call once, with an answer by `deadline` (monotonic seconds). A fork in between does not count."""
+        while True:
+            session = self.enter()
+            try:
+                outcome = session.call(rpc, request, deadline - time.monotonic(), metadata)
+            finally:
+                gate.leave(session)
+            if not session.suspended or not _is_cut_off(outcome):
+                return self._note(outcome)
+
+    async def aattempt(self, rpc: Rpc[Q, R], request: Q, deadline: float, metadata: CallMetadata) -> R | CallFailure:
+        """`attempt` for asyncio, over the same channel. Cancelling the task cancels the call."""
+        while True:
+            # A fork in another thread holds this up, and so the loop, for some milliseconds.
+            session = self.enter()
+            call = _LoopCall(asyncio.get_running_loop(), session)
+            call.begin(session.start(rpc, request, deadline - time.monotonic(), metadata))
+            try:
+                outcome: R | CallFailure = await call.outcome
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            if not session.suspended or not _is_cut_off(outcome):
+                return self._note(outcome)
+
+    def enter(self) -> ChannelSession:
+        """The open session, for a call that must end with `gate.leave`; waits while the process forks."""
+        session = gate.enter(self._current_session)
+        assert isinstance(session, ChannelSession)
+        return session
+
+    def close(self) -> None:
+        """Close the channel and end its streams. Calls in flight fail with ClientClosed; a later call opens another."""
+        for stream in list(self.streams):
+            stream.end(ClientClosed("the client was disconnected"))
+        with gate.changed:
+            session = self.detach_session()
+        if session is not None:
+            session.close()
+
+    def detach_session(self) -> ChannelSession | None:
+        session, self._session = self._session, None
+        return session
+
+    def restart_in_child(self) -> None:
+        self._session = None
+        self.reached = False
+        for stream in list(self.streams):
+            stream.restart_in_child()
+
+    def _current_session(self) -> ChannelSession:
+        if self._session is None:
+            self._session = ChannelSession(self._settings)
+        return self._session
+
+    def _note(self, outcome: R | CallFailure) -> R | CallFailure:
+        self.reached = not isinstance(outcome, CallFailure) or outcome.code not in _NOT_REACHED
+        return outcome
+
+
+# What a call that did not reach the runtime ends with.
+_NOT_REACHED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+
+
+def _is_cut_off(outcome: object) -> bool:
+    return isinstance(outcome, CallFailure) and outcome.code in _CUT_OFF
+
+
+class _LoopCall:
+    """Carries the end of a call from gRPC's thread into an event loop.
+
+    The call's objects are let go in gRPC's thread, so that a fork need not wait for the loop: it may be the
+    loop's own thread that forks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, session: ChannelSession) -> None:
+        self.outcome: asyncio.Future[Any] = loop.create_future()
+        self._loop = loop
+        self._session = session
+        self._call: Any = None
+
+    def begin(self, call: Any) -> None:
+        if isinstance(call, CallFailure):
+            gate.leave(self._session)
+            self.outcome.set_result(call)
+            return
+        self._call = call
+        call.add_done_callback(self._finish)
+
+    def cancel(self) -> None:
+        call = self._call
+        if call is not None:
+            call.cancel()
+
+    def _finish(self, call: Any) -> None:
+        outcome = call.result() if call.code() is grpc.StatusCode.OK else CallFailure.of(call)
+        self._call = None
+        del call
+        gate.leave(self._session)
+        try:
+            self._loop.call_soon_threadsafe(self._resolve, outcome)
+        except RuntimeError:
+            # The loop was closed meanwhile: nobody waits any more.
+            return
+
+    def _resolve(self, outcome: Any) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+
+def _open_channel(settings: RuntimeSettings) -> grpc.Channel:
+    options = list(_OPTIONS)
+    if settings.socket is not None:
+        target = f"unix:{Path(settings.socket).absolute()}"
+        # The path would be the authority otherwise, which is no host name to a server.
+        options.append(("grpc.default_authority", "localhost"))
+    else:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        target = f"{host}:{settings.port}"
+    if settings.tls is None:
+        return grpc.insecure_channel(target, options=options)
+    if settings.tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", settings.tls.server_name))
+    return grpc.secure_channel(target, _credentials(settings.tls), options=options)
+
+
+def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
+    def read(path: str | None) -> bytes | None:
+        return None if path is None else Path(path).read_bytes()
+
+    return grpc.ssl_channel_credentials(
+        root_certificates=read(tls.ca), private_key=read(tls.key), certificate_chain=read(tls.cert)
+    )
+
+
+def _prepare_gevent() -> None:
+    """Have gRPC yield to gevent instead of blocking its only thread, where gevent has patched this process."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        from grpc.experimental.gevent import init_gevent  # noqa: PLC0415 - only where gevent is
+
+        init_gevent()
+
+
+def _current_traceparent() -> str | None:
+    """The active OpenTelemetry span in W3C form. Where one is active, the module has been imported."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"

@@ -1,0 +1,175 @@
+"""JSON in and out, exactly.
+
+What `encode` accepts comes back from `decode` as the same JSON value: integers of any size, the sign of -0.0,
+lone surrogates. What JSON cannot say is refused here, naming the path of the value at fault, before anything
+is sent. Types that JSON does not know (datetime, Decimal, UUID…) follow Django's encoder where Django is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from .exceptions import InvalidValue
+
+__all__ = ["MAX_DEPTH", "MAX_KEY_BYTES", "check_key", "decode", "decode_object", "encode", "encode_object"]
+
+MAX_DEPTH = 200
+MAX_KEY_BYTES = 512
+
+_SCALARS = (str, int, float, bool, type(None))
+
+
+def encode(value: Any, name: str = "value") -> bytes:
+    """`value` as a JSON text in UTF-8.
+
+    Args:
+        value: dicts with string keys, lists, tuples, strings, numbers, booleans, None, and what Django's JSON
+            encoder knows; nested at most 200 levels.
+        name: What the value is called in errors.
+
+    Raises:
+        InvalidValue: Not JSON: NaN or infinity, a key that is no string, deeper than 200 levels, or another type.
+    """
+    if type(value) not in _SCALARS:
+        _check_containers(value, name)
+    try:
+        text = _encoder.encode(value)
+    except (ValueError, TypeError) as error:
+        raise _locate(value, name, error) from error
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8, but JSON can write it as an escape.
+        return _ascii_encoder.encode(value).encode()
+
+
+def encode_object(value: Mapping[str, Any] | None, name: str) -> bytes:
+    """`value` as a JSON object; empty bytes for None or an empty mapping.
+
+    Raises:
+        InvalidValue: Not a mapping, or as in `encode`.
+    """
+    if not value:
+        if value is None or isinstance(value, Mapping):
+            return b""
+    elif isinstance(value, dict):
+        return encode(value, name)
+    elif isinstance(value, Mapping):
+        return encode(dict(value), name)
+    raise InvalidValue(f"{name} must be a dict, not {type(value).__name__}", violations=[(name, "must be a dict")])
+
+
+def decode(text: bytes) -> Any:
+    """The value of a JSON text."""
+    return json.loads(text)
+
+
+def decode_object(text: bytes) -> dict[str, Any]:
+    """The dict of a JSON object; empty bytes are an empty one."""
+    value: dict[str, Any] = json.loads(text) if text else {}
+    return value
+
+
+def check_key(key: str) -> str:
+    """`key`, if it can be a key of the shared state.
+
+    Raises:
+        InvalidValue: Not a string, empty, above 512 bytes of UTF-8, or not UTF-8 at all.
+    """
+    if not isinstance(key, str):
+        raise _refuse("key", f"must be a string, not {type(key).__name__}")
+    if not key:
+        raise _refuse("key", "must not be empty")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise _refuse("key", f"{key!r} is not valid Unicode") from error
+    if size > MAX_KEY_BYTES:
+        raise _refuse("key", f"has {size} bytes of UTF-8, the limit is {MAX_KEY_BYTES}")
+    return key
+
+
+def _check_containers(value: Any, name: str) -> None:
+    """Check what the JSON encoder would let through: keys that are no strings, and depth.
+
+    Level by level, so that flat values cost one pass and deep ones no recursion; each container once a level,
+    so that a value that contains itself is found too deep instead of growing without end.
+    """
+    level: Iterable[Any] = (value,)
+    for _ in range(MAX_DEPTH):
+        below: dict[int, Any] = {}
+        for container in level:
+            if isinstance(container, dict):
+                for key in container:
+                    if not isinstance(key, str):
+                        path = _path_of(value, name, container)
+                        raise _refuse(path, f"has the key {key!r}, a {type(key).__name__}; keys must be strings")
+                children: Any = container.values()
+            elif isinstance(container, (list, tuple)):
+                children = container
+            else:
+                continue
+            for child in children:
+                if type(child) not in _SCALARS:
+                    below[id(child)] = child
+        if not below:
+            return
+        level = below.values()
+    if any(isinstance(item, (dict, list, tuple)) for item in level):
+        raise _refuse(name, f"is nested deeper than {MAX_DEPTH} levels")
+
+
+def _default(value: Any) -> Any:
+    return _fallback_encoder().default(value)
+
+
+@functools.cache
+def _fallback_encoder() -> json.JSONEncoder:
+    try:
+        # On the first value that needs it: Django is optional, and importing it is not free.
+        from django.core.serializers.json import DjangoJSONEncoder  # noqa: PLC0415
+    except ImportError:
+        return json.JSONEncoder()
+    return DjangoJSONEncoder()
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default)
+_ascii_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_default)
+
+
+def _refuse(path: str, reason: str) -> InvalidValue:
+    return InvalidValue(f"{path} {reason}", violations=[(path, reason)])
+
+
+def _locate(value: Any, name: str, cause: Exception) -> InvalidValue:
+    """The error for a value that the encoder refused, with the path of the part at fault."""
+    for path, part in _walk(value, name):
+        if isinstance(part, float):
+            if not math.isfinite(part):
+                return _refuse(path, f"is {part!r}, which JSON has no number for")
+        elif not isinstance(part, (*_SCALARS, dict, list, tuple)):
+            try:
+                _default(part)
+            except (TypeError, ValueError) as error:
+                return _refuse(path, f"is no JSON value: {error}")
+    return _refuse(name, f"is no JSON value: {cause}")
+
+
+def _path_of(value: Any, name: str, container: Any) -> str:
+    return next((path for path, part in _walk(value, name) if part is container), name)
+
+
+def _walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every part of `value` with its path, such as `value["items"][3]`."""
+    stack = [(name, value)]
+    while stack:
+        path, part = stack.pop()
+        yield path, part
+        if isinstance(part, dict):
+            stack.extend((f"{path}[{json.dumps(key)}]", child) for key, child in part.items() if isinstance(key, str))
+        elif isinstance(part, (list, tuple)):
+            stack.extend((f"{path}[{index}]", child) for index, child in enumerate(part))

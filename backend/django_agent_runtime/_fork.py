@@ -1,0 +1,166 @@
+"""Forking with gRPC in the process.
+
+grpcio 1.85 breaks a process that has used it and forks: children hang or fail, and now and then the parent does.
+What holds is to have no gRPC at all while the fork happens. So before a fork, new calls are held back, what is in
+flight is cut off, channels are closed and dropped, and the fork waits until gRPC's own threads are gone. Then:
+
+- in the parent, calls go on: those that were cut off are made again under their request id, so that they join
+  what they began, and streams resume behind the last thing they saw;
+- in the child, every client starts afresh: no channel, no subscriptions, no locks of threads it does not have.
+
+`os.fork`, `multiprocessing`, gunicorn, Celery and gevent come through here, because Python calls the handlers
+below. A fork in C does not (uWSGI without `lazy-apps`). `subprocess` needs none of this and does not call them.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Forkable", "Session", "gate"]
+
+logger = logging.getLogger(__name__)
+
+# How long a fork may be held up, in seconds. It takes 10 to 20 ms when nothing else in the process uses gRPC.
+_PATIENCE = 2.0
+_THREADS_FOLDER = Path("/proc/self/task")
+_GRPC_THREADS = ("event_engine", "lifeguard", "grpc_global_tim", "grpc_shutdown")
+# Where threads cannot be listed (anything but Linux), gRPC gets this long to end, in seconds.
+_BLIND_WAIT = 0.05
+
+
+class Session:
+    """What is open in this process: something that uses gRPC, and how many calls are inside it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.closed = False
+        self.suspended = False
+        """Closed for a fork: what failed because of it is to be made again."""
+
+    def close(self) -> None:
+        """End every call and let go of everything that belongs to gRPC."""
+        raise NotImplementedError
+
+
+class Forkable(Protocol):
+    """Something with a session, registered with the gate."""
+
+    def detach_session(self) -> Session | None:
+        """Give up the open session; the next call opens another. Called with the gate's lock held."""
+
+    def restart_in_child(self) -> None:
+        """Forget everything that belonged to the parent: this is a new process with one thread."""
+
+
+class Gate:
+    """What every call passes: open, but for the moments around a fork. One for the whole process."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self._forks = 0
+        self._opened = False
+        self._members: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+    def register(self, member: Forkable) -> None:
+        """Have `member` follow every fork for as long as it lives."""
+        with self.changed:
+            self._members.add(member)
+
+    def enter(self, current: Callable[[], Session]) -> Session:
+        """Begin a call: wait until no fork is under way, then count it in the session that `current` gives.
+
+        `current` is called with the lock held, and may open a session.
+        """
+        with self.changed:
+            while self._forks:
+                self.changed.wait()
+            self._opened = True
+            session = current()
+            session.calls += 1
+            return session
+
+    def leave(self, session: Session) -> None:
+        """End a call begun with `enter`; no object of gRPC may be held any more."""
+        with self.changed:
+            session.calls -= 1
+            if session.closed and not session.calls:
+                self.changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Leave this process without gRPC, as far as it is ours."""
+        deadline = time.monotonic() + _PATIENCE
+        with self.changed:
+            self._forks += 1
+            opened, self._opened = self._opened, False
+            sessions = [session for member in list(self._members) if (session := member.detach_session())]
+            for session in sessions:
+                session.suspended = session.closed = True
+        for session in sessions:
+            session.close()
+        with self.changed:
+            self.changed.wait_for(lambda: not any(session.calls for session in sessions), timeout=_PATIENCE)
+        if opened and not _wait_for_grpc_to_end(deadline):
+            # Another thread's fork may still have to wait for the same threads.
+            self._opened = True
+            logger.warning("gRPC is still running at a fork; the child may fail or hang if it uses gRPC")
+
+    def after_fork_in_parent(self) -> None:
+        """Let the calls go on that waited."""
+        with self.changed:
+            self._forks -= 1
+            if not self._forks:
+                self.changed.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """Start afresh: a thread that does not exist here may have held the lock."""
+        self.changed = threading.Condition()
+        self._forks = 0
+        self._opened = False
+        for member in list(self._members):
+            member.restart_in_child()
+
+
+def _wait_for_grpc_to_end(deadline: float) -> bool:
+    """Whether gRPC's threads were gone by `deadline` (monotonic seconds)."""
+    if not _THREADS_FOLDER.is_dir():
+        time.sleep(_BLIND_WAIT)
+        return True
+    collect_at = time.monotonic() + 0.1
+    while _grpc_is_running():
+        now = time.monotonic()
+        if now > deadline:
+            return False
+        if now > collect_at:
+            # Something of gRPC may be held by a reference cycle only. Rare, and slow in a large process: once.
+            gc.collect()
+            collect_at = deadline
+        time.sleep(0.001)
+    return True
+
+
+def _grpc_is_running() -> bool:
+    for thread in _THREADS_FOLDER.iterdir():
+        try:
+            name = (thread / "comm").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if name.startswith(_GRPC_THREADS):
+            return True
+    return False
+
+
+gate = Gate()
+
+os.register_at_fork(
+    before=gate.before_fork,
+    after_in_parent=gate.after_fork_in_parent,
+    after_in_child=gate.after_fork_in_child,
+)

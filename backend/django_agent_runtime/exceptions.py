@@ -1,0 +1,239 @@
+"""Everything this package raises about the runtime.
+
+Every class is also one of the built-ins that people already catch::
+
+    AgentRuntimeError
+    ├── RuntimeUnavailable    ConnectionError   cannot be reached, or is draining
+    │   └── ClientClosed                        this client was disconnected, or belongs to another process
+    ├── Overloaded            ConnectionError   refused for now; `retry_after` says when to call again
+    │   ├── RateLimited                         the token's rate limit
+    │   ├── QueueFull                           the queue of runs is full
+    │   └── StorageFull                         no room for writes; reads go on
+    ├── CallTimedOut          TimeoutError      no answer within the call's timeout
+    ├── NotFound              LookupError
+    │   ├── RunNotFound
+    │   ├── AgentNotFound
+    │   └── TaskTypeNotFound
+    ├── EventsTruncated       LookupError       events asked for are no longer kept
+    ├── AccessDenied          PermissionError
+    │   ├── Unauthenticated                     no token, or one that is not known
+    │   └── PermissionDenied                    the token may not do this in this namespace
+    ├── InvalidRequest        ValueError        a field of the request does not fit
+    │   ├── InvalidValue                        found before sending: not JSON, or beyond a limit
+    │   └── TooLarge                            above the runtime's size limit
+    ├── Conflict              ValueError
+    │   ├── RevisionMismatch                    the key is at another revision
+    │   ├── KeyExists                           create-only, and the key exists
+    │   ├── IdempotencyConflict                 the same id was used with another payload
+    │   └── RunEnded                            the run has already ended otherwise
+    ├── InternalError                           unforeseen; the cause is in the runtime's log
+    └── RunFailed                               a run ended badly; carries it as `run`
+        ├── RunTimedOut       TimeoutError      its deadline or run timeout passed
+        └── RunCancelled                        it was cancelled on request
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .types import Run
+
+__all__ = [
+    "AccessDenied",
+    "AgentNotFound",
+    "AgentRuntimeError",
+    "CallTimedOut",
+    "ClientClosed",
+    "Conflict",
+    "EventsTruncated",
+    "IdempotencyConflict",
+    "InternalError",
+    "InvalidRequest",
+    "InvalidValue",
+    "KeyExists",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "QueueFull",
+    "RateLimited",
+    "RevisionMismatch",
+    "RunCancelled",
+    "RunEnded",
+    "RunFailed",
+    "RunNotFound",
+    "RunTimedOut",
+    "RuntimeUnavailable",
+    "StorageFull",
+    "TaskTypeNotFound",
+    "TooLarge",
+    "Unauthenticated",
+]
+
+
+class AgentRuntimeError(Exception):
+    """Base of every error about the runtime.
+
+    Attributes:
+        reason: Name of the runtime's ErrorReason (`RUN_NOT_FOUND`), for programs to switch on; empty if the
+            runtime gave none.
+        metadata: What the runtime says about this reason, such as `run_id`.
+        request_id: Names the call in the runtime's log; empty for errors found before sending.
+        retry_after: Seconds after which the runtime suggests to call again, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        request_id: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with its message alone, and lose or miss the keywords of subclasses.
+        return _restore, (type(self), self.args, self.__dict__.copy())
+
+
+def _restore(cls: type[AgentRuntimeError], args: tuple[Any, ...], attributes: dict[str, Any]) -> AgentRuntimeError:
+    error = cls.__new__(cls, *args)
+    Exception.__init__(error, *args)
+    error.__dict__.update(attributes)
+    return error
+
+
+class RuntimeUnavailable(AgentRuntimeError, ConnectionError):
+    """The runtime cannot be reached, or is draining."""
+
+
+class ClientClosed(RuntimeUnavailable):
+    """The client was disconnected while this was going on, or it is a stream of another process."""
+
+
+class Overloaded(AgentRuntimeError, ConnectionError):
+    """The runtime refuses this for now; `retry_after` says when to call again."""
+
+
+class RateLimited(Overloaded):
+    """The token's rate limit is used up."""
+
+
+class QueueFull(Overloaded):
+    """The queue of runs is full."""
+
+
+class StorageFull(Overloaded):
+    """The disk, or the store's own limit, has no room for writes; reads go on."""
+
+
+class CallTimedOut(AgentRuntimeError, TimeoutError):
+    """No answer came within the call's timeout. A change may have been made."""
+
+
+class NotFound(AgentRuntimeError, LookupError):
+    """What was asked for does not exist."""
+
+
+class RunNotFound(NotFound):
+    """There is no such run in this namespace."""
+
+
+class AgentNotFound(NotFound):
+    """No agent with this id is registered; `metadata["known"]` names those that are."""
+
+
+class TaskTypeNotFound(NotFound):
+    """There is no such task type; `metadata["known"]` names those there are."""
+
+
+class EventsTruncated(AgentRuntimeError, LookupError):
+    """Events asked for were removed by retention, or lost with a damaged disk."""
+
+    @property
+    def oldest_sequence(self) -> int:
+        """Sequence of the oldest event that can still be had; 0 if the runtime did not say."""
+        return int(self.metadata.get("oldest_sequence", "0"))
+
+
+class AccessDenied(AgentRuntimeError, PermissionError):
+    """The caller is not known, or may not do this."""
+
+
+class Unauthenticated(AccessDenied):
+    """No token was sent, or one that the runtime does not know."""
+
+
+class PermissionDenied(AccessDenied):
+    """The token may not do this in this namespace."""
+
+
+class InvalidRequest(AgentRuntimeError, ValueError):
+    """A field of the request does not fit.
+
+    Attributes:
+        violations: Each field at fault with its reason, as `(field, description)`.
+    """
+
+    def __init__(self, message: str, *, violations: Sequence[tuple[str, str]] = (), **details: Any) -> None:
+        super().__init__(message, **details)
+        self.violations = tuple(violations)
+
+
+class InvalidValue(InvalidRequest):
+    """A value cannot be sent: it is not JSON, or beyond a limit. Nothing was sent."""
+
+
+class TooLarge(InvalidRequest):
+    """A value is above the runtime's size limit: `metadata` has `field`, `size` and `limit` in bytes."""
+
+
+class Conflict(AgentRuntimeError, ValueError):
+    """The call does not fit what is there already."""
+
+
+class RevisionMismatch(Conflict):
+    """The key is at another revision than expected: `metadata["revision"]`, 0 if it does not exist."""
+
+
+class KeyExists(Conflict):
+    """The key was to be created, and exists."""
+
+
+class IdempotencyConflict(Conflict):
+    """The run id, idempotency key or request id was used before, with another payload."""
+
+
+class RunEnded(Conflict):
+    """The run has already ended otherwise: `metadata["state"]`."""
+
+
+class InternalError(AgentRuntimeError):
+    """Unforeseen. The cause is in the runtime's log under `request_id`."""
+
+
+class RunFailed(AgentRuntimeError):
+    """A run ended badly.
+
+    Attributes:
+        run: The run as it ended; `run.error` says why.
+    """
+
+    def __init__(self, message: str, *, run: Run, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.run = run
+
+
+class RunTimedOut(RunFailed, TimeoutError):
+    """The run's deadline or run timeout passed before it ended."""
+
+
+class RunCancelled(RunFailed):
+    """The run was cancelled on request."""
