@@ -38,6 +38,7 @@ type Store struct {
 	journal *journal.Journal
 	stream  *journal.Stream
 	index   *index
+	turn    chan struct{} // held by a change that tries again
 }
 
 // Entry is a key with its value.
@@ -83,7 +84,7 @@ func New(cfg Config, j *journal.Journal, log *slog.Logger) (*Store, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Store{cfg: cfg, journal: j, index: newIndex(indexIdle, log)}, nil
+	return &Store{cfg: cfg, journal: j, index: newIndex(indexIdle, log), turn: make(chan struct{}, 1)}, nil
 }
 
 // Start opens the store's stream and returns when the store can be used.

@@ -169,7 +169,7 @@ func (w *watch) follow(ctx context.Context, after uint64) error {
 				batch.Changes = append(batch.Changes, Change{Kind: change.kind, Entry: change.entry})
 			}
 		}
-		if len(batch.Changes) == 0 && time.Since(called) < positionInterval {
+		if len(batch.Changes) == 0 && len(records) > 0 && time.Since(called) < positionInterval {
 			return nil
 		}
 		called = time.Now()

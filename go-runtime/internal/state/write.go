@@ -113,7 +113,17 @@ func (s *Store) apply(ctx context.Context, namespace string, ops []Operation, re
 	for i, op := range ops {
 		subjects[i] = keySubject(namespace, op.Key)
 	}
-	for range maxTries {
+	for try := range maxTries {
+		if try == 1 {
+			// Those who lost the first time take turns, or many would keep
+			// each other from ever succeeding.
+			select {
+			case s.turn <- struct{}{}:
+				defer func() { <-s.turn }()
+			case <-ctx.Done():
+				return nil, fmt.Errorf("change state: %w", context.Cause(ctx))
+			}
+		}
 		current, err := s.last(ctx, subjects)
 		if err != nil {
 			return nil, fmt.Errorf("change state: %w", err)

@@ -417,7 +417,7 @@ func TestTransactTakesAHundredOperations(t *testing.T) {
 func TestConcurrentIncrementsLoseNone(t *testing.T) {
 	t.Parallel()
 
-	const writers, increments = 8, 25
+	const writers, increments = 6, 15
 	ctx := testContext(t)
 	namespace := newNamespace()
 
@@ -487,7 +487,7 @@ func TestConcurrentDeletesSucceedOnce(t *testing.T) {
 func TestConcurrentTransactionsDoNotMix(t *testing.T) {
 	t.Parallel()
 
-	const writers, rounds = 4, 10
+	const writers, rounds = 4, 5
 	ctx := testContext(t)
 	namespace := newNamespace()
 	var all sync.WaitGroup
