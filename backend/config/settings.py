@@ -102,7 +102,9 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    # Escapes keep JSON whole that UTF-8 cannot carry: half of a surrogate pair.
+    "UNICODE_JSON": False,
+    "DEFAULT_PARSER_CLASSES": ["django_agent_runtime.api.parsers.BoundedJSONParser"],
     # Counted per process in its own memory; share them between processes by pointing CACHES at a shared cache.
     "DEFAULT_THROTTLE_CLASSES": [
         "rest_framework.throttling.AnonRateThrottle",

@@ -76,7 +76,8 @@ class ProblemSerializer(serializers.Serializer[dict[str, Any]]):
     request_id = serializers.CharField(help_text="Names this request in the log of the site.")
     runtime_request_id = serializers.CharField(required=False, help_text="Names the call in the log of the runtime.")
     run_id = serializers.CharField(required=False, help_text="The run that failed.")
-    errors = FieldProblemSerializer(many=True, required=False)
+    # A field, which does not hide the attribute: the metaclass takes it off the class.
+    errors = FieldProblemSerializer(many=True, required=False)  # type: ignore[assignment]
 
 
 def handle_exception(exc: Exception, context: dict[str, Any]) -> Response | None:
@@ -118,6 +119,18 @@ def describe_problem(status: HTTPStatus, *, code: str, detail: str, **extra: Any
     }
 
 
+def describe_error(exc: exceptions.AgentRuntimeError, status: HTTPStatus) -> dict[str, Any]:
+    """An error of the library as the members of a problem."""
+    extra: dict[str, Any] = {key: value for key, value in exc.metadata.items() if key not in RESERVED_MEMBERS}
+    if exc.request_id:
+        extra["runtime_request_id"] = exc.request_id
+    if isinstance(exc, exceptions.InvalidRequest) and exc.violations:
+        extra["errors"] = [{"field": field, "detail": text} for field, text in exc.violations]
+    if isinstance(exc, exceptions.RunFailed):
+        extra["run_id"] = exc.run.run_id
+    return describe_problem(status, code=exc.reason or type(exc).__name__, detail=str(exc), **extra)
+
+
 def answer_not_found(request: HttpRequest) -> JsonResponse:
     """A 404 outside of a DRF view, for `handler404`."""
     problem = describe_problem(HTTPStatus.NOT_FOUND, code="NOT_FOUND", detail=f"There is nothing at {request.path}.")
@@ -140,20 +153,12 @@ def find_status(exc: exceptions.AgentRuntimeError, *, is_conditional: bool) -> H
 
 def _answer_runtime_error(exc: exceptions.AgentRuntimeError, request: HttpRequest) -> Response:
     status = find_status(exc, is_conditional="If-Match" in request.headers or "If-None-Match" in request.headers)
-    code = exc.reason or type(exc).__name__
-    extra: dict[str, Any] = {key: value for key, value in exc.metadata.items() if key not in RESERVED_MEMBERS}
-    if exc.request_id:
-        extra["runtime_request_id"] = exc.request_id
-    if isinstance(exc, exceptions.InvalidRequest) and exc.violations:
-        extra["errors"] = [{"field": field, "detail": text} for field, text in exc.violations]
-    if isinstance(exc, exceptions.RunFailed):
-        extra["run_id"] = exc.run.run_id
     headers = {}
     if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         headers["Retry-After"] = str(math.ceil(exc.retry_after or DEFAULT_RETRY_AFTER_SECONDS))
+    problem = describe_error(exc, status)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("runtime call failed", extra={"code": code, "status": int(status), "err": str(exc)})
-    problem = describe_problem(status, code=code, detail=str(exc), **extra)
+        logger.warning("runtime call failed", extra={"code": problem["code"], "status": int(status), "err": str(exc)})
     return Response(problem, status=status, headers=headers, content_type=CONTENT_TYPE)
 
 

@@ -40,12 +40,13 @@ class RequestIdMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]) -> None:
         """Django passes the next handler."""
         self.get_response = get_response
-        if iscoroutinefunction(get_response):
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Serve one request under its id."""
-        if iscoroutinefunction(self):
+        if self._is_async:
             return self._serve_async(request)
         token = _current.set(_choose_id(request))
         try:

@@ -1,11 +1,13 @@
 """Test code that uses the runtime: with a fake in this process, or with the real binary.
 
+    from django.test import override_settings
     from django_agent_runtime.testing import FakeGoRuntime
 
+    with FakeGoRuntime() as runtime, override_settings(GO_RUNTIME=runtime.settings):
+        ...  # get_go_runtime_integration() talks to the fake
+
 `FakeGoRuntime` is a real gRPC server with an in-memory fake behind it, and `GoRuntimeProcess`
-the real binary on free ports. Both have `.settings` for `override_settings(GO_RUNTIME=...)`;
-`get_go_runtime_integration()` then talks to them. With pytest-django,
-`django_agent_runtime.testing.fixtures` has both as fixtures.
+the real binary on free ports. `django_agent_runtime.testing.fixtures` has both for pytest.
 
 A service that hands work to the runtime with `transaction.on_commit` does nothing inside a
 `TestCase`, whose transaction never commits. Wrap the call, and the callbacks run at the end

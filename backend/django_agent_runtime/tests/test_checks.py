@@ -78,9 +78,7 @@ def test_fork_support_that_is_off_is_a_warning(monkeypatch: pytest.MonkeyPatch) 
     ("options", "expected"),
     [({}, ["django_agent_runtime.W003"]), ({"lazy-apps": True}, []), ({b"lazy-apps": b"true"}, [])],
 )
-def test_uwsgi_needs_lazy_apps(
-    monkeypatch: pytest.MonkeyPatch, options: dict[Any, Any], expected: list[str]
-) -> None:
+def test_uwsgi_needs_lazy_apps(monkeypatch: pytest.MonkeyPatch, options: dict[Any, Any], expected: list[str]) -> None:
     monkeypatch.delenv("GRPC_ENABLE_FORK_SUPPORT", raising=False)
-    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))
     assert [message.id for message in check_environment()] == expected

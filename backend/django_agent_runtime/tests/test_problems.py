@@ -78,8 +78,16 @@ def read(response: Response) -> dict[str, Any]:
         (exceptions.RevisionMismatch("old", reason="REVISION_MISMATCH"), 409, "REVISION_MISMATCH"),
         (exceptions.InternalError("broken", reason="INTERNAL"), 502, "INTERNAL"),
         (exceptions.RunFailed("failed", run=make_run(RunState.FAILED), reason="AGENT_FAILED"), 502, "AGENT_FAILED"),
-        (exceptions.RunTimedOut("late", run=make_run(RunState.TIMED_OUT), reason="RUN_TIMED_OUT"), 504, "RUN_TIMED_OUT"),
-        (exceptions.RunCancelled("off", run=make_run(RunState.CANCELLED), reason="RUN_CANCELLED"), 409, "RUN_CANCELLED"),
+        (
+            exceptions.RunTimedOut("late", run=make_run(RunState.TIMED_OUT), reason="RUN_TIMED_OUT"),
+            504,
+            "RUN_TIMED_OUT",
+        ),
+        (
+            exceptions.RunCancelled("off", run=make_run(RunState.CANCELLED), reason="RUN_CANCELLED"),
+            409,
+            "RUN_CANCELLED",
+        ),
     ],
 )
 def test_each_error_of_the_library_has_a_status_and_a_code(

@@ -153,7 +153,7 @@ function showRevision(etag) {
 }
 
 async function listState() {
-  const {data} = await call("GET", `${urls.stateUrl}?page_size=20`);
+  const {data} = await call("GET", `${urls.stateUrl}?limit=20`);
   const rows = data.entries.map((entry) => {
     const row = document.createElement("tr");
     const changed = entry.update_time ? new Date(entry.update_time).toLocaleTimeString() : "";
