@@ -1,0 +1,143 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+func TestNewChoosesTheProvider(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		cfg         Config
+		name, model string
+	}{
+		"nothing":    {Config{}, "offline", "offline"},
+		"only model": {Config{Model: "gpt-5"}, "offline", "offline"},
+		"key":        {Config{APIKey: testKey}, "openai", DefaultModel},
+		"key, model": {Config{APIKey: testKey, Model: "gpt-5"}, "openai", "gpt-5"},
+		"base URL":   {Config{BaseURL: "http://127.0.0.1:11434/v1", Model: "qwen"}, "openai", "qwen"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			provider, err := New(test.cfg, quiet)
+			if err != nil || provider.Name() != test.name || provider.Model() != test.model {
+				t.Errorf("New = %v, %v; want %s asking %s", provider, err, test.name, test.model)
+			}
+		})
+	}
+}
+
+func TestNewRefusesABadConfiguration(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		cfg  Config
+		want string
+	}{
+		"no scheme":   {Config{BaseURL: "localhost:11434", Model: "m"}, "openai-base-url: must be a URL such as http://127.0.0.1:11434/v1"},
+		"not a URL":   {Config{BaseURL: "http://[::1", Model: "m"}, "openai-base-url: must be a URL such as http://127.0.0.1:11434/v1"},
+		"password":    {Config{BaseURL: "http://me:secret@host/v1", Model: "m"}, "openai-base-url: must not hold a user or password; use the API key"},
+		"all at once": {Config{BaseURL: "ftp://host", Timeout: -1}, "openai-base-url: must be a URL such as http://127.0.0.1:11434/v1; model: is required with a base URL; model-timeout: must not be negative"},
+		"timeout":     {Config{Timeout: -time.Second}, "model-timeout: must not be negative"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			provider, err := New(test.cfg, quiet)
+			if unfit := new(violation.Error); provider != nil || !errors.As(err, &unfit) || err.Error() != test.want {
+				t.Errorf("New = %v, %v; want %s", provider, err, test.want)
+			}
+		})
+	}
+}
+
+func TestOfflineAnswersWithTheSample(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken template")
+	tests := map[string]struct {
+		sample func(string) (string, error)
+		want   string
+		err    error
+	}{
+		"sample":    {func(notice string) (string, error) { return "sample: " + notice, nil }, "sample: " + OfflineNotice, nil},
+		"no sample": {nil, OfflineNotice, nil},
+		"broken":    {func(string) (string, error) { return "", broken }, "", broken},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			provider, err := New(Config{}, quiet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := provider.Complete(t.Context(), Request{Sample: test.sample})
+			if !errors.Is(err, test.err) || response.Text != test.want {
+				t.Errorf("Complete = %q, %v; want %q, %v", response.Text, err, test.want, test.err)
+			}
+			if err == nil && (!response.Offline || response.Model != "offline" || response.Usage != (Usage{})) {
+				t.Errorf("response does not say that it is offline: %+v", response)
+			}
+		})
+	}
+}
+
+func TestOfflineEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	provider, err := New(Config{}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := provider.Complete(ctx, Request{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Complete error = %v, want context.Canceled", err)
+	}
+}
+
+func TestOfflineNoticeNamesWhatToSet(t *testing.T) {
+	t.Parallel()
+	for _, variable := range []string{"OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_RUNTIME_MODEL"} {
+		if !strings.Contains(OfflineNotice, variable) {
+			t.Errorf("the notice does not name %s", variable)
+		}
+	}
+}
+
+func TestFindObject(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ text, want string }{
+		"alone":         {`{"a": 1}`, `{"a": 1}`},
+		"spaces":        {"\n {\"a\": 1} \n", `{"a": 1}`},
+		"fence":         {"Sure!\n```json\n{\"a\": \"}\"}\n```\nDone.", `{"a": "}"}`},
+		"the longest":   {`Not {} but {"a": {"b": 2}} or {"c": 3}.`, `{"a": {"b": 2}}`},
+		"after braces":  {`In set notation {x}, the answer is {"a": 1}`, `{"a": 1}`},
+		"after thought": {`<think>Maybe {"wrong": "and long as can be"}.</think>{"a": 1}`, `{"a": 1}`},
+		"big number":    {`{"a": 12345678901234567890.10}`, `{"a": 12345678901234567890.10}`},
+		"none":          {" I would rather not. ", "I would rather not."},
+		"cut short":     {`{"a": `, `{"a":`},
+		"a list":        {`[1, 2]`, `[1, 2]`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := findObject(test.text); got != test.want {
+				t.Errorf("findObject(%q) = %q, want %q", test.text, got, test.want)
+			}
+		})
+	}
+}
+
+func FuzzFindObject(f *testing.F) {
+	f.Add(`{"a": 1}`)
+	f.Add("```{{{[\"{\"</think>")
+	f.Fuzz(func(t *testing.T, text string) {
+		if got := findObject(text); !strings.Contains(text, got) {
+			t.Errorf("findObject(%q) = %q, which is not in it", text, got)
+		}
+	})
+}
