@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import sys
@@ -94,42 +93,6 @@ PUBLISH_EVENTS = Rpc(_EVENT, "PublishEvents", event_pb.PublishEventsRequest, eve
 WATCH_STATE = Rpc(_STATE, "WatchState", state_pb.WatchStateRequest, state_pb.WatchStateResponse)
 SUBSCRIBE = Rpc(_EVENT, "Subscribe", event_pb.SubscribeRequest, event_pb.SubscribeResponse)
 
-_UNARY: tuple[Rpc[Any, Any], ...] = (
-    CREATE_RUN,
-    GET_RUN,
-    LIST_RUNS,
-    WAIT_RUN,
-    CANCEL_RUN,
-    LIST_AGENTS,
-    LIST_TASK_TYPES,
-    GET_SERVER_INFO,
-    GET_STATE,
-    SET_STATE,
-    DELETE_STATE,
-    LIST_STATE,
-    TRANSACT_STATE,
-    PUBLISH_EVENTS,
-)
-
-# gRPC's own retries see to a connection that breaks for a moment; the client's loop goes on up to the call's
-# deadline. Streams are left out: they resume by their own position.
-_SERVICE_CONFIG = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{"service": rpc.service, "method": rpc.method} for rpc in _UNARY],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "2s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
-
 _MAX_MESSAGE_BYTES = 16 << 20
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -147,8 +110,9 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     # The runtime is a neighbour, whatever proxy the environment names for the outside world.
     ("grpc.enable_http_proxy", 0),
-    ("grpc.enable_retries", 1),
-    ("grpc.service_config", _SERVICE_CONFIG),
+    # The client's own loop tries again, up to the call's deadline. gRPC's would hide from it that nobody was there:
+    # a call that ends while gRPC waits to try again ends with DEADLINE_EXCEEDED.
+    ("grpc.enable_retries", 0),
 )
 
 # How gRPC ends a call whose channel was closed under it.
