@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ const (
 	// pullExpires is how long a waiting pull stays open; the server says that
 	// it is alive every pullHeartbeat.
 	pullExpires   = 60 * time.Second
-	pullHeartbeat = 5 * time.Second
+	pullHeartbeat = 2 * time.Second
 )
 
 // errDrained reports that a cursor has read what there was.
@@ -43,9 +44,11 @@ type cursor struct {
 	matches     *gsl.SimpleSublist // nil when the server's filter is exact
 	consumer    string
 	sub         *nats.Subscription
+	inbox       string
+	pulls       int    // made on this consumer
+	reply       string // where the pull under way is answered
 	delivered   uint64 // the consumer's own count
 	outstanding int    // records of the pull under way that may still come
-	drained     bool
 }
 
 func newCursor(s *Stream, after uint64, filters []string) *cursor {
@@ -71,7 +74,8 @@ func (c *cursor) open(ctx context.Context) error {
 		return mapRequestError(err)
 	}
 	conn := c.stream.journal.conn
-	sub, err := conn.SubscribeSync(conn.NewInbox())
+	c.inbox = conn.NewInbox()
+	sub, err := conn.SubscribeSync(c.inbox + ".*")
 	if err == nil {
 		// A pull bounds what can be pending.
 		err = sub.SetPendingLimits(-1, -1)
@@ -80,7 +84,7 @@ func (c *cursor) open(ctx context.Context) error {
 		return mapRequestError(err)
 	}
 	c.consumer, c.sub = consumer.CachedInfo().Name, sub
-	c.delivered, c.outstanding, c.drained = 0, 0, false
+	c.delivered, c.outstanding = 0, 0
 	return nil
 }
 
@@ -143,6 +147,14 @@ func overlap(f, g string) bool {
 	return len(fs) == len(gs)
 }
 
+// moveTo makes the cursor go on after a sequence.
+func (c *cursor) moveTo(after uint64) {
+	if c.after != after {
+		c.close()
+		c.after = after
+	}
+}
+
 // close gives the consumer up.
 func (c *cursor) close() {
 	if c.sub == nil {
@@ -156,14 +168,22 @@ func (c *cursor) close() {
 }
 
 // next returns at least one record, as many as have arrived. It reopens the
-// consumer when the server lost it or a delivery was missed.
+// consumer when the server lost it or a delivery was missed. errDrained means
+// that there was nothing at some moment after the call began.
 func (c *cursor) next(ctx context.Context) ([]Record, error) {
 	for {
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		if c.sub == nil {
 			if err := c.open(ctx); err != nil {
+				return nil, err
+			}
+		}
+		asked := c.outstanding == 0
+		if asked {
+			if err := c.pull(); err != nil {
+				c.close()
 				return nil, err
 			}
 		}
@@ -173,51 +193,43 @@ func (c *cursor) next(ctx context.Context) ([]Record, error) {
 			c.after = records[len(records)-1].Sequence
 			c.lastOnly = false
 			return records, nil
+		case errors.Is(err, errDrained) && (c.waiting || !asked):
+			// What was appended since the pull began is not counted.
 		case err != nil:
 			return nil, err
-		case c.drained && !c.waiting:
-			return nil, errDrained
 		}
 	}
 }
 
 // receive takes what one wait brings. Neither records nor an error means that
-// the caller shall try again.
+// the caller shall try again. An error that follows records comes again.
 func (c *cursor) receive(ctx context.Context) ([]Record, error) {
-	if c.outstanding == 0 {
-		if err := c.pull(); err != nil {
-			return nil, err
-		}
-	}
 	var records []Record
 	size := 0
 	for first := true; first || len(records) < cursorRecords && size < cursorBytes && c.pending(); first = false {
 		msg, err := c.wait(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if msg == nil {
-			break
+		if err != nil || msg == nil {
+			return records, err
 		}
 		if status := msg.Header.Get("Status"); status != "" && len(msg.Data) == 0 {
-			if !c.endOfPull(status, msg.Header.Get("Description")) {
-				break
+			if msg.Subject != c.reply {
+				continue // it ends an earlier pull, which is complete
+			}
+			if err := c.digest(status, msg.Header.Get("Description")); err != nil || c.outstanding == 0 {
+				return records, err
 			}
 			continue
 		}
 		meta, err := msg.Metadata()
 		if err != nil || meta.Sequence.Consumer != c.delivered+1 {
 			c.close()
-			break
+			return records, nil
 		}
 		c.delivered++
 		c.outstanding--
-		c.drained = meta.NumPending == 0
 		if c.matches == nil || c.matches.HasInterest(msg.Subject) {
 			size += msg.Size()
 			records = append(records, decodeDelivered(msg, meta))
-		} else {
-			c.after = meta.Sequence.Stream
 		}
 	}
 	return records, nil
@@ -246,6 +258,7 @@ func (c *cursor) wait(ctx context.Context) (*nats.Msg, error) {
 		c.close()
 		return nil, nil
 	default:
+		c.close()
 		return nil, mapRequestError(err)
 	}
 }
@@ -273,25 +286,36 @@ func (c *cursor) pull() error {
 		return fmt.Errorf("encode pull: %w", err)
 	}
 	subject := "$JS.API.CONSUMER.MSG.NEXT." + c.stream.cfg.Name + "." + c.consumer
-	if err := c.stream.journal.conn.PublishRequest(subject, c.sub.Subject, body); err != nil {
+	c.pulls++
+	c.reply = c.inbox + "." + strconv.Itoa(c.pulls)
+	if err := c.stream.journal.conn.PublishRequest(subject, c.reply, body); err != nil {
 		return mapRequestError(err)
 	}
 	c.outstanding = request.Batch
 	return nil
 }
 
-// endOfPull digests a status message; false means that the pull is over.
-func (c *cursor) endOfPull(status, description string) bool {
+// digest reads a status message; most of them end the pull. errDrained means
+// that the server had nothing for it.
+func (c *cursor) digest(status, description string) error {
 	switch {
-	case status == "100":
-		return true
+	case status == "100": // the server is alive
+		return nil
 	case status == "404":
-		c.drained = true
-	case status == "408", status == "409" && strings.Contains(strings.ToLower(description), "maxbytes"):
+		c.outstanding = 0
+		return errDrained
+	case status == "408", status == "409" && pullIsComplete(description):
+		c.outstanding = 0
+		return nil
 	default: // the consumer is gone or has lost its leader
 		c.close()
-		return false
+		c.outstanding = 0
+		return nil
 	}
-	c.outstanding = 0
-	return false
+}
+
+// pullIsComplete reports whether a 409 only says that a pull brought all it may.
+func pullIsComplete(description string) bool {
+	description = strings.ToLower(description)
+	return strings.Contains(description, "batch completed") || strings.Contains(description, "maxbytes")
 }
