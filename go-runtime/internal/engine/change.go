@@ -39,7 +39,7 @@ func (e *Engine) change(ctx context.Context, ent *entry, payload []byte, edit fu
 	}
 	seq, err := e.appendSurely(ctx, &rec, before.Sequence)
 	if err != nil {
-		return before, fmt.Errorf("record that run %s is %s: %w", next.ID, next.State, err)
+		return before, fmt.Errorf("record after sequence %d that run %s is %s: %w", before.Sequence, next.ID, next.State, err)
 	}
 	next.Sequence = seq
 
@@ -102,7 +102,7 @@ func (e *Engine) recognise(ctx context.Context, subject, recordID string) (uint6
 		return 0, err
 	}
 	if rec.ID != recordID {
-		return 0, errFenced
+		return 0, fmt.Errorf("%w: it is %s at sequence %d", errFenced, rec.Run.State, last.Sequence)
 	}
 	return last.Sequence, nil
 }
