@@ -103,4 +103,3 @@ func (e *embedded) stop(context.Context) error {
 	}
 	return errors.Join(append(errs, e.lock.release())...)
 }
-

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,12 +59,13 @@ type tail struct {
 
 // follower is one call of Follow.
 type follower struct {
-	filters  []string
-	position uint64
-	wake     chan struct{} // capacity 1
+	filters []string
+	wake    chan struct{} // capacity 1
+	cursor  *cursor       // open while it catches up from disk
 
 	// Guarded by tail.mu.
-	attached bool
+	position uint64   // everything up to it was handed over
+	attached bool     // the tail refers new records to it
 	pending  []uint64 // numbers of records in the ring
 }
 
@@ -93,6 +95,8 @@ func (s *Stream) Follow(ctx context.Context, after uint64, filters []string, fn 
 		filters = []string{">"}
 	}
 	f := &follower{filters: filters, position: after, wake: make(chan struct{}, 1)}
+	f.cursor = newCursor(s, after, filters)
+	defer f.cursor.close()
 	if err := s.tail.add(ctx, f); err != nil {
 		return fmt.Errorf("follow %s: %w", s.cfg.Name, err)
 	}
@@ -102,7 +106,6 @@ func (s *Stream) Follow(ctx context.Context, after uint64, filters []string, fn 
 		if err != nil {
 			return fmt.Errorf("follow %s: %w", s.cfg.Name, err)
 		}
-		f.position = position
 		if err := fn(batch, position); err != nil {
 			return err
 		}
@@ -223,15 +226,21 @@ func (t *tail) run(ctx context.Context, after uint64, done chan struct{}) {
 	}
 }
 
-// pause waits before the next try of a read that failed.
-func (t *tail) pause(ctx context.Context, err error) {
-	if ctx.Err() != nil {
-		return
+// pause waits before the next try of a read that failed; false means that
+// there shall be none.
+func (t *tail) pause(ctx context.Context, err error) bool {
+	t.mu.Lock()
+	stopped := t.stopped
+	t.mu.Unlock()
+	if stopped || ctx.Err() != nil {
+		return false
 	}
 	t.stream.journal.log.Warn("reading new records failed", "stream", t.stream.cfg.Name, "err", err)
 	select {
 	case <-time.After(tailRetry):
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -303,16 +312,17 @@ func (t *tail) next(ctx context.Context, f *follower) ([]Record, uint64, error) 
 			return nil, 0, errStopped
 		}
 		if !f.attached || len(f.pending) > 0 && f.pending[0] < t.start {
-			f.attached, f.pending = false, nil
 			t.attach(f)
 		}
-		attached, head := f.attached, t.head
-		batch, position := t.take(f)
+		attached, before, head := f.attached, f.position, t.head
+		batch := t.take(f)
+		position := f.position
 		t.mu.Unlock()
 		switch {
 		case !attached:
-			return t.readDisk(ctx, f, head)
-		case len(batch) > 0 || position > f.position:
+			return t.catchUp(ctx, f, before, head)
+		case len(batch) > 0 || position > before:
+			f.cursor.close()
 			return batch, position, nil
 		}
 		select {
@@ -326,10 +336,10 @@ func (t *tail) next(ctx context.Context, f *follower) ([]Record, uint64, error) 
 // attach refers a follower to what the ring has for it, if the ring reaches
 // back to its position. The lock is held.
 func (t *tail) attach(f *follower) {
-	if f.position < t.base {
+	f.pending = nil
+	if f.attached = f.position >= t.base; !f.attached {
 		return
 	}
-	f.attached = true
 	wanted := newMatcher(f.filters)
 	for i, r := range t.ring {
 		if r.Sequence > f.position && wanted.HasInterest(r.Subject) {
@@ -338,48 +348,89 @@ func (t *tail) attach(f *follower) {
 	}
 }
 
-// take removes one batch from a follower's pending records. The lock is held.
-func (t *tail) take(f *follower) ([]Record, uint64) {
+// take removes one batch from a follower's pending records and moves its
+// position. The lock is held.
+func (t *tail) take(f *follower) []Record {
 	if !f.attached {
-		return nil, f.position
+		return nil
 	}
-	n := min(len(f.pending), followBatch)
-	if n == 0 {
-		return nil, max(f.position, t.head)
+	batch := make([]Record, min(len(f.pending), followBatch))
+	for i := range batch {
+		batch[i] = t.ring[f.pending[i]-t.start]
 	}
-	batch := make([]Record, n)
-	for i, number := range f.pending[:n] {
-		batch[i] = t.ring[number-t.start]
-	}
-	f.pending = f.pending[n:]
-	if len(f.pending) == 0 {
+	f.pending = f.pending[len(batch):]
+	if len(f.pending) > 0 {
+		f.position = batch[len(batch)-1].Sequence
+	} else {
 		f.pending = nil
-		return batch, t.head
+		f.position = max(f.position, t.head)
 	}
-	return batch, batch[n-1].Sequence
+	return batch
 }
 
-// readDisk returns a follower's next batch from disk, up to the sequence head.
-func (t *tail) readDisk(ctx context.Context, f *follower, head uint64) ([]Record, uint64, error) {
+// catchUp returns a follower's next batch from disk, or that there is nothing
+// for it up to head.
+func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([]Record, uint64, error) {
 	select {
 	case t.disk <- struct{}{}:
 		defer func() { <-t.disk }()
 	case <-ctx.Done():
 		return nil, 0, context.Cause(ctx)
 	}
-	c := newCursor(t.stream, f.position, f.filters)
-	defer c.close()
-	records, err := c.next(ctx)
-	if err != nil && !errors.Is(err, errDrained) {
+	f.cursor.moveTo(before)
+	records, err := t.readDisk(ctx, f.cursor)
+	for errors.Is(err, ErrUnavailable) && t.pause(ctx, err) {
+		records, err = t.readDisk(ctx, f.cursor)
+	}
+	if err != nil {
 		return nil, 0, err
 	}
-	for i, r := range records {
-		if r.Sequence > head {
-			return records[:i], head, nil
+	position := max(before, head)
+	if n := len(records); n > 0 {
+		position = records[n-1].Sequence
+	}
+	if err := t.stream.checkTruncated(ctx, before, records, f.filters); err != nil {
+		return nil, 0, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.position = position
+	return records, position, nil
+}
+
+// readDisk returns the cursor's next durable records, none at the end.
+func (t *tail) readDisk(ctx context.Context, c *cursor) ([]Record, error) {
+	records, err := c.next(ctx)
+	if errors.Is(err, errDrained) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return records, t.stream.settle(ctx, records[len(records)-1].Sequence)
+}
+
+// checkTruncated reports a *TruncatedError when retention may have removed
+// records that match the filters after before, and that are not in records.
+func (s *Stream) checkTruncated(ctx context.Context, before uint64, records []Record, filters []string) error {
+	if s.cfg.LastPerSubject || s.cfg.MaxAge == 0 && s.cfg.MaxBytes == 0 {
+		return nil
+	}
+	first, _, err := s.Bounds(ctx)
+	if err != nil || first <= before+1 {
+		return err
+	}
+	next := before + 1
+	for _, r := range records {
+		if r.Sequence != next && slices.Contains(filters, ">") {
+			break
 		}
+		next = r.Sequence + 1
 	}
-	if len(records) == 0 {
-		return nil, head, nil
+	// Retention removed records while these were read, and did not get past
+	// them: the reader was ahead of it all the time.
+	if first <= next {
+		return nil
 	}
-	return records, records[len(records)-1].Sequence, nil
+	return &TruncatedError{Oldest: first}
 }

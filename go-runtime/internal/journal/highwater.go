@@ -17,9 +17,9 @@ const (
 )
 
 var (
-	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
-	errNoMark   = errors.New("high-water mark is missing")
-	errBadMark  = errors.New("high-water mark is damaged")
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	errNoMark  = errors.New("high-water mark is missing")
+	errBadMark = errors.New("high-water mark is damaged")
 )
 
 // mark is how far a stream has come.

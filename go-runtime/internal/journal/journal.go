@@ -97,7 +97,7 @@ func (j *Journal) Start(ctx context.Context) (err error) {
 // cluster, the acknowledgement of an append says that a quorum has it.
 func (j *Journal) open(ctx context.Context) error {
 	if j.cfg.NATSURL != "" {
-		cluster, err := openExternal(ctx, j.cfg, j.log)
+		cluster, err := openExternal(ctx, j.cfg, j.log, j.fail)
 		if err != nil {
 			return err
 		}

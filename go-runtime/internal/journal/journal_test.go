@@ -11,6 +11,8 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 )
 
+var discard = slog.New(slog.DiscardHandler)
+
 func start(t *testing.T, cfg journal.Config) *journal.Journal {
 	t.Helper()
 	j, err := journal.New(cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
