@@ -153,8 +153,8 @@ func (x *index) stop(ctx context.Context) error {
 }
 
 func (v *view) follow(ctx context.Context, stream *journal.Stream) error {
-	filter := []string{subjectRoot + ">"}
-	upTo, err := stream.Scan(ctx, 0, false, filter, func(r journal.Record) error {
+	// No filter: the stream has nothing else, and the server need not match every subject.
+	upTo, err := stream.Scan(ctx, 0, false, nil, func(r journal.Record) error {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		return v.apply(r)
@@ -163,7 +163,7 @@ func (v *view) follow(ctx context.Context, stream *journal.Stream) error {
 		return err
 	}
 	v.move(upTo)
-	return stream.Follow(ctx, upTo, filter, func(batch []journal.Record, position uint64) error {
+	return stream.Follow(ctx, upTo, nil, func(batch []journal.Record, position uint64) error {
 		v.mu.Lock()
 		for _, r := range batch {
 			if err := v.apply(r); err != nil {
