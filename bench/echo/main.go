@@ -1,0 +1,85 @@
+// Command echo is the floor of the benchmarks: the least a gRPC server in Go can do.
+//
+// It answers every call with the request, over TCP and over a Unix socket, and
+// prints the TCP address it listens on as its first line. It has no
+// interceptors and keeps nothing, so what a call to it costs is gRPC itself.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "echo:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx ends.
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("echo", flag.ContinueOnError)
+	socket := flags.String("socket", "", "path of the Unix socket")
+	if err := flags.Parse(args); err != nil {
+		return fmt.Errorf("read the flags: %w", err)
+	}
+	var listening net.ListenConfig
+	overTCP, err := listening.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen on loopback: %w", err)
+	}
+	overSocket, err := listening.Listen(ctx, "unix", *socket)
+	if err != nil {
+		return fmt.Errorf("listen on the Unix socket: %w", err)
+	}
+
+	server := grpc.NewServer()
+	server.RegisterService(echoService(), nil)
+	failed := make(chan error, 2)
+	for _, listener := range []net.Listener{overTCP, overSocket} {
+		go func() { failed <- server.Serve(listener) }()
+	}
+	fmt.Println(overTCP.Addr())
+
+	select {
+	case <-ctx.Done():
+		server.Stop()
+		return nil
+	case err := <-failed:
+		server.Stop()
+		return fmt.Errorf("serve: %w", err)
+	}
+}
+
+// echoService is /bench.v1.EchoService: `Bytes` echoes a google.protobuf.BytesValue,
+// `Struct` a google.protobuf.Struct. Both are well-known types, so no code is generated.
+func echoService() *grpc.ServiceDesc {
+	return &grpc.ServiceDesc{
+		ServiceName: "bench.v1.EchoService",
+		HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{
+			{MethodName: "Bytes", Handler: echo[wrapperspb.BytesValue]},
+			{MethodName: "Struct", Handler: echo[structpb.Struct]},
+		},
+	}
+}
+
+func echo[Message any](_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	message := new(Message)
+	if err := decode(message); err != nil {
+		return nil, err
+	}
+	return message, nil
+}

@@ -1,0 +1,150 @@
+"""The page that a run writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.bars import Bar
+from bench.machine import Machine
+from bench.measurement import Measurement
+from bench.results import Results
+
+_MIB = 1 << 20
+_VERDICTS = {True: "met", False: "**missed**", None: "not measured"}
+
+
+def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
+    """The page in Markdown; `pictures` is the folder of the plots, as the page links to it."""
+    missed = [bar for bar in bars if bar.met is False]
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "This page is written by `make bench`, which needs nothing but this repository; with a `redis-server` on",
+            "the PATH it measures the peers too. Redis, Celery, the floor and the runtime all run at the same time on",
+            "one machine, and take turns of a few calls each, so that whatever else the machine does hits all of them",
+            "alike. So read the ratios: the times themselves belong to the machine below.",
+            "",
+            *_machine(results.machine),
+            "",
+            "## Bars",
+            "",
+            "Ratios are taken round by round; shown are their median and, in brackets, their quartiles. *echo* is",
+            "the floor: a gRPC server in Go that returns what it gets, called from Python with grpcio and nothing",
+            "around it. *fsync* is an append of as many bytes to a file on the same disk, then `fsync`.",
+            "",
+            *_table(("what", "target", "measured", ""), (_bar_row(bar) for bar in bars)),
+            "",
+            *(_missed(missed) if missed else ["Every bar that could be measured was met."]),
+            "",
+            "## One call at a time",
+            "",
+            "Microseconds from one Python thread. p50 is the median of the rounds' medians, the spread their 5th to",
+            "95th percentile; p95 and p99 are over all calls. The value is about 256 bytes of JSON. `get_state` and",
+            "the Redis calls include turning it to JSON and back.",
+            "",
+            f"![Latency of each call]({pictures}/latency.png)",
+            "",
+            *_table(("call", "p50", "spread", "p95", "p99"), map(_latency_row, results.latency)),
+            "",
+            "Redis by default acknowledges a write before it is on the disk; so does Celery on it. The runtime",
+            "acknowledges with `durability=fsync`, its default, once the disk has it.",
+            "",
+            "## Rates",
+            "",
+            f"Calls a second are from {results.sizes.threads} threads of one Python process. Tasks a second are from",
+            f"handing over the first of {results.sizes.queued_tasks:,} to holding the last result, with as many",
+            "threads on both sides; Celery has two prefork processes and Redis as broker and result backend. Events",
+            f"a second are of {results.sizes.events:,} in one turn.",
+            "",
+            f"![Rates]({pictures}/rates.png)",
+            "",
+            *_table(
+                ("what", "a second", "least", "most"),
+                map(_rate_row, (*results.threads, *results.queue, *results.events)),
+            ),
+            "",
+            "## A full store",
+            "",
+            "One runtime, filled with state keys and as many events; `get_state` reads keys all over the store.",
+            "",
+            f"![Growth]({pictures}/growth.png)",
+            "",
+            *_table(
+                ("keys and events", "memory when filled", "after a restart", "time to start", "get_state", "echo"),
+                (
+                    (
+                        f"{point.records:,}",
+                        f"{point.loaded_bytes / _MIB:,.0f} MiB",
+                        f"{point.restarted_bytes / _MIB:,.0f} MiB",
+                        f"{point.start_seconds:.2f} s",
+                        f"{point.get_microseconds:,.0f} µs",
+                        f"{point.echo_microseconds:,.0f} µs",
+                    )
+                    for point in results.growth
+                ),
+            ),
+            "",
+        ]
+    )
+
+
+def summarize(bars: Sequence[Bar]) -> str:
+    """The bars for a terminal, the missed ones again at the end."""
+    lines = [
+        f"{'-' if bar.met is None else 'met' if bar.met else 'MISSED':6}  {bar.what}: {_measured(bar)}, {_target(bar)}"
+        for bar in bars
+    ]
+    missed = [f"  {bar.what}: {_measured(bar)}, {_target(bar)}" for bar in bars if bar.met is False]
+    return "\n".join([*lines, "", "Missed:" if missed else "No bar was missed.", *missed])
+
+
+def _machine(machine: Machine) -> list[str]:
+    kind = "virtual machine" if machine.virtual else "machine"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return [
+        f"- {kind}: {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB",
+        f"- {machine.system}, Linux {machine.kernel}; data on {machine.filesystem}",
+        f"- load average before the run: {machine.load_average}",
+        f"- {versions}",
+    ]
+
+
+def _missed(bars: Sequence[Bar]) -> list[str]:
+    return ["Missed:", "", *(f"- {bar.what}: {_measured(bar)}, {_target(bar)}" for bar in bars)]
+
+
+def _bar_row(bar: Bar) -> tuple[str, ...]:
+    return bar.what, _target(bar), _measured(bar), _VERDICTS[bar.met]
+
+
+def _target(bar: Bar) -> str:
+    return f"{bar.bound} {_number(bar.target)} {bar.unit}"
+
+
+def _measured(bar: Bar) -> str:
+    if bar.measured is None:
+        return "no redis-server here"
+    if bar.quartiles is None:
+        return _number(bar.measured)
+    low, high = bar.quartiles
+    return f"{_number(bar.measured)} ({_number(low)} to {_number(high)})"
+
+
+def _latency_row(measurement: Measurement) -> tuple[str, ...]:
+    low, high = measurement.spread
+    values = (measurement.percentile(95), measurement.percentile(99))
+    return measurement.label, f"{measurement.median:,.0f}", f"{low:,.0f} to {high:,.0f}", *(f"{v:,.0f}" for v in values)
+
+
+def _rate_row(measurement: Measurement) -> tuple[str, ...]:
+    return measurement.label, *(f"{value:,.0f}" for value in (measurement.median, *measurement.spread))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"  # noqa: PLR2004 - three digits say enough
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]

@@ -1,0 +1,93 @@
+"""Pictures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.growth import GrowthPoint
+from bench.measurement import Measurement
+from bench.results import Results
+
+_OURS, _PEER, _FLOOR = "#2a6f97", "#c1666b", "#8d99ae"
+_MIB = 1 << 20
+
+
+def draw_plots(results: Results, folder: Path) -> None:
+    """Write latency.png, rates.png and growth.png."""
+    mpl.use("Agg")
+    _draw_latency(results.latency, folder / "latency.png")
+    _draw_rates(results, folder / "rates.png")
+    _draw_growth(results.growth, folder / "growth.png")
+
+
+def _draw_latency(measurements: Sequence[Measurement], path: Path) -> None:
+    """A row for each call: the bar ends at p50, the marks are p95 and p99."""
+    rows = sorted(measurements, key=lambda measurement: measurement.median, reverse=True)
+    figure, axes = _new_figure(0.32 * len(rows) + 1.2)
+    places = range(len(rows))
+    axes.barh(places, [row.median for row in rows], color=[_color(row.name) for row in rows])
+    for percent, marker in ((95, "|"), (99, "x")):
+        axes.scatter([row.percentile(percent) for row in rows], places, marker=marker, color="black", s=28, zorder=3)
+    axes.set_yticks(places, [row.label for row in rows])
+    axes.set_xscale("log")
+    axes.set_xlabel("µs a call: p50 (bar), p95 (|), p99 (×)")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_rates(results: Results, path: Path) -> None:
+    """A picture for each kind of rate, in one file."""
+    groups = (
+        (f"calls/s, {results.sizes.threads} threads", results.threads),
+        (f"tasks/s, {results.sizes.queued_tasks:,} queued", results.queue),
+        ("events/s", results.events),
+    )
+    figure = Figure(figsize=(9, 0.36 * sum(len(rows) for _, rows in groups) + 3), layout="constrained")
+    all_axes = figure.subplots(len(groups), 1, height_ratios=[len(rows) for _, rows in groups])
+    for axes, (label, rows) in zip(all_axes, groups, strict=True):
+        places = range(len(rows), 0, -1)
+        medians = [row.median for row in rows]
+        reach = [
+            [median - row.spread[0] for median, row in zip(medians, rows, strict=True)],
+            [row.spread[1] - median for median, row in zip(medians, rows, strict=True)],
+        ]
+        axes.barh(places, medians, xerr=reach, color=[_color(row.name) for row in rows], ecolor="black", capsize=3)
+        axes.set_yticks(places, [row.label for row in rows])
+        axes.set_xlabel(label)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_growth(points: Sequence[GrowthPoint], path: Path) -> None:
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    memory, start, get = figure.subplots(1, 3)
+    records = [point.records / 1000 for point in points]
+    memory.plot(records, [point.loaded_bytes / _MIB for point in points], "o-", color=_OURS, label="when filled")
+    memory.plot(records, [point.restarted_bytes / _MIB for point in points], "s--", color=_OURS, label="restarted")
+    memory.set_title("resident memory, MiB")
+    memory.legend()
+    start.plot(records, [point.start_seconds for point in points], "o-", color=_OURS)
+    start.set_title("time to start, s")
+    get.plot(records, [point.get_microseconds for point in points], "o-", color=_OURS, label="get_state")
+    get.plot(records, [point.echo_microseconds for point in points], "o-", color=_FLOOR, label="gRPC echo")
+    get.set_title("p50 of a read, µs")
+    get.legend()
+    for axes in (memory, start, get):
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("thousand keys, and as many events")
+    figure.savefig(path, dpi=110)
+
+
+def _new_figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _color(name: str) -> str:
+    """Who a contender belongs to."""
+    if "redis" in name or "celery" in name:
+        return _PEER
+    return _FLOOR if "echo" in name or name == "fsync" else _OURS

@@ -1,0 +1,38 @@
+"""Everything a run measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from bench.growth import GrowthPoint
+from bench.machine import Machine
+from bench.measurement import Measurement
+from bench.sizes import Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The figures of one run, with what they were measured on."""
+
+    machine: Machine
+    sizes: Sizes
+    idle_bytes: int
+    """Resident memory of a runtime that has started and done nothing yet."""
+    latency: list[Measurement]
+    """Microseconds a call."""
+    threads: list[Measurement]
+    """Calls a second, from several threads."""
+    queue: list[Measurement]
+    """Tasks a second."""
+    events: list[Measurement]
+    """Events a second."""
+    growth: list[GrowthPoint]
+
+    def find(self, name: str) -> Measurement | None:
+        """The measurement of a contender; None if it did not take part, as peers that this machine does not have."""
+        everything = (*self.latency, *self.threads, *self.queue, *self.events)
+        return next((measurement for measurement in everything if measurement.name == name), None)
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON, with every single value."""
+        return asdict(self)
