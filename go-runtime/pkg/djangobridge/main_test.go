@@ -3,6 +3,8 @@ package djangobridge_test
 import (
 	"context"
 	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +61,12 @@ func assemble(t *testing.T, cfg config.Config) *djangobridge.Integration {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stopAtEnd(t, rt)
+	return rt
+}
+
+func stopAtEnd(t *testing.T, rt *djangobridge.Integration) {
+	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 		defer cancel()
@@ -66,7 +74,29 @@ func assemble(t *testing.T, cfg config.Config) *djangobridge.Integration {
 			t.Errorf("stop: %v", err)
 		}
 	})
-	return rt
+}
+
+// logBuffer collects log lines of any goroutine.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// logger logs everything into the buffer.
+func (b *logBuffer) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // start runs a runtime with the given flags and connects to it.
