@@ -55,30 +55,28 @@ def read_go_runtime() -> dict[str, Any]:
     return setting
 
 
-def read_database(name: str, *, sqlite_path: Path) -> dict[str, Any]:
-    """The default database: SQLite in `sqlite_path`, or the PostgreSQL the variable names.
+def read_database(name: str, *, default_path: Path) -> dict[str, Any]:
+    """The default database: the one the URL in the variable names, else SQLite in the file `default_path`.
 
-    The variable is a URL such as `postgresql://user:password@host:5432/name?sslmode=require`;
-    what follows the `?` is passed to the driver.
+    `postgresql://user:password@host:5432/name?sslmode=require` is a PostgreSQL database, and what
+    follows the `?` is passed to its driver; `sqlite:////var/lib/site.sqlite3` is a file.
     """
     url = os.environ.get(name, "")
     if not url:
-        sqlite_path.parent.mkdir(parents=True, exist_ok=True)
-        # Writers queue for the lock up front (IMMEDIATE) instead of failing when they upgrade to it.
-        options = {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL;"}
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": sqlite_path, "OPTIONS": options}
+        default_path.parent.mkdir(parents=True, exist_ok=True)
+        return _describe_sqlite(str(default_path))
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise ImproperlyConfigured(f"{name} is not a URL: {error}.") from error
-    if parts.scheme not in {"postgres", "postgresql"}:
-        raise ImproperlyConfigured(
-            f"{name} must begin with postgresql://, not {parts.scheme!r}; leave it out to use SQLite."
-        )
-    database = unquote(parts.path.lstrip("/"))
+    if parts.scheme not in {"postgres", "postgresql", "sqlite"}:
+        raise ImproperlyConfigured(f"{name} must begin with postgresql:// or sqlite:///, not {parts.scheme!r}.")
+    database = unquote(parts.path[1:])
     if not database:
         raise ImproperlyConfigured(f"{name} names no database: write postgresql://user:password@host:5432/name.")
+    if parts.scheme == "sqlite":
+        return _describe_sqlite(database)
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": database,
@@ -88,3 +86,9 @@ def read_database(name: str, *, sqlite_path: Path) -> dict[str, Any]:
         "PORT": str(port or ""),
         "OPTIONS": dict(parse_qsl(parts.query)),
     }
+
+
+def _describe_sqlite(path: str) -> dict[str, Any]:
+    # Writers queue for the lock up front (IMMEDIATE) instead of failing when they upgrade to it.
+    options = {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL;"}
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": path, "OPTIONS": options}

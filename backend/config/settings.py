@@ -74,7 +74,7 @@ TEMPLATES = [
 ]
 
 # Connections are not kept between requests: an event stream would otherwise hold one for hours.
-DATABASES = {"default": environment.read_database("DATABASE_URL", sqlite_path=BASE_DIR / "var" / "db.sqlite3")}
+DATABASES = {"default": environment.read_database("DATABASE_URL", default_path=BASE_DIR / "var" / "db.sqlite3")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [

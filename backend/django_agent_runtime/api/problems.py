@@ -16,6 +16,7 @@ import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, JsonResponse
 from rest_framework import serializers
 from rest_framework.exceptions import APIException, ValidationError
@@ -89,6 +90,10 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> Response | None
     if isinstance(exc, exceptions.AgentRuntimeError):
         set_rollback()
         return _answer_runtime_error(exc, context["request"])
+    if isinstance(exc, RequestDataTooBig):
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        problem = describe_problem(status, code="TOO_LARGE", detail=str(exc))
+        return Response(problem, status=status, content_type=CONTENT_TYPE)
     response = exception_handler(exc, context)
     if response is None:
         return None

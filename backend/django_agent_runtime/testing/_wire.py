@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NAMESPACE_KEY = "agentruntime-namespace"
+NAMESPACE_KEY = "agent-runtime-namespace"
 DEFAULT_NAMESPACE = "default"
 NAMESPACE = re.compile(r"[a-z0-9-]{1,63}")
 

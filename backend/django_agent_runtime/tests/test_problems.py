@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404
 from rest_framework import exceptions as drf
 from rest_framework import serializers
@@ -147,6 +148,7 @@ def test_conflict_over_a_condition_of_the_request_is_412(header: str) -> None:
         (drf.ParseError(), 400, "PARSE_ERROR"),
         (drf.MethodNotAllowed("PUT"), 405, "METHOD_NOT_ALLOWED"),
         (Http404(), 404, "NOT_FOUND"),
+        (RequestDataTooBig("too big"), 413, "TOO_LARGE"),
     ],
 )
 def test_errors_of_django_and_drf_are_problems_too(error: Exception, status: int, code: str) -> None:

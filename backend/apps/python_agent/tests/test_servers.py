@@ -1,0 +1,172 @@
+"""The event stream under real servers: uvicorn (ASGI) and gunicorn (WSGI)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import pytest
+
+from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.testing import FakeGoRuntime
+from django_agent_runtime.types import NewEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_agent_runtime.testing import GoRuntimeProcess
+
+ROOT = Path(__file__).resolve().parents[4]
+MANAGE = [sys.executable, str(ROOT / "backend" / "manage.py")]
+PATIENCE_SECONDS = 60.0
+SERVERS = {
+    "uvicorn": ["uvicorn", "backend.config.asgi:application", "--fd={fd}", "--lifespan=off"],
+    "gunicorn": [
+        "gunicorn",
+        "backend.config.wsgi:application",
+        "--bind=fd://{fd}",
+        "--threads=4",
+        "--graceful-timeout=1",
+    ],
+}
+
+
+@dataclass
+class Site:
+    """A running server with a user's token, and a client of the runtime it uses."""
+
+    port: int
+    token: str
+    runtime: GoRuntimeIntegration
+
+    def open_stream(self, **headers: str) -> Stream:
+        """Ask for the stream of one type; the answer has begun when this returns."""
+        return Stream(self, headers)
+
+
+class Stream:
+    """One reader of the event stream, on a connection of its own."""
+
+    def __init__(self, site: Site, headers: dict[str, str], event_type: str = "") -> None:
+        self.event_type = event_type or f"test.{uuid4()}"
+        self.connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_SECONDS)
+        authorization = {"Authorization": f"Token {site.token}", "Accept": "text/event-stream"}
+        query = urlencode({"types": f"{self.event_type}*"})
+        self.connection.request("GET", f"/api/events/stream/?{query}", headers=authorization | headers)
+        self.response = self.connection.getresponse()
+        assert self.response.status == 200, self.response.read()
+        assert self.read_block() == {"retry": "2000"}
+
+    def read_block(self) -> dict[str, str]:
+        """The fields of the next block, once it is there."""
+        fields: dict[str, str] = {}
+        while line := self.response.readline().decode().rstrip("\n"):
+            name, value = line.split(": ", 1)
+            fields[name] = value
+        return fields
+
+    def close(self) -> None:
+        self.response.close()
+        self.connection.close()
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]:
+    """A database with one user: the environment that names it, and the user's token."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GO_RUNTIME_", "DJANGO_"))}
+    environment["DATABASE_URL"] = f"sqlite:///{tmp_path_factory.mktemp('site') / 'db.sqlite3'}"
+    environment["DJANGO_SUPERUSER_PASSWORD"] = "secret"
+
+    def manage(*arguments: str) -> str:
+        done = subprocess.run([*MANAGE, *arguments], env=environment, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    manage("migrate", "--verbosity=0")
+    manage("createsuperuser", "--noinput", "--username=ada", "--email=ada@example.com")
+    token = manage("drf_create_token", "ada").split()[2]
+    return environment, token
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    """Which server serves the site."""
+    name: str = request.param
+    return name
+
+
+def serve(server: str, account: tuple[dict[str, str], str], setting: dict[str, Any]) -> Iterator[Site]:
+    environment, token = account
+    environment = environment | {"GO_RUNTIME_HOST": setting["host"], "GO_RUNTIME_PORT": str(setting["port"])}
+    with socket.create_server(("127.0.0.1", 0)) as listener, GoRuntimeIntegration(**setting) as runtime:
+        fd = listener.fileno()
+        command = [sys.executable, "-m", *(word.format(fd=fd) for word in SERVERS[server])]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[fd])
+        try:
+            yield Site(listener.getsockname()[1], token, runtime)
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def site(server: str, account: tuple[dict[str, str], str], go_runtime: GoRuntimeProcess) -> Iterator[Site]:
+    """The site over the real runtime."""
+    yield from serve(server, account, go_runtime.settings)
+
+
+def publish(site: Site, event_type: str, numbers: range) -> list[int]:
+    published = site.runtime.publish_events([NewEvent(event_type, {"number": number}) for number in numbers])
+    return [event.sequence for event in published]
+
+
+def test_events_arrive_while_the_stream_is_open(site: Site) -> None:
+    stream = site.open_stream()
+    for number in range(3):
+        [sequence] = publish(site, stream.event_type, range(number, number + 1))
+        block = stream.read_block()
+        assert (int(block["id"]), block["event"]) == (sequence, stream.event_type)
+        assert json.loads(block["data"])["data"] == {"number": number}
+    stream.close()
+
+
+def test_reader_that_reconnects_gets_what_follows_and_nothing_twice(site: Site) -> None:
+    stream = site.open_stream()
+    sequences = publish(site, stream.event_type, range(10))
+    seen = [int(stream.read_block()["id"]) for _ in range(4)]
+    stream.close()
+    sequences += publish(site, stream.event_type, range(10, 15))
+    again = Stream(site, {"Last-Event-ID": str(seen[-1])}, stream.event_type)
+    seen += [int(again.read_block()["id"]) for _ in range(11)]
+    again.close()
+    assert seen == sequences
+
+
+def test_reader_that_leaves_frees_its_subscription(server: str, account: tuple[dict[str, str], str]) -> None:
+    with FakeGoRuntime() as runtime:
+        for site in serve(server, account, runtime.settings):
+            stream = site.open_stream()
+            assert runtime.wait_for_subscriptions(1)
+            stream.close()
+            # A WSGI server learns that the reader left when it writes to it, so give it something to write.
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not runtime.wait_for_subscriptions(0, timeout_seconds=0.2):
+                assert time.monotonic() < deadline
+                publish(site, stream.event_type, range(1))
+
+
+def test_server_stops_while_a_stream_is_open(server: str, account: tuple[dict[str, str], str]) -> None:
+    with FakeGoRuntime() as runtime:
+        for site in serve(server, account, runtime.settings):
+            stream = site.open_stream()
+        stream.close()
+        assert runtime.wait_for_subscriptions(0)
