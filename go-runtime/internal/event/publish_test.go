@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -95,7 +96,7 @@ func TestPublishKeepsTheOrderOfABatch(t *testing.T) {
 	published := publish(t, shared, namespace, "", numbered("n", 0, 1000)...)
 	got := collect(t, shared, namespace, Start{Beginning: true}, 1000, "n")
 	for i, e := range got {
-		if string(e.Data) != fmt.Sprint(i) || e.ID != published[i].ID || e.Sequence != published[i].Sequence {
+		if string(e.Data) != strconv.Itoa(i) || e.ID != published[i].ID || e.Sequence != published[i].Sequence {
 			t.Fatalf("event %d is %s with %s, want %s with %d", i, e.ID, e.Data, published[i].ID, i)
 		}
 	}

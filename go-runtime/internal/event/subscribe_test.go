@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -103,22 +104,23 @@ func TestSubscribeEndsAsToldTo(t *testing.T) {
 	namespace := newNamespace()
 	publish(t, shared, namespace, "", numbered("n", 0, 1)...)
 	broken := errors.New("broken")
-	cancelled, cancel := context.WithCancel(testContext(t))
 	tests := map[string]struct {
-		ctx   context.Context
 		added func(uint64) error
-		fn    func([]Event, uint64) error
+		fn    func(cancel func()) error
 		want  error
 	}{
-		"added fails": {testContext(t), func(uint64) error { return broken }, nil, broken},
-		"fn fails":    {testContext(t), noAdded, func([]Event, uint64) error { return broken }, broken},
-		"cancelled":   {cancelled, noAdded, func([]Event, uint64) error { cancel(); return nil }, context.Canceled},
+		"added fails": {func(uint64) error { return broken }, nil, broken},
+		"fn fails":    {noAdded, func(func()) error { return broken }, broken},
+		"cancelled":   {noAdded, func(cancel func()) error { cancel(); return nil }, context.Canceled},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			err := shared.Subscribe(test.ctx, namespace, []string{"*"}, Start{Beginning: true}, test.added, test.fn)
+			ctx, cancel := context.WithCancel(testContext(t))
+			err := shared.Subscribe(ctx, namespace, []string{"*"}, Start{Beginning: true}, test.added, func([]Event, uint64) error {
+				return test.fn(cancel)
+			})
 			if !errors.Is(err, test.want) {
 				t.Errorf("Subscribe() = %v, want %v", err, test.want)
 			}
@@ -160,7 +162,7 @@ func TestSubscribeResumesAnywhere(t *testing.T) {
 				until := next + 1 + rand.IntN(events/10)
 				err := shared.Subscribe(testContext(t), namespace, types, start, noAdded, func(batch []Event, position uint64) error {
 					for _, e := range batch {
-						if string(e.Data) != fmt.Sprint(next) {
+						if string(e.Data) != strconv.Itoa(next) {
 							return fmt.Errorf("after %d cuts got event %s, want %d", cuts, e.Data, next)
 						}
 						next++
@@ -257,7 +259,7 @@ func TestEventsSurviveARestart(t *testing.T) {
 	again := publish(t, events, "ns", "request", numbered("n", 0, 5)...)
 	got := collect(t, events, "ns", Start{Beginning: true}, 5, "*")
 	for i, e := range got {
-		if string(e.Data) != fmt.Sprint(i) || e.ID != again[i].ID || i < 3 && e.ID != first[i].ID {
+		if string(e.Data) != strconv.Itoa(i) || e.ID != again[i].ID || i < 3 && e.ID != first[i].ID {
 			t.Errorf("event %d is %s with %s, published as %s", i, e.ID, e.Data, again[i].ID)
 		}
 	}

@@ -1,4 +1,4 @@
-package jsonvalue_test
+package jsonvalue
 
 import (
 	"encoding/json"
@@ -7,7 +7,6 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -37,7 +36,7 @@ func TestValidateAccepts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			if err := jsonvalue.Validate("value", []byte(text)); err != nil {
+			if err := Validate("value", []byte(text)); err != nil {
 				t.Errorf("Validate(%q) = %v, want nil", text, err)
 			}
 		})
@@ -65,9 +64,8 @@ func TestValidateRefusesAndSaysWhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			err := jsonvalue.Validate("value", []byte(test.text))
-			var v *violation.Error
-			if !errors.As(err, &v) {
+			err := Validate("value", []byte(test.text))
+			if _, ok := errors.AsType[*violation.Error](err); !ok {
 				t.Fatalf("Validate() = %v, want a *violation.Error", err)
 			}
 			if err.Error() != test.want {
@@ -95,7 +93,7 @@ func TestValidateObject(t *testing.T) {
 			t.Parallel()
 
 			got := ""
-			if err := jsonvalue.ValidateObject("metadata", []byte(test.text)); err != nil {
+			if err := ValidateObject("metadata", []byte(test.text)); err != nil {
 				got = err.Error()
 			}
 			if got != test.want {
@@ -133,15 +131,15 @@ func FuzzValidate(f *testing.F) {
 	}
 
 	f.Fuzz(func(t *testing.T, text []byte) {
-		err := jsonvalue.Validate("value", text)
-		want := json.Valid(text) && utf8.Valid(text) && depthOf(text) <= jsonvalue.MaxDepth
+		err := Validate("value", text)
+		want := json.Valid(text) && utf8.Valid(text) && depthOf(text) <= MaxDepth
 		if (err == nil) != want {
 			t.Errorf("Validate(%q) = %v, want valid %v", text, err, want)
 		}
 
 		var object map[string]json.RawMessage
 		isObject := want && json.Unmarshal(text, &object) == nil && object != nil
-		if err := jsonvalue.ValidateObject("value", text); (err == nil) != isObject {
+		if err := ValidateObject("value", text); (err == nil) != isObject {
 			t.Errorf("ValidateObject(%q) = %v, want an object %v", text, err, isObject)
 		}
 	})
@@ -152,7 +150,7 @@ func BenchmarkValidate(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := jsonvalue.Validate("value", text); err != nil {
+		if err := Validate("value", text); err != nil {
 			b.Fatal(err)
 		}
 	}

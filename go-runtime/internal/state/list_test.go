@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func TestListByPrefix(t *testing.T) {
 	all := []string{"\x00", " ", "a", "a.", "a.b", "a.c", "a/b", "ab", "b", "user:1", "user:10", "user:2", "Ω", "ü", "👩‍🚀"}
 	namespace := newNamespace()
 	for _, i := range rand.Perm(len(all)) {
-		set(t, shared, namespace, all[i], fmt.Sprint(i))
+		set(t, shared, namespace, all[i], strconv.Itoa(i))
 		set(t, shared, newNamespace(), all[i], `"another namespace's"`)
 	}
 	for _, prefix := range []string{"", "a", "a.", "a.b", "user:1", "ü", "\xc3", "nothing", "zz", "\xff", strings.Repeat("a", 600)} {
@@ -104,7 +105,7 @@ func TestListCutsPagesOfLargeValues(t *testing.T) {
 	namespace := newNamespace()
 	value := `"` + strings.Repeat("x", DefaultMaxValueBytes-2) + `"`
 	for i := range 9 {
-		set(t, shared, namespace, fmt.Sprint(i), value)
+		set(t, shared, namespace, strconv.Itoa(i), value)
 	}
 	if got, pages := listAll(t, shared, namespace, ListRequest{}); len(got) != 9 || pages != 3 {
 		t.Errorf("9 values of 1 MiB came as %d in %d pages, want 3 pages", len(got), pages)
@@ -117,20 +118,19 @@ func TestListCutsPagesOfLargeValues(t *testing.T) {
 func TestListSeesWhatWasWrittenBefore(t *testing.T) {
 	t.Parallel()
 
-	ctx := testContext(t)
 	namespace := newNamespace()
 	var all sync.WaitGroup
 	for w := range 4 {
 		all.Go(func() {
 			prefix := fmt.Sprint(w, "/")
 			for i := range 20 {
-				set(t, shared, namespace, prefix+fmt.Sprint(i), "1")
+				set(t, shared, namespace, prefix+strconv.Itoa(i), "1")
 				if i%2 == 1 {
-					if _, err := shared.Delete(ctx, namespace, prefix+fmt.Sprint(i), nil, ""); err != nil {
+					if _, err := shared.Delete(testContext(t), namespace, prefix+strconv.Itoa(i), nil, ""); err != nil {
 						t.Error(err)
 					}
 				}
-				got, _, err := shared.List(ctx, namespace, ListRequest{Prefix: prefix, KeysOnly: true})
+				got, _, err := shared.List(testContext(t), namespace, ListRequest{Prefix: prefix, KeysOnly: true})
 				if err != nil || len(got) != i/2+1 {
 					t.Errorf("after %d changes List() = %q, %v", i, keysOf(got), err)
 				}

@@ -16,18 +16,21 @@ func TestRepeatedCallsAnswerAsTheFirst(t *testing.T) {
 	type step func(t *testing.T, s *Store, namespace string) string
 	setting := func(r SetRequest) step {
 		return func(t *testing.T, s *Store, namespace string) string {
+			t.Helper()
 			revision, err := s.Set(testContext(t), namespace, r)
 			return fmt.Sprint(revision, err)
 		}
 	}
 	deleting := func(key, requestID string) step {
 		return func(t *testing.T, s *Store, namespace string) string {
+			t.Helper()
 			existed, err := s.Delete(testContext(t), namespace, key, nil, requestID)
 			return fmt.Sprint(existed, err)
 		}
 	}
 	transacting := func(requestID string, ops ...Operation) step {
 		return func(t *testing.T, s *Store, namespace string) string {
+			t.Helper()
 			results, err := s.Transact(testContext(t), namespace, ops, requestID)
 			return fmt.Sprint(results, err)
 		}

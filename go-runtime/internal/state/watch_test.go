@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -130,7 +131,7 @@ func TestWatchSendsManyCurrentEntriesInBatches(t *testing.T) {
 	for w := range 8 {
 		all.Go(func() {
 			for i := w; i < keys; i += 8 {
-				set(t, shared, namespace, fmt.Sprint(i), "1")
+				set(t, shared, namespace, strconv.Itoa(i), "1")
 			}
 		})
 	}
@@ -168,7 +169,7 @@ func TestWatchResumesAnywhere(t *testing.T) {
 		defer close(written)
 		for i := range writes {
 			// Each key is written once, so a watch must show every write.
-			last = set(t, shared, namespace, fmt.Sprint("k", i), fmt.Sprint(i))
+			last = set(t, shared, namespace, fmt.Sprint("k", i), strconv.Itoa(i))
 			set(t, shared, namespace, "other", "1")
 		}
 	})
@@ -287,14 +288,13 @@ func TestExpiryGoesByTheClock(t *testing.T) {
 		defer mu.Unlock()
 		return time.Now().Add(step)
 	}})
-	ctx := testContext(t)
-	revision, err := store.Set(ctx, "ns", SetRequest{Key: "k", Value: []byte("1"), TTL: time.Hour})
+	revision, err := store.Set(testContext(t), "ns", SetRequest{Key: "k", Value: []byte("1"), TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
 	look := func() string {
 		t.Helper()
-		_, found, err := store.Get(ctx, "ns", "k")
+		_, found, err := store.Get(testContext(t), "ns", "k")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -311,7 +311,7 @@ func TestExpiryGoesByTheClock(t *testing.T) {
 	if got := look(); got != "false 0 0" {
 		t.Errorf("after the time Get, List and Watch see %s", got)
 	}
-	if again, err := store.Set(ctx, "ns", SetRequest{Key: "k", Value: []byte("2"), Expect: new(uint64)}); err != nil || again <= revision {
+	if again, err := store.Set(testContext(t), "ns", SetRequest{Key: "k", Value: []byte("2"), Expect: new(uint64)}); err != nil || again <= revision {
 		t.Errorf("Set() of the expired key = %d, %v", again, err)
 	}
 }

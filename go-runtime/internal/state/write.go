@@ -168,7 +168,14 @@ func expected(ops []Operation, current []*record, now time.Time) ([]Result, erro
 
 // append writes the operations over the current records and fills the
 // revisions in. A deletion of a key that does not exist writes nothing.
-func (s *Store) append(ctx context.Context, namespace string, ops []Operation, current []*record, results []Result, requestID string) error {
+func (s *Store) append(
+	ctx context.Context,
+	namespace string,
+	ops []Operation,
+	current []*record,
+	results []Result,
+	requestID string,
+) error {
 	var (
 		messages []journal.Message
 		written  []int

@@ -2,8 +2,10 @@ package state
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -76,10 +78,10 @@ func TestKeysAreAnyText(t *testing.T) {
 	keys := []string{"a", "A", "a.b", "a b", "*", ">", ".", "=", "=2E", "\x00", "\n", "ключ", "🔑", strings.Repeat("é", 256), " ", "a/", "$"}
 	namespace := newNamespace()
 	for i, key := range keys {
-		set(t, shared, namespace, key, fmt.Sprint(i))
+		set(t, shared, namespace, key, strconv.Itoa(i))
 	}
 	for i, key := range keys {
-		if got := get(t, shared, namespace, key); got != fmt.Sprint(i) {
+		if got := get(t, shared, namespace, key); got != strconv.Itoa(i) {
 			t.Errorf("value of key %q = %s, want %d", key, got, i)
 		}
 	}
@@ -398,7 +400,7 @@ func TestTransactTakesAHundredOperations(t *testing.T) {
 	namespace := newNamespace()
 	ops := make([]Operation, 100)
 	for i := range ops {
-		ops[i] = Operation{Key: fmt.Sprint(i), Value: []byte(fmt.Sprint(i))}
+		ops[i] = Operation{Key: strconv.Itoa(i), Value: []byte(strconv.Itoa(i))}
 	}
 	results, err := shared.Transact(testContext(t), namespace, ops, "request")
 	if err != nil {
@@ -408,7 +410,7 @@ func TestTransactTakesAHundredOperations(t *testing.T) {
 		if r != (Result{Revision: results[0].Revision + uint64(i)}) {
 			t.Errorf("result %d = %v", i, r)
 		}
-		if got := get(t, shared, namespace, fmt.Sprint(i)); got != fmt.Sprint(i) {
+		if got := get(t, shared, namespace, strconv.Itoa(i)); got != strconv.Itoa(i) {
 			t.Errorf("key %d = %q", i, got)
 		}
 	}
@@ -423,12 +425,16 @@ func TestConcurrentIncrementsLoseNone(t *testing.T) {
 
 	increment := func() error {
 		for {
-			entry, _, err := shared.Get(ctx, namespace, "counter")
+			entry, found, err := shared.Get(ctx, namespace, "counter")
 			if err != nil {
 				return err
 			}
 			count := 0
-			fmt.Sscan(string(entry.Value), &count)
+			if found {
+				if err := json.Unmarshal(entry.Value, &count); err != nil {
+					return err
+				}
+			}
 			_, err = shared.Set(ctx, namespace, SetRequest{Key: "counter", Value: fmt.Append(nil, count+1), Expect: &entry.Revision})
 			if mismatch := new(RevisionError); !errors.As(err, &mismatch) {
 				return err
@@ -447,7 +453,7 @@ func TestConcurrentIncrementsLoseNone(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if got := get(t, shared, namespace, "counter"); got != fmt.Sprint(writers*increments) {
+	if got := get(t, shared, namespace, "counter"); got != strconv.Itoa(writers*increments) {
 		t.Errorf("counter = %s, want %d", got, writers*increments)
 	}
 }
