@@ -84,7 +84,16 @@ async function loadChoices() {
     addChoices(own, `${urls.agentsUrl}${encodeURIComponent(agent.agent_id)}/tasks/`, agent.agent_id, agent.task_types);
     find("task-choice").append(own);
   }
+  const first = [...choices.keys()].find((name) => name.endsWith(" example_task"));
+  if (first) find("task-choice").value = first;
   showChoice();
+}
+
+// What an agent wrote is text for people: its explanation and files are shown with their line ends.
+function describeOutput(output) {
+  const {explanation, files, ...rest} = output;
+  const written = (files || []).map((file) => `── ${file.path}\n${file.content}`);
+  return [explanation, ...written, JSON.stringify(rest, null, 2)].filter(Boolean).join("\n\n");
 }
 
 async function runTask(event) {
@@ -97,7 +106,7 @@ async function runTask(event) {
   try {
     const input_data = JSON.parse(find("task-input").value);
     const {data} = await call("POST", choice.url, {task_type: choice.task_type, input_data, description: "from the demo page"});
-    output.textContent = JSON.stringify(data.output, null, 2);
+    output.textContent = describeOutput(data.output);
   } catch (error) {
     output.textContent = error.message;
   }
