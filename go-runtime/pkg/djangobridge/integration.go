@@ -57,6 +57,8 @@ type Integration struct {
 	server  *grpc.Server
 	health  *health.Server
 	streams *streams
+	// endObservers ends the streams of gRPC's own services.
+	endObservers context.CancelFunc
 
 	// background counts the goroutines of Start.
 	background sync.WaitGroup
@@ -152,10 +154,12 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 
 // newEdge makes the two servers around the stores.
 func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
-	m := newMetrics(i.version, i.engine, i.journal)
+	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal))
 	access := guard{tokens: i.tokens}
+	observers, endObservers := context.WithCancel(context.Background())
+	i.endObservers = endObservers
 	i.server, i.health = newServer(&edge{
-		guard: access, metrics: m, log: i.log,
+		guard: access, metrics: m, log: i.log, observers: observers,
 		timeout: i.cfg.RPCTimeout, waitTimeout: i.cfg.RPCTimeout + i.cfg.RunTimeout,
 	}, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
 	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{engine: i.engine, agents: registry, describe: i.describe})
@@ -276,6 +280,8 @@ func (i *Integration) stop(ctx context.Context) error {
 		close(ended)
 	})
 	errs := []error{i.engine.Stop(ctx)}
+	// Watches of health have had the time to tell that the runtime stops.
+	i.endObservers()
 	select {
 	case <-ended:
 	case <-ctx.Done():

@@ -1,6 +1,7 @@
 package djangobridge_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -180,9 +182,8 @@ func TestStopEndsStreamsAndTellsHealth(t *testing.T) {
 		t.Fatalf("health = %v, %v", answer, err)
 	}
 
-	ctx, cancel := context.WithCancel(testContext(t))
 	stopped := make(chan error, 1)
-	go func() { stopped <- sys.Stop(ctx) }()
+	go func() { stopped <- sys.Stop(testContext(t)) }()
 	if answer, err := health.Recv(); err != nil || answer.GetStatus() != healthv1.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("health = %v, %v", answer, err)
 	}
@@ -194,16 +195,48 @@ func TestStopEndsStreamsAndTellsHealth(t *testing.T) {
 		refused(t, err, codes.Unavailable, "UNAVAILABLE")
 		break
 	}
-	// The watch of health has no end of its own: it is what draining waits for.
-	if code, r := readiness(t, sys.Integration); code != http.StatusServiceUnavailable || r.Ready || len(r.Reasons) == 0 {
-		t.Errorf("/readyz = %d %+v", code, r)
-	}
-	cancel()
 	if err := <-stopped; err != nil {
 		t.Errorf("stop: %v", err)
 	}
 	if err := sys.Stop(context.Background()); err != nil {
 		t.Errorf("second stop: %v", err)
+	}
+}
+
+func TestStopWaitsForAReaderOnlyAsLongAsItMay(t *testing.T) {
+	t.Parallel()
+	sys := start(t, "--send-timeout=1h")
+	value := append(append([]byte{'"'}, bytes.Repeat([]byte{'x'}, 1<<19)...), '"')
+	for key := range 32 {
+		request := &agentruntimev1.SetStateRequest{Key: strconv.Itoa(key), Value: value}
+		if _, err := sys.state.SetState(testContext(t), request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One frame is read, so that the stream is open; the rest fills every buffer between.
+	watch, err := sys.state.WatchState(testContext(t), &agentruntimev1.WatchStateRequest{IncludeCurrent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(testContext(t))
+	stopped := make(chan error, 1)
+	go func() { stopped <- sys.Stop(ctx) }()
+	health := healthv1.NewHealthClient(sys.conn)
+	for code, r := readiness(t, sys.Integration); ; code, r = readiness(t, sys.Integration) {
+		if code == http.StatusServiceUnavailable && !r.Ready && len(r.Reasons) == 1 {
+			break
+		}
+	}
+	if _, err := health.Check(testContext(t), &healthv1.HealthCheckRequest{}); err == nil {
+		t.Error("a draining runtime takes new calls")
+	}
+	cancel()
+	if err := <-stopped; err != nil {
+		t.Errorf("stop: %v", err)
 	}
 }
 

@@ -2,8 +2,10 @@ package djangobridge
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,6 +55,9 @@ type edge struct {
 	// timeout is the deadline of calls that have none; waitTimeout that of calls that wait for a run.
 	timeout     time.Duration
 	waitTimeout time.Duration
+	// observers ends streams that have no end of their own and carry nothing of
+	// the runtime's: watches of health, and reflection.
+	observers context.Context //nolint:containedctx // their lifetime, ended by Stop
 }
 
 func (e *edge) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (response any, err error) {
@@ -79,7 +84,17 @@ func (e *edge) stream(server any, stream grpc.ServerStream, info *grpc.StreamSer
 	if err := e.guard.admit(ctx, c); err != nil {
 		return err
 	}
-	return handle(server, &namedStream{ServerStream: stream, ctx: ctx})
+	if observes(info.FullMethod) {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(e.observers, func() { cancel(errDraining) })()
+	}
+	err = handle(server, &namedStream{ServerStream: stream, ctx: ctx})
+	if cause := context.Cause(ctx); errors.Is(cause, errDraining) {
+		return cause
+	}
+	return err
 }
 
 // namedStream is a stream whose context knows its call.
@@ -91,6 +106,9 @@ type namedStream struct {
 
 // Context implements grpc.ServerStream.
 func (s *namedStream) Context() context.Context { return s.ctx }
+
+// observes reports whether a method is one of gRPC's own services.
+func observes(method string) bool { return strings.HasPrefix(method, "/grpc.") }
 
 // timeoutOf returns the deadline of a call whose client set none.
 func (e *edge) timeoutOf(method string) time.Duration {

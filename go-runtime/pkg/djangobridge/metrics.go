@@ -23,7 +23,8 @@ type metrics struct {
 	subscriptions prometheus.Gauge
 }
 
-func newMetrics(version string, e *engine.Engine, j *journal.Journal) *metrics {
+// newMetrics returns the metrics of a runtime; sources show more when they are read.
+func newMetrics(version, durability string, sources ...prometheus.Collector) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -43,15 +44,15 @@ func newMetrics(version string, e *engine.Engine, j *journal.Journal) *metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: metricNamespace, Name: "build_info",
 		Help:        "Always 1; the labels say what runs.",
-		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version(), "durability": j.Durability()},
+		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version(), "durability": durability},
 	})
 	build.Set(1)
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.calls, m.latency, m.subscriptions, build,
-		newFigures(e, j),
 	)
+	m.registry.MustRegister(sources...)
 	return m
 }
 
