@@ -92,11 +92,11 @@ func checkSubscription(types []string, start Start) error {
 
 // startAfter returns the sequence after which a subscription begins.
 func (l *Log) startAfter(ctx context.Context, start Start) (uint64, error) {
+	first, _, err := l.stream.Bounds(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("subscribe to events: %w", err)
+	}
 	if start.Beginning {
-		first, _, err := l.stream.Bounds(ctx)
-		if err != nil {
-			return 0, fmt.Errorf("subscribe to events: %w", err)
-		}
 		return max(first, 1) - 1, nil
 	}
 	newest, err := l.newest(ctx)
@@ -108,6 +108,9 @@ func (l *Log) startAfter(ctx context.Context, start Start) (uint64, error) {
 	}
 	if *start.After > newest {
 		return 0, violation.New("after_sequence", "is %d, but the newest sequence is %d", *start.After, newest)
+	}
+	if first > *start.After+1 {
+		return 0, fmt.Errorf("subscribe to events: %w", &journal.TruncatedError{Oldest: first})
 	}
 	return *start.After, nil
 }

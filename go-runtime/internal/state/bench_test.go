@@ -3,8 +3,11 @@ package state
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
+
+	"github.com/tidwall/btree"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 )
@@ -100,5 +103,30 @@ func BenchmarkList(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkIndexMemory shows what the index of a million keys takes.
+func BenchmarkIndexMemory(b *testing.B) {
+	const keys = 1_000_000
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	for b.Loop() {
+		before := heap()
+		v := &view{keys: make(map[string]*btree.Map[string, indexed])}
+		for i := range keys {
+			record := journal.Record{Subject: keySubject("ns", fmt.Sprintf("user:%08d", i*7919%keys)), Data: benchValue, Sequence: uint64(i)}
+			if err := v.apply(record); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(heap()-before)/keys, "bytes/key")
+		if v.keys["ns"].Len() != keys {
+			b.Fatal(v.keys["ns"].Len())
+		}
 	}
 }

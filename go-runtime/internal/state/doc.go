@@ -14,9 +14,10 @@
 // A caller that got no answer repeats its call with the same request id, and the
 // repeat has no second effect and the first one's answer:
 //
-//   - Set without an expectation, and Delete of a key that was there: for a
-//     minute, whatever was written in between. Over a restart of the runtime, and
-//     beyond the minute, as long as the call's record is the key's newest.
+//   - Set without an expectation: for a minute. If the runtime was restarted in
+//     between, only as long as the call's record is the key's newest.
+//   - Delete of a key that was there: as Set, and beyond the minute as long as the
+//     call's record is the key's newest.
 //   - Set with an expectation: as long as the call's record is the key's newest.
 //     After another write it reports the key's revision, a *RevisionError.
 //   - Transact: as long as one of the call's records is the newest of its key.

@@ -13,7 +13,7 @@ const (
 	// DefaultMaxValueBytes is the largest value unless configured.
 	DefaultMaxValueBytes = 1 << 20
 	// dedupeWindow is how long a repeated write is recognised whatever was
-	// written in between; each write with a request id costs memory that long.
+	// written in between; each write with a request id takes memory for that long.
 	dedupeWindow = time.Minute
 	// indexIdle is how long the index of keys outlives its last use.
 	indexIdle = 5 * time.Minute

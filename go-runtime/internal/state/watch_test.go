@@ -315,3 +315,36 @@ func TestExpiryGoesByTheClock(t *testing.T) {
 		t.Errorf("Set() of the expired key = %d, %v", again, err)
 	}
 }
+
+// TestSetWithoutTTLKeepsAKeyThatWouldExpire also covers that a deletion is
+// forgotten in silence. A key of their age that expires says when they would have.
+func TestSetWithoutTTLKeepsAKeyThatWouldExpire(t *testing.T) {
+	t.Parallel()
+
+	ctx := testContext(t)
+	namespace := newNamespace()
+	lives := func(key string, ttl time.Duration) {
+		if _, err := shared.Set(ctx, namespace, SetRequest{Key: key, Value: []byte("1"), TTL: ttl}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lives("kept", time.Second)
+	lives("kept", 0)
+	deletion := message(namespace, Operation{Key: "deleted", Delete: true}, "", "")
+	deletion.TTL = time.Second
+	if _, err := shared.stream.Append(ctx, deletion); err != nil {
+		t.Fatal(err)
+	}
+	lives("later", 2*time.Second)
+
+	start := uint64(0)
+	seen := watchUntil(t, shared, namespace, WatchRequest{After: &start}, func(b Batch) bool {
+		return len(b.Changes) > 0 && b.Changes[len(b.Changes)-1].Kind == Expired && b.Changes[len(b.Changes)-1].Entry.Key == "later"
+	})
+	if got := strings.Join(seen, " "); got != "kept=1 -deleted later=1 ~later" {
+		t.Errorf("watch saw %q", got)
+	}
+	if got := get(t, shared, namespace, "kept"); got != "1" {
+		t.Errorf("kept = %q, want 1", got)
+	}
+}
