@@ -1,6 +1,6 @@
 """Forks a process that uses the client in every way at once, and counts what went wrong.
 
-    python fork_torture.py HOST PORT FORKS [--gevent]
+    python torture.py HOST PORT FORKS [--gevent]
 
 The parent holds a subscription while threads call and publish without a pause; children call before anything else,
 from several threads, and through asyncio. One line of JSON at the end: forks, failures (a sentence each), and how

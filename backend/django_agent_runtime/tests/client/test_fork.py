@@ -1,0 +1,163 @@
+"""Every way people fork a process that uses the client: no call may fail or hang, in the parent or in a child.
+
+The programs under `forks/` run as processes of their own: a test process with a gRPC server in it cannot be forked
+safely, whatever the client does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_agent_runtime.go_integration import GoRuntimeIntegration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_agent_runtime.testing.process import GoRuntimeProcess
+
+pytestmark = pytest.mark.faults
+
+FORKS = Path(__file__).parent / "forks"
+SECONDS = 120.0
+REQUESTS = 200
+WORKERS = 4
+TASKS = 40
+
+
+def run_program(runtime: GoRuntimeProcess, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=make_environment(runtime),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def make_environment(runtime: GoRuntimeProcess) -> dict[str, str]:
+    return os.environ | {"GO_RUNTIME_HOST": runtime.host, "GO_RUNTIME_PORT": str(runtime.port)}
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=FORKS, env=environment, stdout=output, stderr=output
+        )
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) in {0, -signal.SIGTERM}, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def torture(runtime: GoRuntimeProcess, forks: int, *arguments: str) -> None:
+    program = str(FORKS / "torture.py")
+    report = run_program(runtime, program, runtime.host, str(runtime.port), str(forks), *arguments)
+    assert report["failures"] == []
+    assert report["forks"] == forks
+    assert report["calls"] > 0
+    assert report["events"] > 0
+
+
+def test_forks_amid_calls_and_subscriptions(go_runtime_process: GoRuntimeProcess) -> None:
+    torture(go_runtime_process, 60)
+
+
+def test_forks_with_gevent(go_runtime_process: GoRuntimeProcess) -> None:
+    torture(go_runtime_process, 20, "--gevent")
+
+
+@pytest.mark.soak
+def test_a_thousand_forks(go_runtime_process: GoRuntimeProcess) -> None:
+    torture(go_runtime_process, 1000)
+
+
+@pytest.mark.soak
+def test_three_hundred_forks_with_gevent(go_runtime_process: GoRuntimeProcess) -> None:
+    torture(go_runtime_process, 300, "--gevent")
+
+
+def test_a_multiprocessing_pool(go_runtime_process: GoRuntimeProcess) -> None:
+    report = run_program(go_runtime_process, str(FORKS / "pool.py"), str(TASKS))
+    assert report == {"results": list(range(TASKS)), "seen": list(range(TASKS))}
+
+
+def test_gunicorn_with_preload(go_runtime_process: GoRuntimeProcess, tmp_path: Path) -> None:
+    address, log = str(tmp_path / "gunicorn.sock"), tmp_path / "gunicorn.log"
+    command = ["gunicorn", "gunicorn_app:application", "--preload", "--workers", str(WORKERS), "--threads", "4"]
+    environment = make_environment(go_runtime_process)
+
+    def request(number: int) -> int:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(SECONDS)
+            connection.connect(address)
+            connection.sendall(f"GET /{number} HTTP/1.0\r\n\r\n".encode())
+            with connection.makefile("rb") as answer:
+                status, _, body = answer.read().partition(b"\r\n\r\n")
+        assert b"200 OK" in status, log.read_text()
+        return int(body)
+
+    with (
+        GoRuntimeIntegration(**go_runtime_process.settings, namespace="gunicorn") as client,
+        client.watch_state("master*") as changes,
+        running([*command, "--bind", f"unix:{address}"], environment, log) as server,
+        ThreadPoolExecutor(16) as callers,
+    ):
+        assert next(changes).value == server.pid, "the master itself has called"
+        wait_for_file(Path(address), server)
+        # One more worker, forked after the master's subscription has gone on over the first forks.
+        server.send_signal(signal.SIGTTIN)
+        pids = set(callers.map(request, range(REQUESTS)))
+        assert server.pid not in pids
+        seen = {next(changes).key for _ in range(REQUESTS)}
+        assert seen == {f"master/{number}" for number in range(REQUESTS)}
+        assert len(list(client.list_state("worker/", keys_only=True))) == REQUESTS
+
+
+def test_celery_prefork(go_runtime_process: GoRuntimeProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "queue"
+    folder.mkdir()
+    environment = make_environment(go_runtime_process) | {"CELERY_FOLDER": str(folder)}
+    options = ["--pool", "prefork", "--concurrency", "4", "--max-tasks-per-child", "2", "--loglevel", "INFO"]
+    sending = "import celery_app; [celery_app.use_in_child.delay(n) for n in range({})]".format(TASKS)
+    subprocess.run([sys.executable, "-c", sending], cwd=FORKS, env=environment, check=True)
+    with (
+        GoRuntimeIntegration(**go_runtime_process.settings, namespace="celery") as client,
+        client.watch_state("*") as changes,
+        running(["celery", "-A", "celery_app", "worker", *options], environment, tmp_path / "celery.log") as worker,
+    ):
+        # Each task is seen twice: what the child wrote, and what the parent wrote on the event of the child.
+        values = {change.key: change.value for change in (next(changes) for _ in range(1 + 2 * TASKS))}
+        assert values.pop("parent") == worker.pid
+        parents = {value for key, value in values.items() if key.startswith("parent/")}
+        children = {value for key, value in values.items() if key.startswith("child/")}
+        assert len(values) == 2 * TASKS
+        assert parents == {worker.pid}
+        assert len(children) >= TASKS // 2
+
+
+def wait_for_file(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
