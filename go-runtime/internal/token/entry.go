@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 )
@@ -25,6 +26,9 @@ const AnyNamespace = "*"
 
 // MaxNamespaceBytes is the longest namespace.
 const MaxNamespaceBytes = 63
+
+// maxRate is more calls per second than any runtime answers.
+const maxRate = 1_000_000_000
 
 // secretPrefix lets secret scanners recognise a token.
 const secretPrefix = "art_"
@@ -67,8 +71,8 @@ func (e Entry) Validate() error {
 	if e.Access != Read && e.Access != Write {
 		mistakes = append(mistakes, fmt.Errorf("access: %q is not read or write", e.Access))
 	}
-	if e.Rate < 0 || e.Burst < 0 {
-		mistakes = append(mistakes, errors.New("rate and burst: want 0 or more"))
+	if math.IsNaN(e.Rate) || e.Rate < 0 || e.Rate > maxRate || e.Burst < 0 {
+		mistakes = append(mistakes, fmt.Errorf("rate and burst: want 0 or more, rate at most %d", maxRate))
 	}
 	if e.Burst > 0 && e.Rate == 0 {
 		mistakes = append(mistakes, errors.New("burst: needs a rate"))

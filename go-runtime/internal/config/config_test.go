@@ -1,0 +1,251 @@
+package config_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/config"
+)
+
+// load reads a configuration from flags and an environment.
+func load(t *testing.T, environment map[string]string, args ...string) (config.Config, error) {
+	t.Helper()
+	flags := config.Flags("test")
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return config.Load(flags, func(name string) string { return environment[name] })
+}
+
+// mistakes returns the names of the settings that an error complains of.
+func mistakes(t *testing.T, err error) []string {
+	t.Helper()
+	found, ok := errors.AsType[*config.Error](err)
+	if !ok {
+		t.Fatalf("err = %v, want mistakes", err)
+	}
+	var names []string
+	for _, m := range found.Mistakes {
+		if m.Problem == "" || m.Origin == "" {
+			t.Errorf("mistake lacks something: %+v", m)
+		}
+		names = append(names, m.Setting)
+	}
+	return names
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "runtime.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDefaultsFitTogether(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != "127.0.0.1:50051" || c.HTTP != "127.0.0.1:8090" || c.Socket != "" || c.Durability != "fsync" ||
+		c.MaxValueBytes != 1<<20 || c.MaxMessageBytes != 16<<20 || c.RunTimeout != 900*time.Second {
+		t.Errorf("defaults = %+v", c)
+	}
+}
+
+func TestFlagsGoBeforeEnvironmentBeforeFileBeforeDefault(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, "durability: os\nmax-attempts: 7\nrun-timeout: 10s\nlisten: 127.0.0.1:1\n")
+	environment := map[string]string{
+		"AGENT_RUNTIME_CONFIG": file, "AGENT_RUNTIME_MAX_ATTEMPTS": "8", "AGENT_RUNTIME_LISTEN": "127.0.0.1:2",
+		"AGENT_RUNTIME_HTTP": "", "OPENAI_API_KEY": "key",
+	}
+	c, err := load(t, environment, "--listen=127.0.0.1:3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != "127.0.0.1:3" || c.MaxAttempts != 8 || c.RunTimeout != 10*time.Second || c.Durability != "os" ||
+		c.HTTP != "127.0.0.1:8090" || c.OpenAIAPIKey != "key" {
+		t.Errorf("config = %+v", c)
+	}
+	var text strings.Builder
+	if _, err := c.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`listen: "127.0.0.1:3" # flag --listen`,
+		`max-attempts: "8" # environment AGENT_RUNTIME_MAX_ATTEMPTS`,
+		`durability: "os" # file ` + file,
+		`http: "127.0.0.1:8090" # default`,
+		`# openai-api-key is set (environment OPENAI_API_KEY)`,
+	} {
+		if !strings.Contains(text.String(), line+"\n") {
+			t.Errorf("settings in effect lack %s:\n%s", line, text.String())
+		}
+	}
+	if strings.Contains(text.String(), `"key"`) {
+		t.Error("the settings in effect show a secret")
+	}
+}
+
+func TestWhatCheckShowsIsAConfigurationFile(t *testing.T) {
+	t.Parallel()
+	before, err := load(t, nil, "--socket=/run/x.sock", "--http=off", "--max-value-bytes=2MiB", "--event-max-age=36h", "--log-level=debug")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if _, err := before.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	after, err := load(t, nil, "--config="+writeFile(t, text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Socket != before.Socket || after.HTTP != "" || after.MaxValueBytes != 2<<20 || after.EventMaxAge != 36*time.Hour || after.LogLevel != before.LogLevel {
+		t.Errorf("read back: %+v, want %+v", after, before)
+	}
+}
+
+func TestTheSettingsOwnVariableGoesBeforeTheAlias(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, map[string]string{
+		"OPENAI_BASE_URL": "http://127.0.0.1:1/v1", "AGENT_RUNTIME_OPENAI_BASE_URL": "http://127.0.0.1:2/v1", "AGENT_RUNTIME_MODEL": "m",
+	})
+	if err != nil || c.OpenAIBaseURL != "http://127.0.0.1:2/v1" {
+		t.Errorf("base url = %q, %v", c.OpenAIBaseURL, err)
+	}
+}
+
+func TestEveryMistakeIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, "no-such-setting: 1\nmax-queued-runs: [1]\nreplicas: many\n")
+	_, err := load(t, map[string]string{"AGENT_RUNTIME_RUN_TIMEOUT": "fast", "OPENAI_BASE_URL": "http://user:hunter2@host"},
+		"--config="+file, "--listen=nowhere", "--durability=maybe", "--max-value-bytes=-1", "--log-level=loud",
+		"--socket="+strings.Repeat("s", 108), "--tls-cert=only.pem", "--nats-url=http://x")
+	got := mistakes(t, err)
+	for _, want := range []string{
+		"no-such-setting", "max-queued-runs", "replicas", "run-timeout", "openai-base-url", "listen", "durability",
+		"max-value-bytes", "log-level", "socket", "tls-cert", "nats-url",
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("%s is not among the mistakes %v", want, got)
+		}
+	}
+	if text := err.Error(); strings.Contains(text, "hunter2") || !strings.Contains(text, `listen = "nowhere" (flag --listen)`) ||
+		!strings.Contains(text, "environment AGENT_RUNTIME_RUN_TIMEOUT") || !strings.Contains(text, "file "+file) {
+		t.Errorf("mistakes = %s", text)
+	}
+}
+
+func TestContradictions(t *testing.T) {
+	t.Parallel()
+	guarded := []string{"--tls-cert=c", "--tls-key=k", "--tokens-file=t"}
+	tests := map[string]struct {
+		args []string
+		want string // the setting at fault, or "" for none
+	}{
+		"loopback":                   {[]string{"--listen=127.0.0.1:1"}, ""},
+		"loopback of IPv6":           {[]string{"--listen=[::1]:1"}, ""},
+		"localhost":                  {[]string{"--listen=localhost:1"}, ""},
+		"every address":              {[]string{"--listen=:1"}, "listen"},
+		"0.0.0.0":                    {[]string{"--listen=0.0.0.0:1"}, "listen"},
+		"another name":               {[]string{"--listen=example.com:1"}, "listen"},
+		"http for others":            {[]string{"--http=0.0.0.0:1"}, "http"},
+		"TLS alone is no guard":      {[]string{"--listen=:1", "--tls-cert=c", "--tls-key=k"}, "listen"},
+		"tokens alone are no guard":  {[]string{"--listen=:1", "--tokens-file=t"}, "listen"},
+		"TLS and tokens":             {append(guarded, "--listen=:1", "--http=:2"), ""},
+		"mutual TLS":                 {[]string{"--listen=:1", "--tls-cert=c", "--tls-key=k", "--client-ca=a"}, ""},
+		"client authority, no TLS":   {[]string{"--client-ca=a"}, "client-ca"},
+		"key without certificate":    {[]string{"--tls-key=k"}, "tls-cert"},
+		"nobody could call":          {[]string{"--listen=off"}, "listen"},
+		"socket alone":               {[]string{"--listen=off", "--socket=s"}, ""},
+		"one replica that is synced": {[]string{"--nats-url=nats://h:1", "--replicas=1"}, "replicas"},
+		"one replica that is not":    {[]string{"--nats-url=nats://h:1", "--replicas=1", "--durability=os"}, ""},
+		"an even number of replicas": {[]string{"--replicas=2"}, "replicas"},
+		"value above message":        {[]string{"--max-value-bytes=16MiB"}, "max-message-bytes"},
+		"endpoint without a model":   {[]string{"--openai-base-url=http://h/v1"}, "model"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := load(t, nil, test.args...)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if got := mistakes(t, err); len(got) != 1 || got[0] != test.want {
+				t.Errorf("mistakes = %v, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestFilesThatCannotBeReadAreMistakes(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{
+		"no such file": {"--config=" + filepath.Join(t.TempDir(), "absent.yaml")},
+		"no YAML":      {"--config=" + writeFile(t, "\t{")},
+		"a list":       {"--config=" + writeFile(t, "- listen")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := load(t, nil, args...)
+			if got := mistakes(t, err); !slices.Equal(got, []string{"config"}) {
+				t.Errorf("mistakes = %v", got)
+			}
+		})
+	}
+}
+
+func TestCheckFiles(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	file := writeFile(t, "tokens: []")
+	c, err := load(t, nil, "--tls-cert="+file, "--tls-key="+file, "--tokens-file="+file, "--data-dir="+file, "--socket=/proc/none/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := mistakes(t, c.CheckFiles())
+	if want := []string{"tls-cert", "tokens-file", "data-dir", "socket"}; !slices.Equal(got, want) {
+		t.Errorf("mistakes = %v, want %v", got, want)
+	}
+
+	c, err = load(t, nil, "--data-dir="+filepath.Join(folder, "not", "there", "yet"), "--socket="+filepath.Join(folder, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CheckFiles(); err != nil {
+		t.Error(err)
+	}
+	left, err := os.ReadDir(folder)
+	if err != nil || len(left) != 0 {
+		t.Errorf("the check left %v, %v", left, err)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("1MiB", "127.0.0.1:1", "15m")
+	f.Add("9223372036854775807TiB", "[::1]:99999", "-1ns")
+	f.Fuzz(func(t *testing.T, size, address, duration string) {
+		c, err := load(t, map[string]string{
+			"AGENT_RUNTIME_MAX_VALUE_BYTES": size, "AGENT_RUNTIME_LISTEN": address, "AGENT_RUNTIME_RUN_TIMEOUT": duration,
+		})
+		if err != nil {
+			mistakes(t, err)
+			return
+		}
+		if c.MaxValueBytes < 1<<10 || c.MaxMessageBytes < c.MaxValueBytes || c.RunTimeout < time.Second {
+			t.Errorf("%q, %q, %q gave %+v", size, address, duration, c)
+		}
+	})
+}
