@@ -40,7 +40,10 @@ func TestExampleTaskKeepsWhatIsNoString(t *testing.T) {
 	if err != nil {
 		t.Fatalf("exampleTask: %v", err)
 	}
-	var got struct{ Input, Result json.RawMessage }
+	var got struct {
+		Input  json.RawMessage `json:"input"`
+		Result json.RawMessage `json:"result"`
+	}
 	if err := json.Unmarshal(output, &got); err != nil {
 		t.Fatalf("decode output: %v", err)
 	}

@@ -41,6 +41,7 @@ func FuzzResolve(f *testing.F) {
 }
 
 func checkResolved(t *testing.T, registry *Registry, target engine.Target, agentID, taskType string, input []byte) {
+	t.Helper()
 	task, err := registry.Resolve(target, agentID, taskType, input)
 	if err != nil {
 		checkViolation(t, err)
@@ -59,6 +60,7 @@ func checkResolved(t *testing.T, registry *Registry, target engine.Target, agent
 }
 
 func checkViolation(t *testing.T, err error) {
+	t.Helper()
 	var unfit *violation.Error
 	if !errors.As(err, &unfit) || len(unfit.Violations) == 0 || len(unfit.Violations) > maxViolations+1 {
 		t.Fatalf("refused with %#v, want a *violation.Error", err)

@@ -12,33 +12,33 @@ import (
 )
 
 // newRegistry returns a registry that thinks offline.
-func newRegistry(t testing.TB) *Registry {
-	t.Helper()
+func newRegistry(tb testing.TB) *Registry {
+	tb.Helper()
 	provider, err := model.New(model.Config{}, slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatalf("model.New: %v", err)
+		tb.Fatalf("model.New: %v", err)
 	}
 	registry, err := New(provider)
 	if err != nil {
-		t.Fatalf("New: %v", err)
+		tb.Fatalf("New: %v", err)
 	}
 	return registry
 }
 
 // run resolves a call, executes it, and decodes the output.
-func run(t testing.TB, registry *Registry, target engine.Target, call engine.Call) map[string]any {
-	t.Helper()
+func run(tb testing.TB, registry *Registry, target engine.Target, call engine.Call) map[string]any {
+	tb.Helper()
 	task, err := registry.Resolve(target, call.AgentID, call.TaskType, call.Input)
 	if err != nil {
-		t.Fatalf("Resolve(%s, %s): %v", call.AgentID, call.TaskType, err)
+		tb.Fatalf("Resolve(%s, %s): %v", call.AgentID, call.TaskType, err)
 	}
-	output, err := task(t.Context(), call)
+	output, err := task(tb.Context(), call)
 	if err != nil {
-		t.Fatalf("run %s of %s: %v", call.TaskType, call.AgentID, err)
+		tb.Fatalf("run %s of %s: %v", call.TaskType, call.AgentID, err)
 	}
 	var decoded map[string]any
 	if err := json.Unmarshal(output, &decoded); err != nil {
-		t.Fatalf("output of %s is not an object: %v\n%s", call.TaskType, err, output)
+		tb.Fatalf("output of %s is not an object: %v\n%s", call.TaskType, err, output)
 	}
 	return decoded
 }
@@ -97,8 +97,8 @@ func TestResolveRefusesWhatItDoesNotKnow(t *testing.T) {
 			`no agent is called "agent1"; known are app_builder_agent, codegen_agent, frontend_agent, software_engineering_agent`,
 		},
 		"a mistyped built-in task": {
-			engine.TaskTarget, "", "exmaple_task",
-			`no built-in task is called "exmaple_task" (did you mean "example_task"?); known are echo, example_task, sleep`,
+			engine.TaskTarget, "", "example_tsk",
+			`no built-in task is called "example_tsk" (did you mean "example_task"?); known are echo, example_task, sleep`,
 		},
 		"a task type of an agent": {
 			engine.TaskTarget, "anyone", "generate_code",

@@ -24,8 +24,8 @@ type offlineCase struct {
 
 // offlineCases are the examples in every task type's schema, by agent and task
 // type, and variants of the samples that branch.
-func offlineCases(t testing.TB, registry *Registry) map[string]offlineCase {
-	t.Helper()
+func offlineCases(tb testing.TB, registry *Registry) map[string]offlineCase {
+	tb.Helper()
 	cases := map[string]offlineCase{
 		"frontend_agent/generate_component.bare":   {"frontend_agent", "generate_component", `{"component_type": "date picker"}`},
 		"frontend_agent/generate_component.vue":    {"frontend_agent", "generate_component", `{"component_type": "button", "framework": "vue", "props": {"label": "</script>"}}`},
@@ -34,7 +34,7 @@ func offlineCases(t testing.TB, registry *Registry) map[string]offlineCase {
 		"frontend_agent/design_component.objects":  {"frontend_agent", "design_component", `{"component_type": "form", "fields": [{"name": "a|b", "required": false}, {"name": "mail", "type": "email", "label": "E-mail"}], "requirements": ["Fits\na phone"]}`},
 		"codegen_agent/generate_code.go":           {"codegen_agent", "generate_code", `{"language": "Go", "task": "Return"}`},
 		"codegen_agent/generate_code.typescript":   {"codegen_agent", "generate_code", `{"language": "typescript", "task": "Parse */ dates"}`},
-		"codegen_agent/generate_code.javascript":   {"codegen_agent", "generate_code", `{"language": "javascript", "task": "解析日期"}`},
+		"codegen_agent/generate_code.javascript":   {"codegen_agent", "generate_code", `{"language": "javascript", "task": "\u89e3\u6790\u65e5\u671f"}`},
 		"codegen_agent/generate_code.cobol":        {"codegen_agent", "generate_code", `{"language": "cobol", "task": "Add two numbers"}`},
 		"codegen_agent/generate_code.quotes":       {"codegen_agent", "generate_code", `{"language": "python", "task": "Quote \"\"\" and \\\" safely"}`},
 		"codegen_agent/write_tests.go":             {"codegen_agent", "write_tests", `{"language": "go", "code": "package main"}`},
@@ -42,18 +42,20 @@ func offlineCases(t testing.TB, registry *Registry) map[string]offlineCase {
 	}
 	for _, a := range registry.Agents() {
 		for _, task := range a.TaskTypes {
-			cases[a.ID+"/"+task.Name] = offlineCase{a.ID, task.Name, example(t, task)}
+			cases[a.ID+"/"+task.Name] = offlineCase{a.ID, task.Name, example(tb, task)}
 		}
 	}
 	return cases
 }
 
 // example returns the first of a schema's own examples.
-func example(t testing.TB, task TaskType) string {
-	t.Helper()
-	var schema struct{ Examples []json.RawMessage }
+func example(tb testing.TB, task TaskType) string {
+	tb.Helper()
+	var schema struct {
+		Examples []json.RawMessage `json:"examples"`
+	}
 	if err := json.Unmarshal(task.InputSchema, &schema); err != nil || len(schema.Examples) == 0 {
-		t.Fatalf("input schema of %s has no example (%v)", task.Name, err)
+		tb.Fatalf("input schema of %s has no example (%v)", task.Name, err)
 	}
 	return string(schema.Examples[0])
 }
@@ -127,36 +129,37 @@ func outputFiles(output map[string]any) []outputFile {
 }
 
 // readable writes an output for a reader's eye: the files' contents as they are, the rest as JSON.
-func readable(t testing.TB, output map[string]any) string {
-	t.Helper()
+func readable(tb testing.TB, output map[string]any) string {
+	tb.Helper()
 	files := outputFiles(output)
 	delete(output, "files")
 	head, err := json.MarshalIndent(output, "", "  ")
 	if err != nil {
-		t.Fatalf("encode output: %v", err)
+		tb.Fatalf("encode output: %v", err)
 	}
-	text := string(head) + "\n"
+	var text strings.Builder
+	text.WriteString(string(head) + "\n")
 	for _, file := range files {
-		text += fmt.Sprintf("\n=== %s (%s)\n%s", file.path, file.language, file.content)
+		fmt.Fprintf(&text, "\n=== %s (%s)\n%s", file.path, file.language, file.content)
 	}
-	return text
+	return text.String()
 }
 
-func compareGolden(t testing.TB, file, got string) {
-	t.Helper()
+func compareGolden(tb testing.TB, file, got string) {
+	tb.Helper()
 	if *update {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	want, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatalf("%v; run with -update to write it", err)
+		tb.Fatalf("%v; run with -update to write it", err)
 	}
 	if got != string(want) {
-		t.Errorf("differs from %s\n got: %s\nwant: %s", file, got, want)
+		tb.Errorf("differs from %s\n got: %s\nwant: %s", file, got, want)
 	}
 }

@@ -57,7 +57,7 @@ func mergeSchemas(base, extra []byte) ([]byte, error) {
 		Type                 string                     `json:"type"`
 		Properties           map[string]json.RawMessage `json:"properties"`
 		Required             []string                   `json:"required"`
-		AdditionalProperties bool                       `json:"additionalProperties"`
+		AdditionalProperties bool                       `json:"additionalProperties"` //nolint:tagliatelle // JSON Schema's own name
 	}
 	var merged, added object
 	if err := json.Unmarshal(base, &merged); err != nil {

@@ -11,12 +11,12 @@ import (
 
 // objectSchema is what these tests look at in a schema, at any depth.
 type objectSchema struct {
-	Description          string
-	Type                 string
-	Properties           map[string]objectSchema
-	Items                *objectSchema
-	Required             []string
-	AdditionalProperties *bool
+	Description          string                  `json:"description"`
+	Type                 string                  `json:"type"`
+	Properties           map[string]objectSchema `json:"properties"`
+	Items                *objectSchema           `json:"items"`
+	Required             []string                `json:"required"`
+	AdditionalProperties *bool                   `json:"additionalProperties"` //nolint:tagliatelle // JSON Schema's own name
 }
 
 // TestAnswerSchemasKeepToStrictMode holds them to what providers enforce:

@@ -60,8 +60,7 @@ func generate(t *testing.T, provider model.Provider) ([]byte, error) {
 
 // answerWith is a fitting answer but for the path of its file.
 func answerWith(path string) string {
-	encoded, _ := json.Marshal(path)
-	return `{"summary":"s","explanation":"e","files":[{"path":` + string(encoded) + `,"language":"python","content":"x = 1 < 2\n"}],"notes":[]}`
+	return `{"summary":"s","explanation":"e","files":[{"path":"` + path + `","language":"python","content":"x = 1 < 2\n"}],"notes":[]}`
 }
 
 func TestThinkingReturnsTheAnswerAndItsOrigin(t *testing.T) {
@@ -143,16 +142,22 @@ func TestThinkingReportsTheModelsFailure(t *testing.T) {
 		retryable bool
 	}{
 		"rate limited": {
-			nil, &model.Error{Kind: model.RateLimited, Model: "m", StatusCode: 429, RetryAfter: 20 * time.Second, Cause: cause},
-			"model m is rate limited by its provider (HTTP 429); retry after 20s", true,
+			nil,
+			&model.Error{Kind: model.RateLimited, Model: "m", StatusCode: 429, RetryAfter: 20 * time.Second, Cause: cause},
+			"model m is rate limited by its provider (HTTP 429); retry after 20s",
+			true,
 		},
 		"bad key": {
-			nil, &model.Error{Kind: model.Unauthorized, Model: "m", StatusCode: 401, Cause: cause},
-			"model m cannot be asked: its endpoint does not accept the API key (HTTP 401)", false,
+			nil,
+			&model.Error{Kind: model.Unauthorized, Model: "m", StatusCode: 401, Cause: cause},
+			"model m cannot be asked: its endpoint does not accept the API key (HTTP 401)",
+			false,
 		},
 		"in the repair": {
-			[]string{"no"}, &model.Error{Kind: model.Truncated, Model: "m", Cause: cause},
-			"model m was cut short: the answer is longer than its token limit", false,
+			[]string{"no"},
+			&model.Error{Kind: model.Truncated, Model: "m", Cause: cause},
+			"model m was cut short: the answer is longer than its token limit",
+			false,
 		},
 	}
 	for name, test := range tests {

@@ -35,6 +35,7 @@ type wireRequest struct {
 // n-th request with the n-th reply, and the last reply from then on.
 type endpoint struct {
 	*httptest.Server
+
 	mu       sync.Mutex
 	requests []wireRequest
 	headers  []http.Header
@@ -142,7 +143,11 @@ func raw(status int, contentType, body string) reply {
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		status = http.StatusInternalServerError
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body)
+	_, _ = w.Write(text)
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -69,7 +70,7 @@ func TestCompleteAsksForTheSchema(t *testing.T) {
 func TestCompleteDoesWithoutResponseFormat(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusNotImplemented} {
-		t.Run(fmt.Sprint(status), func(t *testing.T) {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			t.Parallel()
 			e := newEndpoint(t, withoutResponseFormat(status, answers(`{"n": 2}`, "stop")))
 			provider := e.provider(t, quiet)
@@ -186,7 +187,7 @@ func TestCompleteClassifiesFailures(t *testing.T) {
 
 func TestCompleteReportsAnEndpointThatIsNotThere(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
