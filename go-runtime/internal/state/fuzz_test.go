@@ -81,6 +81,7 @@ func FuzzTrace(f *testing.F) {
 	f.Add("1:01", 1)
 	f.Add(":", 0)
 	f.Add("1:011", 1)
+	f.Add("0:02", 0)
 
 	f.Fuzz(func(t *testing.T, trace string, at int) {
 		ops := []Operation{{Key: "a", Value: []byte("1")}, {Key: "b", Delete: true}}

@@ -247,7 +247,7 @@ func earlier(ops []Operation, current []*record, requestID string) (results []Re
 			continue
 		}
 		place, existed, _ := strings.Cut(r.trace, ":")
-		if place != strconv.Itoa(i) || len(existed) != len(ops) {
+		if place != strconv.Itoa(i) || len(existed) != len(ops) || strings.Trim(existed, "01") != "" {
 			continue
 		}
 		return replay(ops, existed, i, r.revision())
