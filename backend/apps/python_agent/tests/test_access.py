@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from django_agent_runtime.testing import FakeGoRuntime
 
+pytestmark = pytest.mark.django_db
+
 API_NAMES = sorted(str(pattern.name) for pattern in urls.urlpatterns if str(pattern.pattern).startswith("api/"))
 ARGUMENTS = {"agent-task": ["frontend_agent"], "state-entry": ["k"]}
 
@@ -27,14 +29,15 @@ def test_every_address_of_the_api_is_covered_here() -> None:
 
 @pytest.mark.parametrize("name", API_NAMES)
 @pytest.mark.parametrize("method", ["get", "post", "put", "delete"])
-def test_strangers_are_turned_away(name: str, method: str, db: None) -> None:
+def test_strangers_are_turned_away(name: str, method: str) -> None:
     response = getattr(APIClient(), method)(reverse(name, args=ARGUMENTS.get(name)))
     assert response.status_code == 401
     assert response["WWW-Authenticate"] == "Token"
     assert response.json()["code"] == "NOT_AUTHENTICATED"
 
 
-def test_token_opens_the_api(fake_go_runtime: FakeGoRuntime, django_user_model: type[User], db: None) -> None:
+@pytest.mark.usefixtures("fake_go_runtime")
+def test_token_opens_the_api(django_user_model: type[User]) -> None:
     django_user_model.objects.create_user("ada", password="correct horse")
     client = APIClient()
     granted = client.post("/api/token/", {"username": "ada", "password": "correct horse"}, format="json")
@@ -45,7 +48,7 @@ def test_token_opens_the_api(fake_go_runtime: FakeGoRuntime, django_user_model: 
 
 
 def test_session_needs_the_csrf_token_to_change_something(
-    fake_go_runtime: FakeGoRuntime, django_user_model: type[User], db: None
+    fake_go_runtime: FakeGoRuntime, django_user_model: type[User]
 ) -> None:
     client = APIClient(enforce_csrf_checks=True)
     client.force_login(django_user_model.objects.create_user("ada"))
@@ -55,16 +58,12 @@ def test_session_needs_the_csrf_token_to_change_something(
     assert fake_go_runtime.accepted_runs() == []
 
 
+@pytest.mark.usefixtures("fake_go_runtime")
 @pytest.mark.parametrize(
     ("scope", "path"), [("user", "/api/state/"), ("stream", "/api/events/stream/?types=a"), ("token", "/api/token/")]
 )
 def test_too_many_calls_are_told_when_to_come_back(
-    scope: str,
-    path: str,
-    fake_go_runtime: FakeGoRuntime,
-    django_user_model: type[User],
-    db: None,
-    monkeypatch: pytest.MonkeyPatch,
+    scope: str, path: str, django_user_model: type[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SimpleRateThrottle.THROTTLE_RATES, scope, "1/hour")
     client = APIClient()

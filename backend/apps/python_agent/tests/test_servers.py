@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +30,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[4]
 MANAGE = [sys.executable, str(ROOT / "backend" / "manage.py")]
 PATIENCE_SECONDS = 60.0
+# Open streams would hold uvicorn back for as long as they last, so a stop has a limit there.
 SERVERS = {
-    "uvicorn": ["uvicorn", "backend.config.asgi:application", "--fd={fd}", "--lifespan=off"],
-    "gunicorn": [
-        "gunicorn",
-        "backend.config.wsgi:application",
-        "--bind=fd://{fd}",
-        "--threads=4",
-        "--graceful-timeout=1",
-    ],
+    "uvicorn": "uvicorn backend.config.asgi:application --fd={fd} --lifespan=off --timeout-graceful-shutdown=1",
+    "gunicorn": "gunicorn backend.config.wsgi:application --bind=fd://{fd} --threads=4 --graceful-timeout=1",
 }
 
 
@@ -97,19 +93,20 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], s
     return environment, token
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> str:
     """Which server serves the site."""
     name: str = request.param
     return name
 
 
+@contextmanager
 def serve(server: str, account: tuple[dict[str, str], str], setting: dict[str, Any]) -> Iterator[Site]:
     environment, token = account
     environment = environment | {"GO_RUNTIME_HOST": setting["host"], "GO_RUNTIME_PORT": str(setting["port"])}
     with socket.create_server(("127.0.0.1", 0)) as listener, GoRuntimeIntegration(**setting) as runtime:
         fd = listener.fileno()
-        command = [sys.executable, "-m", *(word.format(fd=fd) for word in SERVERS[server])]
+        command = [sys.executable, "-m", *SERVERS[server].format(fd=fd).split()]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[fd])
         try:
             yield Site(listener.getsockname()[1], token, runtime)
@@ -118,10 +115,11 @@ def serve(server: str, account: tuple[dict[str, str], str], setting: dict[str, A
             process.wait(PATIENCE_SECONDS)
 
 
-@pytest.fixture
-def site(server: str, account: tuple[dict[str, str], str], go_runtime: GoRuntimeProcess) -> Iterator[Site]:
+@pytest.fixture(scope="module")
+def site(server: str, account: tuple[dict[str, str], str], go_runtime_process: GoRuntimeProcess) -> Iterator[Site]:
     """The site over the real runtime."""
-    yield from serve(server, account, go_runtime.settings)
+    with serve(server, account, go_runtime_process.settings) as site:
+        yield site
 
 
 def publish(site: Site, event_type: str, numbers: range) -> list[int]:
@@ -152,21 +150,20 @@ def test_reader_that_reconnects_gets_what_follows_and_nothing_twice(site: Site) 
 
 
 def test_reader_that_leaves_frees_its_subscription(server: str, account: tuple[dict[str, str], str]) -> None:
-    with FakeGoRuntime() as runtime:
-        for site in serve(server, account, runtime.settings):
-            stream = site.open_stream()
-            assert runtime.wait_for_subscriptions(1)
-            stream.close()
-            # A WSGI server learns that the reader left when it writes to it, so give it something to write.
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while not runtime.wait_for_subscriptions(0, timeout_seconds=0.2):
-                assert time.monotonic() < deadline
-                publish(site, stream.event_type, range(1))
+    with FakeGoRuntime() as runtime, serve(server, account, runtime.settings) as site:
+        stream = site.open_stream()
+        assert runtime.wait_for_subscriptions(1)
+        stream.close()
+        # A WSGI server learns that the reader left when it writes to it, so give it something to write.
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not runtime.wait_for_subscriptions(0, timeout_seconds=0.2):
+            assert time.monotonic() < deadline
+            publish(site, stream.event_type, range(1))
 
 
 def test_server_stops_while_a_stream_is_open(server: str, account: tuple[dict[str, str], str]) -> None:
     with FakeGoRuntime() as runtime:
-        for site in serve(server, account, runtime.settings):
+        with serve(server, account, runtime.settings) as site:
             stream = site.open_stream()
         stream.close()
         assert runtime.wait_for_subscriptions(0)

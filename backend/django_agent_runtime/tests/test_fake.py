@@ -1,0 +1,172 @@
+"""The fake that users test with: it behaves as the runtime does where tests can tell."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import transaction
+from django.test import TestCase, override_settings
+
+from django_agent_runtime import exceptions
+from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
+from django_agent_runtime.testing import FakeGoRuntime
+from django_agent_runtime.types import DeleteOperation, RunState, SetOperation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_agent_runtime.testing import GoRuntimeProcess
+
+
+@pytest.fixture(params=["fake", "real"])
+def runtime(request: pytest.FixtureRequest) -> Iterator[GoRuntimeIntegration]:
+    """A client of the fake, then one of the real runtime: what holds for one holds for the other."""
+    if request.param == "fake":
+        with FakeGoRuntime() as fake, GoRuntimeIntegration(**fake.settings) as client:
+            yield client
+    else:
+        process: GoRuntimeProcess = request.getfixturevalue("go_runtime_process")
+        namespace = f"test-{abs(hash(request.node.nodeid))}"
+        with GoRuntimeIntegration(**process.settings, namespace=namespace) as client:
+            yield client
+
+
+def test_state_is_kept_listed_and_guarded(runtime: GoRuntimeIntegration) -> None:
+    assert runtime.get_state("a") is None
+    runtime.set_state("a", 1, create_only=True)
+    with pytest.raises(exceptions.KeyExists):
+        runtime.set_state("a", 2, create_only=True)
+    entry = runtime.get_state_entry("a")
+    assert entry is not None
+    runtime.set_state("a", 2, expected_revision=entry.revision)
+    with pytest.raises(exceptions.RevisionMismatch):
+        runtime.set_state("a", 3, expected_revision=entry.revision)
+    for key in ("b/2", "b/1", "c"):
+        runtime.set_state(key, key)
+    assert [entry.key for entry in runtime.list_state("b/", page_size=1)] == ["b/1", "b/2"]
+    assert runtime.delete_state("a") is True
+    assert runtime.delete_state("a") is False
+
+
+def test_transaction_is_all_or_nothing(runtime: GoRuntimeIntegration) -> None:
+    runtime.set_state("a", 1)
+    with pytest.raises(exceptions.RevisionMismatch):
+        runtime.transact_state([SetOperation("b", 2), SetOperation("a", 2, expected_revision=999_999)])
+    assert runtime.get_state("b") is None
+    results = runtime.transact_state([SetOperation("b", 2), DeleteOperation("a")])
+    assert [result.existed for result in results] == [False, True]
+    assert (runtime.get_state("a"), runtime.get_state("b")) == (None, 2)
+
+
+def test_value_above_the_limit_is_refused(runtime: GoRuntimeIntegration) -> None:
+    with pytest.raises(exceptions.TooLarge):
+        runtime.set_state("a", "x" * (1024 * 1024))
+
+
+def test_watch_shows_what_is_there_and_what_changes(runtime: GoRuntimeIntegration) -> None:
+    runtime.set_state("w/1", 1)
+    with runtime.watch_state("w/*", include_current=True) as changes:
+        assert next(changes).key == "w/1"
+        runtime.set_state("other", 0)
+        runtime.set_state("w/2", 2)
+        runtime.delete_state("w/1")
+        seen = [(str(change.kind), change.key, change.value) for change in (next(changes), next(changes))]
+    assert seen == [("set", "w/2", 2), ("deleted", "w/1", None)]
+
+
+def test_events_reach_those_who_asked_for_their_type(runtime: GoRuntimeIntegration) -> None:
+    seen: list[Any] = []
+    done = threading.Event()
+
+    def note(event: Any) -> None:
+        seen.append((event.type, event.data))
+        if event.type == "order.paid":
+            done.set()
+
+    subscription_id = runtime.subscribe_to_events(["order.*", "user"], note)
+    for event_type in ("order.created", "other", "user", "order.paid"):
+        runtime.publish_event(event_type, event_type)
+    assert done.wait(30)
+    assert seen == [(name, name) for name in ("order.created", "user", "order.paid")]
+    assert runtime.unsubscribe_from_events(subscription_id)
+
+
+def test_stream_begins_behind_a_sequence(runtime: GoRuntimeIntegration) -> None:
+    published = runtime.publish_events([{"event_type": "n", "data": number} for number in range(5)])
+    with runtime.stream_events("n", after_sequence=published[1].sequence) as events:
+        assert [next(events).data for _ in range(3)] == [2, 3, 4]
+
+
+def test_same_key_and_payload_are_one_run(runtime: GoRuntimeIntegration) -> None:
+    first = runtime.submit_task("example_task", {"n": 1}, idempotency_key="k")
+    again = runtime.submit_task("example_task", {"n": 1}, idempotency_key="k")
+    assert first.run_id == again.run_id
+    with pytest.raises(exceptions.IdempotencyConflict):
+        runtime.submit_task("example_task", {"n": 2}, idempotency_key="k")
+    run = runtime.wait_run(first.run_id)
+    assert (run.state, run.output and run.output["input"]) == (RunState.SUCCEEDED, {"n": 1})
+    assert [listed.run_id for listed in runtime.list_runs(states=["succeeded"])] == [run.run_id]
+    with pytest.raises(exceptions.RunEnded):
+        runtime.cancel_run(run.run_id)
+
+
+def test_what_is_unknown_is_not_found(runtime: GoRuntimeIntegration) -> None:
+    with pytest.raises(exceptions.TaskTypeNotFound) as task_type:
+        runtime.execute_task("no_such_task")
+    assert "example_task" in task_type.value.metadata["known"]
+    with pytest.raises(exceptions.AgentNotFound):
+        runtime.execute_agent_task("nobody", "x")
+    with pytest.raises(exceptions.RunNotFound):
+        runtime.get_run("0192f0c0-0000-7000-8000-000000000001")
+
+
+def test_namespaces_are_apart(fake_go_runtime: FakeGoRuntime) -> None:
+    with GoRuntimeIntegration(**fake_go_runtime.settings, namespace="shop") as shop:
+        shop.set_state("a", 1)
+        shop.publish_event("sold", {})
+        assert get_go_runtime_integration().get_state("a") is None
+    assert fake_go_runtime.published_events() == []
+    assert [event.type for event in fake_go_runtime.published_events("shop")] == ["sold"]
+
+
+def test_failing_function_fails_its_run(fake_go_runtime: FakeGoRuntime) -> None:
+    def fail(_data: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError("out of paint")
+
+    fake_go_runtime.add_agent_task("painter", "paint", fail)
+    with pytest.raises(exceptions.RunFailed, match="out of paint") as failed:
+        get_go_runtime_integration().execute_agent_task("painter", "paint", {"colour": "red"})
+    assert failed.value.run.error is not None
+    [run] = fake_go_runtime.accepted_runs()
+    assert (run.agent_id, run.task_type, run.input) == ("painter", "paint", {"colour": "red"})
+
+
+def test_waiting_run_is_cancelled(fake_go_runtime: FakeGoRuntime) -> None:
+    release = threading.Event()
+    fake_go_runtime.add_task("slow", lambda _input: {"released": release.wait(30)})
+    run = get_go_runtime_integration().submit_task("slow")
+    assert get_go_runtime_integration().cancel_run(run.run_id).state is RunState.CANCELLED
+    release.set()
+    assert get_go_runtime_integration().wait_run(run.run_id).state is RunState.CANCELLED
+
+
+def test_fake_is_for_one_use() -> None:
+    fake = FakeGoRuntime()
+    fake.stop()
+    with fake, pytest.raises(ValueError, match="make a new one"):
+        fake.start()
+
+
+class OnCommitTest(TestCase):
+    """How a service that calls the runtime on commit is tested."""
+
+    def test_callbacks_run_when_they_are_captured(self) -> None:
+        with FakeGoRuntime() as fake, override_settings(GO_RUNTIME=fake.settings):
+            with self.captureOnCommitCallbacks(execute=True):
+                transaction.on_commit(lambda: get_go_runtime_integration().publish_event("order.created", {"id": 7}))
+                assert fake.published_events() == []
+            [event] = fake.published_events()
+            assert (event.type, event.data) == ("order.created", {"id": 7})
+            get_go_runtime_integration().disconnect()
