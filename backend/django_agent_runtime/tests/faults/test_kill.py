@@ -1,0 +1,139 @@
+"""`kill -9` of the runtime under load: what was acknowledged is there, and clients go on by themselves."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.testing import GoRuntimeProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.faults
+
+# How many acknowledged calls there are between two kills.
+CALLS_A_ROUND = 600
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
+    with GoRuntimeProcess(tmp_path) as process:
+        yield process
+
+
+class Load:
+    """Threads that call without end, each call under its own number; what was acknowledged is counted."""
+
+    def __init__(self, calls: list[Callable[[int], object]]) -> None:
+        self.acknowledged: list[list[int]] = [[] for _ in calls]
+        self.errors: list[BaseException] = []
+        self._calls = calls
+        self._stop = False
+        self._progress = threading.Condition()
+        self._pool = ThreadPoolExecutor(len(calls))
+
+    def __enter__(self) -> Load:
+        for call, done in zip(self._calls, self.acknowledged, strict=True):
+            self._pool.submit(self._run, call, done)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop = True
+        self._pool.shutdown()
+
+    def _run(self, call: Callable[[int], object], done: list[int]) -> None:
+        try:
+            for number in itertools.count():
+                if self._stop:
+                    return
+                call(number)
+                with self._progress:
+                    done.append(number)
+                    self._progress.notify_all()
+        except BaseException as error:  # noqa: BLE001 - every failed call is the test's to report
+            with self._progress:
+                self.errors.append(error)
+                self._progress.notify_all()
+
+    def wait_for(self, more: int) -> None:
+        """Wait until every thread has gone on and there are so many more acknowledged calls in all."""
+        with self._progress:
+            before = [len(done) for done in self.acknowledged]
+            self._progress.wait_for(
+                lambda: (
+                    self.errors
+                    or (
+                        sum(map(len, self.acknowledged)) >= sum(before) + more
+                        and all(len(done) > count for done, count in zip(self.acknowledged, before, strict=True))
+                    )
+                )
+            )
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.soak)])
+def test_nothing_acknowledged_is_lost(runtime: GoRuntimeProcess, rounds: int) -> None:
+    with GoRuntimeIntegration(host=runtime.host, port=runtime.port, timeout=60) as client:
+        outputs: dict[int, object] = {}
+        published: dict[int, int] = {}
+
+        def set_state(number: int) -> None:
+            client.set_state(f"kill/{number}", {"number": number})
+
+        def publish(number: int) -> None:
+            (event,) = client.publish_events([{"event_type": "kill.event", "data": number}])
+            published[number] = event.sequence
+
+        def execute(number: int) -> None:
+            outputs[number] = client.execute_task("echo", {"number": number}, idempotency_key=f"kill-{number}")
+
+        with Load([set_state, publish, execute]) as load:
+            for _ in range(rounds):
+                load.wait_for(CALLS_A_ROUND)
+                runtime.kill()
+                runtime.start()
+            load.wait_for(CALLS_A_ROUND)
+        # Once more, with nothing under way: this time only the disk can answer.
+        runtime.kill()
+        runtime.start()
+        assert load.errors == []
+        states, events, runs = load.acknowledged
+
+        kept = {entry.key: entry.value for entry in client.list_state("kill/")}
+        assert {f"kill/{number}": {"number": number} for number in states}.items() <= kept.items()
+
+        seen: dict[int, int] = {}
+        last = max(published.values())
+        for event in client.stream_events("kill.event", from_beginning=True):
+            assert event.data not in seen, "an event came twice"
+            seen[event.data] = event.sequence
+            if event.sequence >= last:
+                break
+        assert {number: seen[number] for number in events} == {number: published[number] for number in events}
+
+        assert {number: outputs[number] for number in runs} == {number: {"number": number} for number in runs}
+        kept_runs = list(client.list_runs(task_type="echo", page_size=500))
+        assert Counter(run.state for run in kept_runs) == {"succeeded": len(kept_runs)}
+        numbers = Counter(client.get_run(run.run_id).input["number"] for run in kept_runs)
+        assert set(runs) <= set(numbers)
+        assert numbers.most_common(1)[0][1] == 1, "a call made two runs"
+
+
+def test_run_in_flight_is_begun_again_and_its_caller_gets_the_output(runtime: GoRuntimeProcess) -> None:
+    with GoRuntimeIntegration(host=runtime.host, port=runtime.port, timeout=60) as client, ThreadPoolExecutor() as pool:
+        answer = pool.submit(client.execute_task, "sleep", {"seconds": 1}, idempotency_key="in-flight")
+        run = client.submit_task("sleep", {"seconds": 1}, idempotency_key="in-flight")
+        while run.state == "queued":
+            run = client.get_run(run.run_id)
+        runtime.kill()
+        runtime.start()
+        answer.result()
+        run = client.get_run(run.run_id)
+        assert (run.state, run.attempt) == ("succeeded", 2)
+        assert len(list(client.list_runs())) == 1
