@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -113,6 +114,9 @@ func writeJSON(w http.ResponseWriter, code int, value any) {
 // Start listens, and returns once connections are taken.
 func (s *Server) Start(ctx context.Context) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("the http address %s is in use by another process", s.address)
+	}
 	if err != nil {
 		return fmt.Errorf("listen for http on %s: %w", s.address, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -77,6 +78,27 @@ type refusal struct {
 	metadata   map[string]string
 	violations []violation.Violation
 	retryAfter time.Duration
+}
+
+// codeOK is the code of a call that was answered.
+const codeOK = "OK"
+
+// unforeseen reports whether the error is one that describe does not know.
+func (r refusal) unforeseen() bool { return r.code == codes.Internal }
+
+// level is that of the refusal's log line: errors for somebody to look at,
+// warnings where access was refused, and the everyday only on request.
+func (r refusal) level() slog.Level {
+	switch r.code {
+	case codes.Internal:
+		return slog.LevelError
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return slog.LevelWarn
+	case codes.ResourceExhausted:
+		return slog.LevelInfo
+	default:
+		return slog.LevelDebug
+	}
 }
 
 // reasonOf returns the name of an ErrorReason without its prefix.

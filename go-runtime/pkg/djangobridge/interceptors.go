@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
@@ -155,25 +154,19 @@ func recovered(panicked any, err error) error {
 func (e *edge) end(ctx context.Context, c *call, err error) error {
 	took := time.Since(c.started)
 	if err == nil {
-		e.metrics.observe(c.method, codes.OK, took)
+		e.metrics.observe(c.method, codeOK, took)
 		if e.log.Enabled(ctx, slog.LevelDebug) {
 			e.write(ctx, slog.LevelDebug, "rpc answered", c, took)
 		}
 		return nil
 	}
 	r := describe(err)
-	e.metrics.observe(c.method, r.code, took)
-	refused := []slog.Attr{slog.String("code", r.code.String()), slog.String("reason", r.reason)}
-	switch r.code {
-	case codes.Internal:
-		e.write(ctx, slog.LevelError, "rpc failed", c, took, append(refused, slog.Any("err", err))...)
-	case codes.Unauthenticated, codes.PermissionDenied:
-		e.write(ctx, slog.LevelWarn, "rpc refused", c, took, refused...)
-	case codes.ResourceExhausted:
-		e.write(ctx, slog.LevelInfo, "rpc refused", c, took, append(refused, slog.String("err", r.message))...)
-	default:
-		e.write(ctx, slog.LevelDebug, "rpc refused", c, took, append(refused, slog.String("err", r.message))...)
+	e.metrics.observe(c.method, r.code.String(), took)
+	message, cause := "rpc refused", slog.String("err", r.message)
+	if r.unforeseen() {
+		message, cause = "rpc failed", slog.Any("err", err)
 	}
+	e.write(ctx, r.level(), message, c, took, slog.String("code", r.code.String()), slog.String("reason", r.reason), cause)
 	return r.status().Err()
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"google.golang.org/grpc/codes"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
@@ -56,9 +55,9 @@ func newMetrics(version, durability string, sources ...prometheus.Collector) *me
 	return m
 }
 
-// observe counts a call that ended.
-func (m *metrics) observe(method string, code codes.Code, took time.Duration) {
-	m.calls.WithLabelValues(method, code.String()).Inc()
+// observe counts a call that ended with a gRPC code.
+func (m *metrics) observe(method, code string, took time.Duration) {
+	m.calls.WithLabelValues(method, code).Inc()
 	m.latency.WithLabelValues(method).Observe(took.Seconds())
 }
 
