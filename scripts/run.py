@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -91,7 +91,12 @@ class Child:
 
     def report_end(self, ended: queue.SimpleQueue[Child]) -> None:
         """Put this child into the queue once its process is gone."""
-        threading.Thread(target=lambda: (self.process.wait(), ended.put(self)), daemon=True).start()
+
+        def wait() -> None:
+            self.process.wait()
+            ended.put(self)
+
+        threading.Thread(target=wait, daemon=True).start()
 
     def wait_ready(self, url: str) -> None:
         """Return when the address answers without a server error.
@@ -149,7 +154,7 @@ def main() -> int:
         stop(children)
 
 
-def run(children: list[Child]) -> None:
+def run(children: list[Child]) -> NoReturn:
     """Do every step, then wait for the end of a child; each child is added as soon as it exists.
 
     Raises:
