@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import logging
 import threading
@@ -209,6 +210,14 @@ def _not_begun(timeout: float) -> RuntimeUnavailable:
     )
 
 
+def _close_elsewhere(source: StreamSource) -> None:
+    """Close in a thread of its own: the collector may run this in a thread that holds any lock of ours.
+
+    A bare thread, because `threading.Thread` takes a lock itself.
+    """
+    _thread.start_new_thread(source.close, ())
+
+
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -220,7 +229,16 @@ class _StreamBase(Generic[T]):
         self._timeout = timeout
         self._batch: deque[Any] = deque()
         # A stream that is dropped instead of closed must not go on for ever.
-        self._close = weakref.finalize(self, source.close)
+        self._dropped = weakref.finalize(self, _close_elsewhere, source)
+        self._dropped.atexit = False
+
+    @property
+    def _closed(self) -> bool:
+        return not self._dropped.alive
+
+    def _close(self) -> None:
+        if self._dropped.detach():
+            self._source.close()
 
     def _next_of_batch(self) -> T:
         item: T = self._source.convert(self._batch.popleft())
@@ -253,7 +271,7 @@ class Stream(_StreamBase[T]):
             try:
                 self._batch.extend(self._source.mailbox.get())
             except ClientClosed:
-                if self._close.alive:
+                if not self._closed:
                     raise
                 raise StopIteration from None
         return self._next_of_batch()
@@ -291,7 +309,7 @@ class AsyncStream(_StreamBase[T]):
             try:
                 self._batch.extend(await self._source.mailbox.aget())
             except ClientClosed:
-                if self._close.alive:
+                if not self._closed:
                     raise
                 raise StopAsyncIteration from None
         return self._next_of_batch()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -198,6 +199,9 @@ def test_a_stream_that_is_dropped_is_closed(client: GoRuntimeIntegration) -> Non
     events = client.stream_events("t")
     assert client.stats["subscriptions"] == 1
     del events
+    deadline = time.monotonic() + SECONDS
+    while client.stats["subscriptions"] and time.monotonic() < deadline:
+        time.sleep(0.001)
     assert client.stats["subscriptions"] == 0
 
 

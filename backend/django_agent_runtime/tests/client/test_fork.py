@@ -12,9 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,9 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django_agent_runtime._streams import Stream
     from django_agent_runtime.testing.process import GoRuntimeProcess
+    from django_agent_runtime.types import StateChange
 
 pytestmark = pytest.mark.faults
 
@@ -40,8 +44,7 @@ def run_program(runtime: GoRuntimeProcess, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, *arguments],
         env=make_environment(runtime),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )
@@ -51,22 +54,33 @@ def run_program(runtime: GoRuntimeProcess, *arguments: str) -> dict[str, Any]:
 
 
 def make_environment(runtime: GoRuntimeProcess) -> dict[str, str]:
-    return os.environ | {"GO_RUNTIME_HOST": runtime.host, "GO_RUNTIME_PORT": str(runtime.port)}
+    inherited = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
+    return inherited | {"GO_RUNTIME_HOST": runtime.host, "GO_RUNTIME_PORT": str(runtime.port)}
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], environment: dict[str, str], log: Path, changes: Stream[StateChange]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that is stopped at the end; if it ends before, so do `changes`, which the test waits for."""
+
+    def end_changes() -> None:
+        process.wait()
+        changes.close()
+
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command], cwd=FORKS, env=environment, stdout=output, stderr=output
         )
+    watcher = threading.Thread(target=end_changes)
+    watcher.start()
     try:
         yield process
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) in {0, -signal.SIGTERM}, log.read_text()
     finally:
         process.kill()
-        process.wait()
+        watcher.join()
 
 
 def torture(runtime: GoRuntimeProcess, forks: int, *arguments: str) -> None:
@@ -119,35 +133,35 @@ def test_gunicorn_with_preload(go_runtime_process: GoRuntimeProcess, tmp_path: P
     with (
         GoRuntimeIntegration(**go_runtime_process.settings, namespace="gunicorn") as client,
         client.watch_state("master*") as changes,
-        running([*command, "--bind", f"unix:{address}"], environment, log) as server,
+        running([*command, "--bind", f"unix:{address}"], environment, log, changes) as server,
         ThreadPoolExecutor(16) as callers,
     ):
-        assert next(changes).value == server.pid, "the master itself has called"
+        assert [change.value for change in islice(changes, 1)] == [server.pid], log.read_text()
         wait_for_file(Path(address), server)
         # One more worker, forked after the master's subscription has gone on over the first forks.
         server.send_signal(signal.SIGTTIN)
         pids = set(callers.map(request, range(REQUESTS)))
         assert server.pid not in pids
-        seen = {next(changes).key for _ in range(REQUESTS)}
-        assert seen == {f"master/{number}" for number in range(REQUESTS)}
+        seen = {change.key for change in islice(changes, REQUESTS)}
+        assert seen == {f"master/{number}" for number in range(REQUESTS)}, log.read_text()
         assert len(list(client.list_state("worker/", keys_only=True))) == REQUESTS
 
 
 def test_celery_prefork(go_runtime_process: GoRuntimeProcess, tmp_path: Path) -> None:
-    folder = tmp_path / "queue"
+    folder, log = tmp_path / "queue", tmp_path / "celery.log"
     folder.mkdir()
     environment = make_environment(go_runtime_process) | {"CELERY_FOLDER": str(folder)}
     options = ["--pool", "prefork", "--concurrency", "4", "--max-tasks-per-child", "2", "--loglevel", "INFO"]
-    sending = "import celery_app; [celery_app.use_in_child.delay(n) for n in range({})]".format(TASKS)
+    sending = f"import celery_app; [celery_app.use_in_child.delay(n) for n in range({TASKS})]"
     subprocess.run([sys.executable, "-c", sending], cwd=FORKS, env=environment, check=True)
     with (
         GoRuntimeIntegration(**go_runtime_process.settings, namespace="celery") as client,
         client.watch_state("*") as changes,
-        running(["celery", "-A", "celery_app", "worker", *options], environment, tmp_path / "celery.log") as worker,
+        running(["celery", "-A", "celery_app", "worker", *options], environment, log, changes) as worker,
     ):
         # Each task is seen twice: what the child wrote, and what the parent wrote on the event of the child.
-        values = {change.key: change.value for change in (next(changes) for _ in range(1 + 2 * TASKS))}
-        assert values.pop("parent") == worker.pid
+        values = {change.key: change.value for change in islice(changes, 1 + 2 * TASKS)}
+        assert values.pop("parent", None) == worker.pid, log.read_text()
         parents = {value for key, value in values.items() if key.startswith("parent/")}
         children = {value for key, value in values.items() if key.startswith("child/")}
         assert len(values) == 2 * TASKS

@@ -12,6 +12,7 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from django_agent_runtime.types import Event
