@@ -19,7 +19,7 @@ def no_throttle_history() -> None:
 
 
 @pytest.fixture
-def api(go_runtime: GoRuntimeProcess, django_user_model: type[User], db: None) -> APIClient:  # noqa: ARG001 - they act by being there
+def api(go_runtime: GoRuntimeProcess, django_user_model: type[User], db: None) -> APIClient:
     """A signed-in client of the API, over the real runtime."""
     client = APIClient()
     client.force_authenticate(django_user_model.objects.create_user("ada"))

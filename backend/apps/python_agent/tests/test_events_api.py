@@ -80,7 +80,7 @@ def test_event_carries_everything(api: APIClient, event_type: str) -> None:
 def test_line_ends_in_a_type_do_not_break_the_format(api: APIClient, event_type: str) -> None:
     wild = f"{event_type}\ndata: forged\r\nid: 1"
     sequence = publish(api, wild, "x")
-    response: Any = api.get(STREAM, {"types": f"{event_type}*", "after": sequence - 1})
+    response: Any = api.get(STREAM, {"types": f"{event_type}*", "after": str(sequence - 1)})
     [block] = read_blocks(iter(response), 1)
     response.close()
     assert int(block["id"]) == sequence

@@ -91,7 +91,7 @@ def test_keys_are_listed_by_prefix_with_a_limit(api: APIClient) -> None:
     assert [entry["key"] for entry in listed["entries"]] == [f"{prefix}{name}" for name in "abc"]
     assert listed["more"] is False
     assert "value" not in listed["entries"][0]
-    first = api.get("/api/state/", {"prefix": prefix, "limit": 2}).json()
+    first = api.get("/api/state/", {"prefix": prefix, "limit": "2"}).json()
     assert (len(first["entries"]), first["more"]) == (2, True)
 
 

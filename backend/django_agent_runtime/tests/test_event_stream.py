@@ -1,0 +1,102 @@
+"""Events as Server-Sent Events, without a server around them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_agent_runtime.api import event_stream
+from django_agent_runtime.api.event_stream import EventStreamResponse, write_blocks
+from django_agent_runtime.exceptions import EventsTruncated
+from django_agent_runtime.go_integration import get_go_runtime_integration
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from django_agent_runtime.testing import FakeGoRuntime
+
+OPENING = b"retry: 2000\n\n"
+
+
+async def take(blocks: AsyncIterator[bytes], count: int) -> list[bytes]:
+    return [await blocks.__anext__() for _ in range(count)]
+
+
+def read_data(block: bytes) -> Any:
+    [line] = [line for line in block.decode().splitlines() if line.startswith("data: ")]
+    return json.loads(line.removeprefix("data: "))
+
+
+async def test_silence_is_filled_with_heartbeats_and_loses_no_event(
+    fake_go_runtime: FakeGoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.01)
+    runtime = get_go_runtime_integration()
+    blocks = write_blocks(runtime.astream_events("a"), named=True)
+    assert await take(blocks, 3) == [OPENING, b": heartbeat\n\n", b": heartbeat\n\n"]
+    for number in range(20):
+        await runtime.apublish_event("a", number)
+    events: list[bytes] = []
+    while len(events) < 20:
+        [block] = await take(blocks, 1)
+        events += [block] if block.startswith(b"id: ") else []
+    assert [read_data(block)["data"] for block in events] == list(range(20))
+    await blocks.aclose()  # type: ignore[attr-defined]
+    assert await asyncio.to_thread(fake_go_runtime.wait_for_subscriptions, 0)
+
+
+@pytest.mark.usefixtures("fake_go_runtime")
+async def test_stream_ends_after_its_longest_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "MAX_STREAM_SECONDS", 0.0)
+    blocks = [block async for block in write_blocks(get_go_runtime_integration().astream_events("a"), named=True)]
+    assert blocks == [OPENING]
+
+
+class TruncatedStream:
+    """A stream whose reader fell behind what is kept."""
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        return
+
+    async def __anext__(self) -> Any:
+        raise EventsTruncated("gone", reason="EVENTS_TRUNCATED", metadata={"oldest_sequence": "7"})
+
+
+async def test_failure_in_the_midst_is_said_in_the_stream() -> None:
+    stream: Any = TruncatedStream()
+    opening, error = [block async for block in write_blocks(stream, named=True)]
+    assert opening == OPENING
+    assert error.startswith(b"event: error\n")
+    problem = read_data(error)
+    assert (problem["code"], problem["status"], problem["oldest_sequence"]) == ("EVENTS_TRUNCATED", 410, "7")
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_answer_that_is_dropped_before_it_begins_frees_its_subscription(
+    fake_go_runtime: FakeGoRuntime, *, is_async: bool
+) -> None:
+    events = get_go_runtime_integration().astream_events("a")
+    await events.__aenter__()
+    assert await asyncio.to_thread(fake_go_runtime.wait_for_subscriptions, 1)
+    response = EventStreamResponse(events, is_async=is_async)
+    del events, response
+    gc.collect()
+    assert await asyncio.to_thread(fake_go_runtime.wait_for_subscriptions, 0)
+
+
+def test_sync_answer_is_closed_by_its_server(fake_go_runtime: FakeGoRuntime) -> None:
+    runtime = get_go_runtime_integration()
+    response = EventStreamResponse(runtime.astream_events("a"), is_async=False)
+    chunks = iter(response)
+    assert next(chunks) == OPENING
+    runtime.publish_event("a", {"n": 1})
+    assert read_data(next(chunks))["data"] == {"n": 1}
+    response.close()
+    assert fake_go_runtime.wait_for_subscriptions(0)
