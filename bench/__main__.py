@@ -34,8 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the runtime against its peers.")
     parser.add_argument("--quick", action="store_true", help="a minute's smoke test; its figures mean nothing")
     parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its pictures")
-    parser.add_argument("--out", type=Path, default=_HERE / "out", help="folder of results.json and, with the same "
-                        "pictures, benchmarks.md (default: bench/out)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=_HERE / "out",
+        help="folder of results.json and, with the same pictures, benchmarks.md (default: bench/out)",
+    )
     options = parser.parse_args(arguments)
 
     options.out.mkdir(parents=True, exist_ok=True)

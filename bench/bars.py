@@ -51,9 +51,7 @@ class Bar:
 def judge(results: Results) -> list[Bar]:
     """Hold a run against every bar."""
 
-    def compare(
-        function: Callable[..., float], *names: str
-    ) -> tuple[float, ...]:
+    def compare(function: Callable[..., float], *names: str) -> tuple[float, ...]:
         """The function of the named contenders' medians, round by round."""
         found = [results.find(name) for name in names]
         columns = [measurement.medians for measurement in found if measurement is not None]
@@ -157,6 +155,9 @@ def _growth_bars(points: Sequence[GrowthPoint]) -> list[Bar]:
             "at most",
             _LINEAR_TOLERANCE,
             "× that of an empty store",
-            ((end.get_microseconds / end.echo_microseconds) / (points[0].get_microseconds / points[0].echo_microseconds),),
+            (
+                (end.get_microseconds / end.echo_microseconds)
+                / (points[0].get_microseconds / points[0].echo_microseconds),
+            ),
         ),
     ]

@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.005
@@ -30,7 +33,8 @@ class Child:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> None:
-        """
+        """Start it.
+
         Args:
             command: The program and its arguments.
             log: Where its output goes.
@@ -51,7 +55,7 @@ class Child:
                 start_new_session=True,
             )
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -41,7 +41,7 @@ def measure_events(stand: Stand, sizes: Sizes) -> list[Measurement]:
             ),
         ]
         if stand.peers:
-            store = stand.peers.redis
+            store = stand.peers.redis_default
             _add_to_redis(store, _READ, sizes.events)
             contenders += [
                 Contender(
@@ -98,7 +98,8 @@ def _read_from_redis(store: redis.Redis, count: int) -> None:
     position: Any = "0"
     seen = 0
     while seen < count:
-        ((_, entries),) = store.xread({_READ: position}, count=_BATCH)
+        answer: Any = store.xread({_READ: position}, count=_BATCH)
+        ((_, entries),) = answer
         for entry_id, fields in entries:
             assert json.loads(fields[b"data"])["active"]
             position = entry_id

@@ -90,4 +90,3 @@ def _visit(records: int) -> Iterator[str]:
     while True:
         yield f"load/{number:07d}"
         number = (number + _STRIDE) % max(records, 1)
-

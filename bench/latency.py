@@ -8,6 +8,7 @@ import queue
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,17 @@ def measure_latency(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 ("echo", "gRPC echo, bytes", echo.send_bytes),
                 ("echo_json", "gRPC echo, value as JSON bytes", echo.send_json),
                 ("echo_struct", "gRPC echo, value as Struct", echo.send_struct),
-                ("get_state", "get_state", lambda c=fsync: c.get_state(_KEY)),
-                ("set_state_os", "set_state, durability os", lambda c=weak: c.set_state(_KEY, VALUE)),
-                ("set_state_fsync", "set_state, durability fsync", lambda c=fsync: c.set_state(_KEY, VALUE)),
-                ("execute_task", "execute_task, durability fsync", lambda c=fsync: c.execute_task("echo", VALUE)),
+                ("get_state", "get_state", partial(fsync.get_state, _KEY)),
+                ("set_state_os", "set_state, durability os", partial(weak.set_state, _KEY, VALUE)),
+                ("set_state_fsync", "set_state, durability fsync", partial(fsync.set_state, _KEY, VALUE)),
+                ("execute_task", "execute_task, durability fsync", partial(fsync.execute_task, "echo", VALUE)),
             ]
             contenders += [
                 Contender(f"{name}/{transport}", f"{text}, {label}", timed(call)) for name, text, call in calls
             ]
             delivery = stack.enter_context(_open_delivery(weak))
-            contenders.append(
-                Contender(f"publish_callback/{transport}", f"publish_event → callback, durability os, {label}", delivery)
-            )
+            text = f"publish_event → callback, durability os, {label}"
+            contenders.append(Contender(f"publish_callback/{transport}", text, delivery))
         if stand.peers:
             contenders += _peer_contenders(stack, stand.peers)
         return compare_latency(
@@ -62,19 +62,21 @@ def measure_latency(stand: Stand, sizes: Sizes) -> list[Measurement]:
 
 def _peer_contenders(stack: ExitStack, peers: Peers) -> list[Contender]:
     def get_redis() -> Any:
-        value = peers.redis.get(_KEY)
+        value = peers.redis_default.get(_KEY)
         assert isinstance(value, bytes)
         return json.loads(value)
 
     def set_in(client: redis.Redis) -> Callable[[], object]:
         return lambda: client.set(_KEY, json.dumps(VALUE))
 
-    set_in(peers.redis)()
+    set_in(peers.redis_default)()
     return [
         Contender("redis_get", "Redis GET", timed(get_redis)),
-        Contender("redis_set", "Redis SET", timed(set_in(peers.redis))),
+        Contender("redis_set", "Redis SET", timed(set_in(peers.redis_default))),
         Contender("redis_set_fsync", "Redis SET, appendfsync always", timed(set_in(peers.redis_fsync))),
-        Contender("redis_pubsub", "Redis PUBLISH → callback", stack.enter_context(_open_redis_delivery(peers.redis))),
+        Contender(
+            "redis_pubsub", "Redis PUBLISH → callback", stack.enter_context(_open_redis_delivery(peers.redis_default))
+        ),
         Contender("celery", "Celery delay().get()", timed(lambda: peers.task.delay(VALUE).get()), slow=True),
     ]
 
@@ -123,7 +125,7 @@ def _open_delivery(client: GoRuntimeIntegration) -> Iterator[Callable[[], float]
 @contextmanager
 def _open_redis_delivery(client: redis.Redis) -> Iterator[Callable[[], float]]:
     delivery = _Delivery(lambda: client.publish(_EVENT_TYPE, json.dumps(VALUE)))
-    subscriber = client.pubsub(ignore_subscribe_messages=True)
+    subscriber = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call] # redis-py's own gap
     subscriber.subscribe(**{_EVENT_TYPE: lambda message: delivery.receive(json.loads(message["data"]))})
     thread = subscriber.run_in_thread(sleep_time=_DELIVERY_SECONDS, daemon=True)
     yield delivery

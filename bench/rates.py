@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from bench.measurement import Contender, Measurement, compare_rate
@@ -29,7 +30,7 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
             ("threads_execute_task", "execute_task, durability fsync", lambda _: fsync.execute_task("echo", VALUE)),
         ]
         if stand.peers:
-            default, always = stand.peers.redis, stand.peers.redis_fsync
+            default, always = stand.peers.redis_default, stand.peers.redis_fsync
             calls += [
                 ("threads_redis_set", "Redis SET", lambda key: default.set(key, json.dumps(VALUE))),
                 (
@@ -40,7 +41,7 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
             ]
         return compare_rate(
             [
-                Contender(name, label, lambda call=call: _calls_per_second(call, sizes.threads, sizes.thread_seconds))
+                Contender(name, label, partial(_calls_per_second, call, sizes.threads, sizes.thread_seconds))
                 for name, label, call in calls
             ],
             rounds=sizes.thread_rounds,

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -84,7 +85,7 @@ def start_runtime(
     """Run the runtime on the data folder `folder/name`, which is kept; the name is its durability unless given."""
     name = name or durability
     socket = sockets / f"{name}.sock"
-    command = [
+    command: list[str | Path] = [
         *(find_binary(), "serve", "--durability", durability, "--data-dir", folder / name),
         *("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--socket", socket, "--log-format", "json"),
     ]
@@ -108,7 +109,7 @@ def start_redis(binary: str, folder: Path, *, fsync: bool) -> Iterator[redis.Red
     data = folder / name
     data.mkdir()
     port = free_port()
-    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", data]
+    command: list[str | Path] = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", data]
     if fsync:
         command += ["--appendonly", "yes", "--appendfsync", "always"]
     with Child(command, folder / f"{name}.log") as child, redis.Redis(host="127.0.0.1", port=port) as client:
@@ -148,7 +149,7 @@ def _serving(log: Path) -> dict[str, str] | None:
 
 def _answers(url: str) -> bool:
     with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 - always http on loopback
-        return bool(response.status == 200)
+        return bool(response.status == HTTPStatus.OK)
 
 
 def _pings(client: redis.Redis) -> bool:

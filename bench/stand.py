@@ -38,7 +38,7 @@ PAYLOAD = json.dumps(VALUE, separators=(",", ":")).encode()
 class Peers:
     """Redis and Celery, where this machine has a Redis server."""
 
-    redis: redis.Redis
+    redis_default: redis.Redis
     """With its default configuration: a write is in memory when it is acknowledged."""
     redis_fsync: redis.Redis
     """With `appendfsync always`."""

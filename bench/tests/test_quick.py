@@ -1,0 +1,97 @@
+"""The smoke of the benchmarks: every figure is produced. None is judged, as this machine may be busy."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HAS_REDIS = shutil.which("redis-server") is not None
+
+LATENCIES = {
+    f"{call}/{transport}"
+    for transport in ("tcp", "unix")
+    for call in (
+        "echo",
+        "echo_json",
+        "echo_struct",
+        "get_state",
+        "set_state_os",
+        "set_state_fsync",
+        "execute_task",
+        "publish_callback",
+    )
+} | {"fsync"}
+PEER_LATENCIES = {"redis_get", "redis_set", "redis_set_fsync", "redis_pubsub", "celery"}
+THREADS = {"threads_echo", "threads_get_state", "threads_set_state", "threads_execute_task"}
+PEER_THREADS = {"threads_redis_set", "threads_redis_set_fsync"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `python -m bench --quick` wrote."""
+    out = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "bench", "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "get_state p50, TCP" in done.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return loaded
+
+
+def names(results: dict[str, Any], kind: str) -> set[str]:
+    """The contenders of a kind, each of which has a positive value for every call."""
+    for measurement in results[kind]:
+        values = [value for values in measurement["rounds"] for value in values]
+        assert values, measurement["name"]
+        assert all(value > 0 and math.isfinite(value) for value in values), measurement["name"]
+    return {measurement["name"] for measurement in results[kind]}
+
+
+def test_every_contender_is_measured(results: dict[str, Any]) -> None:
+    assert names(results, "latency") == LATENCIES | (PEER_LATENCIES if HAS_REDIS else set())
+    assert names(results, "threads") == THREADS | (PEER_THREADS if HAS_REDIS else set())
+    assert names(results, "queue") == {"queue_runtime"} | ({"queue_celery"} if HAS_REDIS else set())
+    assert names(results, "events") == {"publish_events", "subscriber"} | (
+        {"redis_xadd", "redis_xread"} if HAS_REDIS else set()
+    )
+
+
+def test_growth_is_measured_at_each_size(results: dict[str, Any]) -> None:
+    points = results["growth"]
+    assert [point["records"] for point in points] == results["sizes"]["growth"]
+    for point in points:
+        assert min(value for name, value in point.items() if name != "records") > 0
+
+
+def test_machine_is_described(results: dict[str, Any]) -> None:
+    machine = results["machine"]
+    assert machine["cores"] > 0
+    assert all(machine[fact] for fact in ("cpu", "memory_gib", "system", "kernel", "filesystem"))
+    assert all(machine["versions"].values())
+
+
+def test_page_shows_every_bar_and_picture(folder: Path) -> None:
+    page = (folder / "benchmarks.md").read_text()
+    bars = [line for line in page.splitlines() if line.endswith((" met |", " **missed** |", " not measured |"))]
+    assert len(bars) == 10 + 6 + 4
+    assert sum("not measured" in line for line in bars) == (0 if HAS_REDIS else 2)
+    for name in ("latency", "rates", "growth"):
+        assert f"(benchmarks/{name}.png)" in page
+        assert (folder / "benchmarks" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_left_behind(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"results.json", "benchmarks.md", "benchmarks"}
