@@ -44,19 +44,24 @@ const (
 type StateServiceClient interface {
 	// GetState reads one key.
 	GetState(ctx context.Context, in *GetStateRequest, opts ...grpc.CallOption) (*GetStateResponse, error)
-	// SetState writes one key. With a request_id a repeat has no second effect and gets the same answer.
+	// SetState writes one key. A repeat with the same request_id has no second effect and gets the same
+	// answer: for a minute, and beyond that as long as the call's record is the key's newest. With an
+	// expected_revision only the latter holds.
 	// Errors: REVISION_MISMATCH, KEY_EXISTS, INVALID_ARGUMENT, TOO_LARGE, STORAGE_FULL.
 	SetState(ctx context.Context, in *SetStateRequest, opts ...grpc.CallOption) (*SetStateResponse, error)
-	// DeleteState removes one key. With a request_id a repeat gets the same answer.
+	// DeleteState removes one key. With a request_id a repeat gets the same answer, as in SetState;
+	// a call that found no key leaves no trace.
 	// Errors: REVISION_MISMATCH.
 	DeleteState(ctx context.Context, in *DeleteStateRequest, opts ...grpc.CallOption) (*DeleteStateResponse, error)
 	// ListState lists keys that begin with a prefix, in byte order, a page at a time.
 	ListState(ctx context.Context, in *ListStateRequest, opts ...grpc.CallOption) (*ListStateResponse, error)
-	// TransactState applies several operations, all or none.
+	// TransactState applies several operations, all or none. With a request_id a repeat gets the same
+	// answer as long as one of the call's records is the newest of its key.
 	// Errors: as SetState, with the key at fault in the metadata.
 	TransactState(ctx context.Context, in *TransactStateRequest, opts ...grpc.CallOption) (*TransactStateResponse, error)
 	// WatchState streams changes in revision order until the caller ends it.
 	// Of several changes to one key that happened before the watch read them, it may show only the last.
+	// A deletion or expiry is shown to watches that resume within a day of it.
 	WatchState(ctx context.Context, in *WatchStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStateResponse], error)
 }
 
@@ -154,19 +159,24 @@ type StateService_WatchStateClient = grpc.ServerStreamingClient[WatchStateRespon
 type StateServiceServer interface {
 	// GetState reads one key.
 	GetState(context.Context, *GetStateRequest) (*GetStateResponse, error)
-	// SetState writes one key. With a request_id a repeat has no second effect and gets the same answer.
+	// SetState writes one key. A repeat with the same request_id has no second effect and gets the same
+	// answer: for a minute, and beyond that as long as the call's record is the key's newest. With an
+	// expected_revision only the latter holds.
 	// Errors: REVISION_MISMATCH, KEY_EXISTS, INVALID_ARGUMENT, TOO_LARGE, STORAGE_FULL.
 	SetState(context.Context, *SetStateRequest) (*SetStateResponse, error)
-	// DeleteState removes one key. With a request_id a repeat gets the same answer.
+	// DeleteState removes one key. With a request_id a repeat gets the same answer, as in SetState;
+	// a call that found no key leaves no trace.
 	// Errors: REVISION_MISMATCH.
 	DeleteState(context.Context, *DeleteStateRequest) (*DeleteStateResponse, error)
 	// ListState lists keys that begin with a prefix, in byte order, a page at a time.
 	ListState(context.Context, *ListStateRequest) (*ListStateResponse, error)
-	// TransactState applies several operations, all or none.
+	// TransactState applies several operations, all or none. With a request_id a repeat gets the same
+	// answer as long as one of the call's records is the newest of its key.
 	// Errors: as SetState, with the key at fault in the metadata.
 	TransactState(context.Context, *TransactStateRequest) (*TransactStateResponse, error)
 	// WatchState streams changes in revision order until the caller ends it.
 	// Of several changes to one key that happened before the watch read them, it may show only the last.
+	// A deletion or expiry is shown to watches that resume within a day of it.
 	WatchState(*WatchStateRequest, grpc.ServerStreamingServer[WatchStateResponse]) error
 	mustEmbedUnimplementedStateServiceServer()
 }

@@ -77,7 +77,9 @@ class StateServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetState(self, request, context):
-        """SetState writes one key. With a request_id a repeat has no second effect and gets the same answer.
+        """SetState writes one key. A repeat with the same request_id has no second effect and gets the same
+        answer: for a minute, and beyond that as long as the call's record is the key's newest. With an
+        expected_revision only the latter holds.
         Errors: REVISION_MISMATCH, KEY_EXISTS, INVALID_ARGUMENT, TOO_LARGE, STORAGE_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -85,7 +87,8 @@ class StateServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteState(self, request, context):
-        """DeleteState removes one key. With a request_id a repeat gets the same answer.
+        """DeleteState removes one key. With a request_id a repeat gets the same answer, as in SetState;
+        a call that found no key leaves no trace.
         Errors: REVISION_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -100,7 +103,8 @@ class StateServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def TransactState(self, request, context):
-        """TransactState applies several operations, all or none.
+        """TransactState applies several operations, all or none. With a request_id a repeat gets the same
+        answer as long as one of the call's records is the newest of its key.
         Errors: as SetState, with the key at fault in the metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -110,6 +114,7 @@ class StateServiceServicer(object):
     def WatchState(self, request, context):
         """WatchState streams changes in revision order until the caller ends it.
         Of several changes to one key that happened before the watch read them, it may show only the last.
+        A deletion or expiry is shown to watches that resume within a day of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
