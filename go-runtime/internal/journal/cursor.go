@@ -69,6 +69,9 @@ func (c *cursor) open(ctx context.Context) error {
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverLastPerSubjectPolicy, 0
 	}
 	cfg.FilterSubjects, c.matches = serverFilters(c.filters)
+	if c.lastOnly && len(cfg.FilterSubjects) == 0 {
+		cfg.FilterSubjects = []string{">"} // the server insists
+	}
 	consumer, err := c.stream.log.CreateConsumer(ctx, cfg)
 	if err != nil {
 		return mapRequestError(err)

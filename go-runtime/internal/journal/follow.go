@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -236,12 +235,7 @@ func (t *tail) pause(ctx context.Context, err error) bool {
 		return false
 	}
 	t.stream.journal.log.Warn("reading new records failed", "stream", t.stream.cfg.Name, "err", err)
-	select {
-	case <-time.After(tailRetry):
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return pause(ctx, tailRetry)
 }
 
 // announce wakes followers whose position fell behind without a record of
@@ -378,9 +372,9 @@ func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([
 		return nil, 0, context.Cause(ctx)
 	}
 	f.cursor.moveTo(before)
-	records, err := t.readDisk(ctx, f.cursor)
+	records, err := t.readDisk(ctx, f, before)
 	for errors.Is(err, ErrUnavailable) && t.pause(ctx, err) {
-		records, err = t.readDisk(ctx, f.cursor)
+		records, err = t.readDisk(ctx, f, before)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -389,48 +383,42 @@ func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([
 	if n := len(records); n > 0 {
 		position = records[n-1].Sequence
 	}
-	if err := t.stream.checkTruncated(ctx, before, records, f.filters); err != nil {
-		return nil, 0, err
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.position = position
 	return records, position, nil
 }
 
-// readDisk returns the cursor's next durable records, none at the end.
-func (t *tail) readDisk(ctx context.Context, c *cursor) ([]Record, error) {
-	records, err := c.next(ctx)
+// readDisk returns the durable records that follow before, none at the end.
+func (t *tail) readDisk(ctx context.Context, f *follower, before uint64) ([]Record, error) {
+	if err := t.stream.checkTruncated(ctx, before+1); err != nil {
+		return nil, err
+	}
+	records, err := f.cursor.next(ctx)
 	if errors.Is(err, errDrained) {
-		return nil, nil
+		return nil, t.stream.checkTruncated(ctx, before+1)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return records, t.stream.settle(ctx, records[len(records)-1].Sequence)
+	last := records[len(records)-1].Sequence
+	if err := t.stream.settle(ctx, last); err != nil {
+		return nil, err
+	}
+	// Retention that removed some of these while they were read, and did not
+	// get past them, had the reader ahead of it all the time.
+	return records, t.stream.checkTruncated(ctx, last+1)
 }
 
-// checkTruncated reports a *TruncatedError when retention may have removed
-// records that match the filters after before, and that are not in records.
-func (s *Stream) checkTruncated(ctx context.Context, before uint64, records []Record, filters []string) error {
+// checkTruncated reports a *TruncatedError when retention has removed records
+// from the sequence next on.
+func (s *Stream) checkTruncated(ctx context.Context, next uint64) error {
 	if s.cfg.LastPerSubject || s.cfg.MaxAge == 0 && s.cfg.MaxBytes == 0 {
 		return nil
 	}
 	first, _, err := s.Bounds(ctx)
-	if err != nil || first <= before+1 {
-		return err
+	if err == nil && first > next {
+		err = &TruncatedError{Oldest: first}
 	}
-	next := before + 1
-	for _, r := range records {
-		if r.Sequence != next && slices.Contains(filters, ">") {
-			break
-		}
-		next = r.Sequence + 1
-	}
-	// Retention removed records while these were read, and did not get past
-	// them: the reader was ahead of it all the time.
-	if first <= next {
-		return nil
-	}
-	return &TruncatedError{Oldest: first}
+	return err
 }

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"testing"
-	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 )
@@ -39,59 +40,87 @@ func open(t *testing.T, j *journal.Journal, cfg journal.StreamConfig) *journal.S
 	return s
 }
 
-func TestBasics(t *testing.T) {
+func TestConfigurationMistakesAreAllNamed(t *testing.T) {
 	t.Parallel()
-	j := start(t, journal.Config{DataDir: t.TempDir()})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	s, err := j.OpenStream(ctx, journal.StreamConfig{Name: "STATE", Subjects: []string{"state.>"}, LastPerSubject: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	seq, err := s.Append(ctx, journal.Message{Subject: "state.a", Data: []byte("1"), Header: map[string]string{"x": "y"}, Expect: new(uint64)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Commit(ctx, seq); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Append(ctx, journal.Message{Subject: "state.a", Expect: new(uint64)}); !errors.Is(err, journal.ErrConflict) {
-		t.Fatalf("got %v", err)
-	}
-	r, err := s.Last(ctx, "state.a")
-	if err != nil || string(r.Data) != "1" || r.Header["x"] != "y" || len(r.Header) != 1 || r.Sequence != seq {
-		t.Fatalf("got %+v, %v", r, err)
-	}
-	if _, err := s.Last(ctx, "state.b"); !errors.Is(err, journal.ErrNotFound) {
-		t.Fatalf("got %v", err)
-	}
-	seqs, err := s.AppendAtomic(ctx, []journal.Message{{Subject: "state.b"}, {Subject: "state.c"}})
-	if err != nil || len(seqs) != 2 {
-		t.Fatalf("got %v, %v", seqs, err)
-	}
-	var ms []journal.Message
-	for i := range 2000 {
-		ms = append(ms, journal.Message{Subject: fmt.Sprintf("state.x%d", i)})
-	}
-	seqs, err = s.AppendAll(ctx, ms)
-	if err != nil || len(seqs) != 2000 {
-		t.Fatal(err)
-	}
-	n := 0
-	if upTo, err := s.Scan(ctx, 0, true, []string{"state.>"}, func(journal.Record) error { n++; return nil }); err != nil || n != 2003 || upTo != seqs[1999] {
-		t.Fatalf("got %d %v", n, err)
-	}
-	done := errors.New("done")
-	n = 0
-	err = s.Follow(ctx, 0, []string{"state.x*"}, func(batch []journal.Record, _ uint64) error { return done })
-	_ = err
-	n = 0
-	if err := s.Follow(ctx, 0, nil, func(batch []journal.Record, _ uint64) error {
-		if n += len(batch); n == 2003 {
-			return done
+	_, err := journal.New(journal.Config{Durability: "maybe", Replicas: 2, MinFreeBytes: -1, MaxStoreBytes: -1, MaxMessageBytes: 1}, discard)
+	for _, mistake := range []string{"data folder", "maybe", "replicas", "free space", "store limit", "largest record"} {
+		if err == nil || !strings.Contains(err.Error(), mistake) {
+			t.Errorf("the error does not name the %s: %v", mistake, err)
 		}
-		return nil
-	}); !errors.Is(err, done) {
+	}
+	if _, err := journal.New(journal.Config{NATSURL: "nats://127.0.0.1:1", Replicas: 1}, discard); err == nil {
+		t.Error("one replica with fsync on a cluster was accepted")
+	}
+}
+
+func TestStopIsSafeTwiceAndBeforeStart(t *testing.T) {
+	t.Parallel()
+	j, err := journal.New(journal.Config{DataDir: t.TempDir()}, discard)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if err := errors.Join(j.Stop(t.Context()), j.Stop(t.Context())); err != nil {
+		t.Error(err)
+	}
+	if err := j.Start(t.Context()); err == nil {
+		t.Error("started after the stop")
+	}
+}
+
+func TestDataFolderIsOwnedByOneProcess(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := start(t, journal.Config{DataDir: dir})
+	second, err := journal.New(journal.Config{DataDir: dir}, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var locked *journal.LockedError
+	if err := second.Start(t.Context()); !errors.As(err, &locked) || locked.Holder != fmt.Sprintf("process %d", os.Getpid()) {
+		t.Errorf("second start: %v", err)
+	}
+	if err := first.Stop(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	start(t, journal.Config{DataDir: dir})
+}
+
+// What was committed before a stop is there after the next start, and Follow
+// ends with the journal.
+func TestRecordsOutliveTheProcess(t *testing.T) {
+	t.Parallel()
+	for _, durability := range []journal.Durability{journal.Fsync, journal.OS} {
+		t.Run(string(durability), func(t *testing.T) {
+			t.Parallel()
+			cfg := journal.Config{DataDir: t.TempDir(), Durability: durability}
+			log := journal.StreamConfig{Name: "LOG", Subjects: []string{"log.>"}}
+			j := start(t, cfg)
+			s := open(t, j, log)
+			seq, err := s.Append(t.Context(), journal.Message{Subject: "log.a", Data: []byte("kept")})
+			if err != nil || s.Commit(t.Context(), seq) != nil {
+				t.Fatal(err)
+			}
+			following := make(chan struct{})
+			ended := make(chan error, 1)
+			go func() {
+				ended <- s.Follow(t.Context(), 0, nil, func([]journal.Record, uint64) error {
+					close(following)
+					return nil
+				})
+			}()
+			<-following
+			if err := j.Stop(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; !errors.Is(err, journal.ErrUnavailable) {
+				t.Errorf("follow ended with %v", err)
+			}
+			if _, err := s.Append(t.Context(), journal.Message{Subject: "log.a"}); !errors.Is(err, journal.ErrUnavailable) {
+				t.Errorf("append after the stop: %v", err)
+			}
+			if r, err := open(t, start(t, cfg), log).Last(t.Context(), "log.a"); err != nil || string(r.Data) != "kept" || r.Sequence != seq {
+				t.Errorf("after the restart: %+v, %v", r, err)
+			}
+		})
 	}
 }

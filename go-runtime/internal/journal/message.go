@@ -14,6 +14,7 @@ import (
 // Headers of the server's that the journal sets or reads.
 const (
 	reservedPrefix      = "Nats-"
+	headerExpectStream  = "Nats-Expected-Stream"
 	headerExpectSubject = "Nats-Expected-Last-Subject-Sequence"
 	headerTTL           = "Nats-TTL"
 	headerDedupe        = "Nats-Msg-Id"

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	ackTimeout = 10 * time.Second
 	// appendWindow is how many appends of AppendAll are under way at a time.
 	appendWindow = 512
+	// leaderRetry is the pause before a message is offered to a stream again
+	// that had no leader.
+	leaderRetry = 50 * time.Millisecond
 	// maxAtomicBatch is the server's limit of one atomic batch.
 	maxAtomicBatch = 1000
 	// maxAtomicInFlight keeps below the server's limit of 50 a stream.
@@ -97,7 +101,7 @@ func (s *Stream) begin(ctx context.Context) error {
 	j := s.journal
 	if j.barrier == nil {
 		s.durable.Store(math.MaxUint64)
-		return nil
+		return s.awaitLeader(ctx)
 	}
 	var err error
 	if s.mark, err = openMark(j.cfg.DataDir, s.cfg.Name); err != nil {
@@ -122,6 +126,21 @@ func (s *Stream) begin(ctx context.Context) error {
 	s.thinned.Store(s.mark.last.thinned || s.cfg.LastPerSubject)
 	j.barrier.add(s)
 	return s.sync(ctx)
+}
+
+// awaitLeader returns when the stream takes messages, which a cluster's new
+// stream does only a moment after it was made.
+func (s *Stream) awaitLeader(ctx context.Context) error {
+	probe := &nats.Msg{
+		Subject: strings.NewReplacer("*", "_", ">", "_").Replace(s.cfg.Subjects[0]),
+		// The stream refuses what is meant for another one.
+		Header: nats.Header{headerExpectStream: []string{"not-" + s.cfg.Name}},
+	}
+	var api *jetstream.APIError
+	if _, err := s.request(ctx, probe); err != nil && !errors.As(err, &api) {
+		return err
+	}
+	return nil
 }
 
 // sync waits for one round of the barrier.
@@ -206,15 +225,29 @@ func (s *Stream) prepare(ctx context.Context, m Message) (*nats.Msg, error) {
 	return msg, nil
 }
 
-// request publishes and waits for the acknowledgement.
+// request publishes and waits for the acknowledgement. While the stream has no
+// leader nobody takes the message, so it is safe to send it again.
 func (s *Stream) request(ctx context.Context, msg *nats.Msg) (appendAck, error) {
 	wait, cancel := context.WithTimeoutCause(ctx, ackTimeout, ErrUnavailable)
 	defer cancel()
 	answer, err := s.journal.conn.RequestMsgWithContext(wait, msg)
+	for errors.Is(err, nats.ErrNoResponders) && pause(wait, leaderRetry) {
+		answer, err = s.journal.conn.RequestMsgWithContext(wait, msg)
+	}
 	if err != nil {
 		return appendAck{}, s.requestError(wait, err)
 	}
 	return decodeAck(answer.Data)
+}
+
+// pause waits and reports whether ctx has not ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // requestError explains why a request has no answer.
