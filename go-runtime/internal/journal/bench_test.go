@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -74,7 +75,8 @@ func BenchmarkLast(b *testing.B) {
 func BenchmarkFollow(b *testing.B) {
 	s := benchStream(b, journal.OS)
 	const batch = 1000
-	go func() {
+	var writing sync.WaitGroup
+	writing.Go(func() {
 		ms := make([]journal.Message, batch)
 		for i := 0; i < b.N; i += batch {
 			for k := range ms {
@@ -85,7 +87,7 @@ func BenchmarkFollow(b *testing.B) {
 				return
 			}
 		}
-	}()
+	})
 	got := 0
 	err := s.Follow(b.Context(), 0, nil, func(records []journal.Record, _ uint64) error {
 		if got += len(records); got >= b.N {
@@ -96,4 +98,5 @@ func BenchmarkFollow(b *testing.B) {
 	if !errors.Is(err, errDone) {
 		b.Fatal(err)
 	}
+	writing.Wait()
 }
