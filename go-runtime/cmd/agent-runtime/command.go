@@ -34,15 +34,21 @@ Commands:
 agent-runtime COMMAND --help says more about each.
 `
 
-// streams are where a command writes.
+// streams are where a command writes. A reader that went away is its own affair.
 type streams struct{ out, err io.Writer }
+
+// sayf writes what was asked for.
+func (s streams) sayf(format string, values ...any) { _, _ = fmt.Fprintf(s.out, format, values...) }
+
+// complainf writes what went wrong, and what is for people alone.
+func (s streams) complainf(format string, values ...any) { _, _ = fmt.Fprintf(s.err, format, values...) }
 
 // run executes one command and returns the exit code of the process: 0, 1 when
 // it failed, 2 when it was called or configured wrongly.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	to := streams{stdout, stderr}
 	if len(args) == 0 {
-		fmt.Fprint(stderr, usage)
+		to.complainf("%s", usage)
 		return exitUsage
 	}
 	switch args[0] {
@@ -53,13 +59,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case "token":
 		return tokens(args[1:], to)
 	case "version":
-		fmt.Fprintf(stdout, "agent-runtime %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		to.sayf("agent-runtime %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
 	case "help", "-h", "--help":
-		fmt.Fprint(stdout, usage)
+		to.sayf("%s", usage)
 		return exitOK
 	default:
-		fmt.Fprintf(stderr, "agent-runtime: there is no command %q\n\n%s", args[0], usage)
+		to.complainf("agent-runtime: there is no command %q\n\n%s", args[0], usage)
 		return exitUsage
 	}
 }
@@ -99,9 +105,9 @@ func configure(command, help string, args []string, getenv func(string) string, 
 	if err == nil {
 		return cfg, exitOK, false
 	}
-	fmt.Fprintln(to.err, "agent-runtime: the configuration has mistakes:")
+	to.complainf("agent-runtime: the configuration has mistakes:\n")
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(to.err, "  "+line)
+		to.complainf("  %s\n", line)
 	}
 	return config.Config{}, exitUsage, true
 }
@@ -111,14 +117,14 @@ func parse(flags *pflag.FlagSet, help string, args []string, to streams) (code i
 	flags.Usage = func() {}
 	err := flags.Parse(args)
 	if errors.Is(err, pflag.ErrHelp) {
-		fmt.Fprint(to.out, help+flags.FlagUsages())
+		to.sayf("%s%s", help, flags.FlagUsages())
 		return exitOK, true
 	}
 	if err == nil && flags.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if err != nil {
-		fmt.Fprintf(to.err, "agent-runtime %s: %v; see agent-runtime %s --help\n", flags.Name(), err, flags.Name())
+		to.complainf("agent-runtime %s: %v; see agent-runtime %s --help\n", flags.Name(), err, flags.Name())
 		return exitUsage, true
 	}
 	return exitOK, false

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -140,7 +141,7 @@ type process struct {
 
 func serveProcess(t *testing.T, dataDir string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.CommandContext(t.Context(), os.Args[0], //nolint:gosec // this test itself
+	p := &process{Cmd: exec.CommandContext(t.Context(), os.Args[0],
 		"serve", "--listen=127.0.0.1:0", "--http=127.0.0.1:0", "--durability=os", "--data-dir="+dataDir)}
 	p.Env = append(os.Environ(), asCommand+"=1")
 	pipe, err := p.StderrPipe()
@@ -186,7 +187,7 @@ func TestServeUntilToldToStop(t *testing.T) {
 
 	// A second one on the same folder is refused in one sentence that names the first.
 	code, _, stderr := call(t, nil, "serve", "--listen=127.0.0.1:0", "--http=off", "--data-dir="+folder)
-	if code != exitFailed || !strings.Contains(stderr, folder) || !strings.Contains(stderr, fmt.Sprint(p.Process.Pid)) || strings.Count(stderr, "\n") != 1 {
+	if code != exitFailed || !strings.Contains(stderr, folder) || !strings.Contains(stderr, strconv.Itoa(p.Process.Pid)) || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("a second process: %d %s", code, stderr)
 	}
 

@@ -7,7 +7,7 @@ import (
 )
 
 // version is set by the build: -ldflags "-X main.version=...".
-var version = "dev" //nolint:gochecknoglobals // the linker sets it
+var version = "dev"
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))

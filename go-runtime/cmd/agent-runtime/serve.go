@@ -41,7 +41,7 @@ func serve(ctx context.Context, args []string, getenv func(string) string, to st
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	runtime, err := djangobridge.New(cfg, version, getenv, log)
+	runtime, err := djangobridge.New(cfg, version, getenv, log) //nolint:contextcheck // it opens nothing yet
 	if err != nil {
 		return fail(to, err)
 	}
@@ -114,7 +114,7 @@ func fail(to streams, err error) int {
 	if locked, found := errors.AsType[*journal.LockedError](err); found {
 		err = locked
 	}
-	fmt.Fprintf(to.err, "agent-runtime: %v\n", err)
+	to.complainf("agent-runtime: %v\n", err)
 	return exitFailed
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 )
 
+//nolint:gosec // it holds no credential
 const tokenUsage = `Usage: agent-runtime token create --name NAME [flags]
        agent-runtime token hash < FILE
 
@@ -50,7 +50,7 @@ func tokens(args []string, to streams) int {
 	case len(args) > 0 && args[0] == "create":
 		args = args[1:]
 	case len(args) > 0 && !strings.HasPrefix(args[0], "-"):
-		fmt.Fprintf(to.err, "agent-runtime token: there is no command %q\n", args[0])
+		to.complainf("agent-runtime token: there is no command %q\n", args[0])
 		return exitUsage
 	default:
 		args = []string{"--help"}
@@ -64,17 +64,17 @@ func tokens(args []string, to streams) int {
 		Access: token.Access(*access), Rate: *rate, Burst: *burst,
 	}
 	if err := entry.Validate(); err != nil {
-		fmt.Fprintf(to.err, "agent-runtime token create: %v\n", err)
+		to.complainf("agent-runtime token create: %v\n", err)
 		return exitUsage
 	}
 	lines, err := yaml.Marshal([]token.Entry{entry})
 	if err != nil {
 		return fail(to, err)
 	}
-	fmt.Fprintf(to.err, "The secret, shown only now; then its entry under \"tokens:\" in the tokens file.\n")
-	fmt.Fprintf(to.out, "%s\n\n", secret)
+	to.complainf("The secret, shown only now; then its entry under \"tokens:\" in the tokens file.\n")
+	to.sayf("%s\n\n", secret)
 	for line := range strings.Lines(string(lines)) {
-		fmt.Fprint(to.out, "  "+line)
+		to.sayf("  %s", line)
 	}
 	return exitOK
 }
@@ -86,10 +86,10 @@ func hashToken(from io.Reader, to streams) int {
 	}
 	secret := strings.TrimRight(string(text), "\r\n")
 	if secret == "" {
-		fmt.Fprintln(to.err, "agent-runtime token hash: want a secret on standard input")
+		to.complainf("agent-runtime token hash: want a secret on standard input\n")
 		return exitUsage
 	}
-	fmt.Fprintln(to.out, token.Hash(secret))
+	to.sayf("%s\n", token.Hash(secret))
 	return exitOK
 }
 

@@ -17,7 +17,7 @@ import (
 const messageOverhead = 64 << 10
 
 // contradictions returns the mistakes that lie between settings.
-func (c *Config) contradictions() []Mistake {
+func (c Config) contradictions() []Mistake {
 	var found []Mistake
 	mistake := func(setting, shown, problem string) {
 		found = append(found, Mistake{setting, shown, c.origins[setting], problem})
@@ -69,7 +69,7 @@ func (c Config) HTTPExposed() bool { return c.HTTP != "" && !loopback(c.HTTP) }
 // TLS returns the server's TLS settings, or nil when none are configured.
 func (c Config) TLS() (*tls.Config, error) {
 	if c.TLSCert == "" {
-		return nil, nil //nolint:nilnil // No TLS is a valid answer.
+		return nil, nil
 	}
 	pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 	if err != nil {

@@ -126,7 +126,7 @@ func readFile(flags *pflag.FlagSet, getenv func(string) string, problems *Error)
 	mistake := func(setting, problem string) {
 		problems.Mistakes = append(problems.Mistakes, Mistake{setting, path, origin, problem})
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // The operator names the file.
+	data, err := os.ReadFile(path)
 	if err != nil {
 		mistake(fileSetting, err.Error())
 		return file

@@ -106,71 +106,127 @@ func (s setting) env() string {
 // settings returns the table, bound to c.
 func settings(c *Config) []setting {
 	return []setting{
-		{name: "listen", fallback: "127.0.0.1:50051", value: (*addressValue)(&c.Listen),
-			help: "`address` of the gRPC server, or off"},
-		{name: "socket", fallback: off, value: (*socketValue)(&c.Socket),
-			help: "`path` of the gRPC server's Unix socket, or off"},
-		{name: "http", fallback: "127.0.0.1:8090", value: (*addressValue)(&c.HTTP),
-			help: "`address` of /healthz, /readyz and /metrics, or off"},
+		{
+			name: "listen", fallback: "127.0.0.1:50051", value: (*addressValue)(&c.Listen),
+			help: "`address` of the gRPC server, or off",
+		},
+		{
+			name: "socket", fallback: off, value: (*socketValue)(&c.Socket),
+			help: "`path` of the gRPC server's Unix socket, or off",
+		},
+		{
+			name: "http", fallback: "127.0.0.1:8090", value: (*addressValue)(&c.HTTP),
+			help: "`address` of /healthz, /readyz and /metrics, or off",
+		},
 
-		{name: "data-dir", fallback: "var/agent-runtime", value: (*textValue)(&c.DataDir),
-			help: "`folder` of the embedded store"},
-		{name: "nats-url", fallback: "", value: (*natsURLValue)(&c.NATSURL),
-			help: "`url` of an external NATS cluster to use in place of the embedded store"},
-		{name: "replicas", fallback: "3", value: &intValue{&c.Replicas, 1, 5},
-			help: "`number` of servers of an external cluster that keep each record"},
-		{name: "durability", fallback: "fsync", value: &choiceValue{&c.Durability, []string{"fsync", "os"}},
-			help: "when a change counts as kept: fsync (on the disk) or os (with the operating system)"},
-		{name: "max-store-bytes", fallback: "0", value: &bytesValue[int64]{&c.MaxStoreBytes, 0, 1 << 60},
-			help: "`size` limit of the embedded store; 0: by the size of the disk"},
+		{
+			name: "data-dir", fallback: "var/agent-runtime", value: (*textValue)(&c.DataDir),
+			help: "`folder` of the embedded store",
+		},
+		{
+			name: "nats-url", fallback: "", value: (*natsURLValue)(&c.NATSURL),
+			help: "`url` of an external NATS cluster to use in place of the embedded store",
+		},
+		{
+			name: "replicas", fallback: "3", value: &intValue{&c.Replicas, 1, 5},
+			help: "`number` of servers of an external cluster that keep each record",
+		},
+		{
+			name: "durability", fallback: "fsync", value: &choiceValue{&c.Durability, []string{"fsync", "os"}},
+			help: "when a change counts as kept: fsync (on the disk) or os (with the operating system)",
+		},
+		{
+			name: "max-store-bytes", fallback: "0", value: &bytesValue[int64]{&c.MaxStoreBytes, 0, 1 << 60},
+			help: "`size` limit of the embedded store; 0: by the size of the disk",
+		},
 
-		{name: "tls-cert", fallback: "", value: (*textValue)(&c.TLSCert),
-			help: "PEM `file` of the server's certificate chain"},
-		{name: "tls-key", fallback: "", value: (*textValue)(&c.TLSKey),
-			help: "PEM `file` of the server's key"},
-		{name: "client-ca", fallback: "", value: (*textValue)(&c.ClientCA),
-			help: "PEM `file` of the authorities whose client certificates are accepted"},
-		{name: "tokens-file", fallback: "", value: (*textValue)(&c.TokensFile),
-			help: "YAML `file` of who may call; see agent-runtime token --help"},
+		{
+			name: "tls-cert", fallback: "", value: (*textValue)(&c.TLSCert),
+			help: "PEM `file` of the server's certificate chain",
+		},
+		{
+			name: "tls-key", fallback: "", value: (*textValue)(&c.TLSKey),
+			help: "PEM `file` of the server's key",
+		},
+		{
+			name: "client-ca", fallback: "", value: (*textValue)(&c.ClientCA),
+			help: "PEM `file` of the authorities whose client certificates are accepted",
+		},
+		{
+			name: "tokens-file", fallback: "", value: (*textValue)(&c.TokensFile),
+			help: "YAML `file` of who may call; see agent-runtime token --help",
+		},
 
-		{name: "max-value-bytes", fallback: "1MiB", value: &bytesValue[int]{&c.MaxValueBytes, 1 << 10, 64 << 20},
-			help: "largest `size` of a state value, an event's data and a run's input"},
-		{name: "max-message-bytes", fallback: "16MiB", value: &bytesValue[int]{&c.MaxMessageBytes, 1 << 16, 256 << 20},
-			help: "largest `size` of a gRPC message, either way"},
-		{name: "rpc-timeout", fallback: "1m", value: &durationValue{&c.RPCTimeout, time.Second, day},
-			help: "deadline of a call whose client sets none; calls that wait for a run get run-timeout more"},
-		{name: "send-timeout", fallback: "30s", value: &durationValue{&c.SendTimeout, time.Second, time.Hour},
-			help: "how long a stream waits for a reader that takes nothing"},
+		{
+			name: "max-value-bytes", fallback: "1MiB", value: &bytesValue[int]{&c.MaxValueBytes, 1 << 10, 64 << 20},
+			help: "largest `size` of a state value, an event's data and a run's input",
+		},
+		{
+			name: "max-message-bytes", fallback: "16MiB", value: &bytesValue[int]{&c.MaxMessageBytes, 1 << 16, 256 << 20},
+			help: "largest `size` of a gRPC message, either way",
+		},
+		{
+			name: "rpc-timeout", fallback: "1m", value: &durationValue{&c.RPCTimeout, time.Second, day},
+			help: "deadline of a call whose client sets none; calls that wait for a run get run-timeout more",
+		},
+		{
+			name: "send-timeout", fallback: "30s", value: &durationValue{&c.SendTimeout, time.Second, time.Hour},
+			help: "how long a stream waits for a reader that takes nothing",
+		},
 
-		{name: "max-concurrent-runs", fallback: "64", value: &intValue{&c.MaxConcurrentRuns, 1, 100_000},
-			help: "`number` of runs that execute at a time"},
-		{name: "max-queued-runs", fallback: "100000", value: &intValue{&c.MaxQueuedRuns, 1, 10_000_000},
-			help: "`number` of runs that may wait; one more is refused"},
-		{name: "max-attempts", fallback: "3", value: &intValue{&c.MaxAttempts, 1, 100},
-			help: "`number` of times a run is begun before it fails"},
-		{name: "run-timeout", fallback: "15m", value: &durationValue{&c.RunTimeout, time.Second, 30 * day},
-			help: "longest one attempt of a run may take"},
+		{
+			name: "max-concurrent-runs", fallback: "64", value: &intValue{&c.MaxConcurrentRuns, 1, 100_000},
+			help: "`number` of runs that execute at a time",
+		},
+		{
+			name: "max-queued-runs", fallback: "100000", value: &intValue{&c.MaxQueuedRuns, 1, 10_000_000},
+			help: "`number` of runs that may wait; one more is refused",
+		},
+		{
+			name: "max-attempts", fallback: "3", value: &intValue{&c.MaxAttempts, 1, 100},
+			help: "`number` of times a run is begun before it fails",
+		},
+		{
+			name: "run-timeout", fallback: "15m", value: &durationValue{&c.RunTimeout, time.Second, 30 * day},
+			help: "longest one attempt of a run may take",
+		},
 
-		{name: "event-max-age", fallback: "168h", value: &durationValue{&c.EventMaxAge, 0, 3650 * day},
-			help: "how long events are kept; 0: forever"},
-		{name: "event-max-bytes", fallback: "1GiB", value: &bytesValue[int64]{&c.EventMaxBytes, 0, 1 << 60},
-			help: "`size` that events may take before the oldest are removed; 0: any"},
+		{
+			name: "event-max-age", fallback: "168h", value: &durationValue{&c.EventMaxAge, 0, 3650 * day},
+			help: "how long events are kept; 0: forever",
+		},
+		{
+			name: "event-max-bytes", fallback: "1GiB", value: &bytesValue[int64]{&c.EventMaxBytes, 0, 1 << 60},
+			help: "`size` that events may take before the oldest are removed; 0: any",
+		},
 
-		{name: "drain-timeout", fallback: "25s", value: &durationValue{&c.DrainTimeout, 0, time.Hour},
-			help: "how long a stop waits for calls and runs in flight"},
+		{
+			name: "drain-timeout", fallback: "25s", value: &durationValue{&c.DrainTimeout, 0, time.Hour},
+			help: "how long a stop waits for calls and runs in flight",
+		},
 
-		{name: "log-level", fallback: "info", value: (*levelValue)(&c.LogLevel),
-			help: "least `level` that is logged: debug, info, warn or error"},
-		{name: "log-format", fallback: "auto", value: &choiceValue{&c.LogFormat, []string{"auto", "json", "text"}},
-			help: "json, text, or auto: text on a terminal"},
+		{
+			name: "log-level", fallback: "info", value: (*levelValue)(&c.LogLevel),
+			help: "least `level` that is logged: debug, info, warn or error",
+		},
+		{
+			name: "log-format", fallback: "auto", value: &choiceValue{&c.LogFormat, []string{"auto", "json", "text"}},
+			help: "json, text, or auto: text on a terminal",
+		},
 
-		{name: "model", fallback: "", value: (*textValue)(&c.Model),
-			help: "`name` of the language model; empty: the provider's usual one"},
-		{name: "openai-base-url", fallback: "", value: (*webURLValue)(&c.OpenAIBaseURL), alias: "OPENAI_BASE_URL",
-			help: "`url` of an OpenAI-compatible endpoint"},
+		{
+			name: "model", fallback: "", value: (*textValue)(&c.Model),
+			help: "`name` of the language model; empty: the provider's usual one",
+		},
+		{
+			name: "openai-base-url", fallback: "", value: (*webURLValue)(&c.OpenAIBaseURL), alias: "OPENAI_BASE_URL",
+			help: "`url` of an OpenAI-compatible endpoint",
+		},
 		{name: "openai-api-key", fallback: "", value: (*textValue)(&c.OpenAIAPIKey), alias: "OPENAI_API_KEY", secret: true},
-		{name: "model-timeout", fallback: "2m", value: &durationValue{&c.ModelTimeout, time.Second, time.Hour},
-			help: "longest one answer of the model may take"},
+		{
+			name: "model-timeout", fallback: "2m", value: &durationValue{&c.ModelTimeout, time.Second, time.Hour},
+			help: "longest one answer of the model may take",
+		},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,13 +112,11 @@ type choiceValue struct {
 }
 
 func (v *choiceValue) Set(raw string) error {
-	for _, choice := range v.choices {
-		if raw == choice {
-			*v.field = raw
-			return nil
-		}
+	if !slices.Contains(v.choices, raw) {
+		return fmt.Errorf("want one of %s", strings.Join(v.choices, ", "))
 	}
-	return fmt.Errorf("want one of %s", strings.Join(v.choices, ", "))
+	*v.field = raw
+	return nil
 }
 
 func (v *choiceValue) String() string { return *v.field }

@@ -68,15 +68,20 @@ type Server struct {
 func New(cfg Config, log *slog.Logger) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
+		writeJSON(w, http.StatusOK, []byte(`{"alive":true}`))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		readiness := cfg.Readiness()
+		body, err := json.Marshal(readiness)
+		if err != nil {
+			http.Error(w, "readiness cannot be told", http.StatusInternalServerError)
+			return
+		}
 		code := http.StatusOK
 		if !readiness.Ready {
 			code = http.StatusServiceUnavailable
 		}
-		writeJSON(w, code, readiness)
+		writeJSON(w, code, body)
 	})
 	metrics := promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
@@ -103,12 +108,12 @@ func New(cfg Config, log *slog.Logger) *Server {
 	}
 }
 
-// writeJSON answers with value. A client that went away is no one's concern.
-func writeJSON(w http.ResponseWriter, code int, value any) {
+// writeJSON answers with a JSON text. A client that went away is no one's concern.
+func writeJSON(w http.ResponseWriter, code int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(value)
+	_, _ = w.Write(append(body, '\n'))
 }
 
 // Start listens, and returns once connections are taken.

@@ -40,8 +40,7 @@ func TestAnotherProtocolIsRefused(t *testing.T) {
 	}
 }
 
-// TestSpansReachTheCollector cannot run in parallel: the exporter reads the
-// process's own environment.
+//nolint:paralleltest // the exporter reads the process's own environment
 func TestSpansReachTheCollector(t *testing.T) {
 	sent := make(chan string, 1)
 	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -25,7 +25,9 @@ type agentService struct {
 	describe func() *agentruntimev1.GetServerInfoResponse
 }
 
-func (s *agentService) CreateRun(ctx context.Context, request *agentruntimev1.CreateRunRequest) (*agentruntimev1.CreateRunResponse, error) {
+func (s *agentService) CreateRun(
+	ctx context.Context, request *agentruntimev1.CreateRunRequest,
+) (*agentruntimev1.CreateRunResponse, error) {
 	target, err := targetFromWire(request.GetTarget())
 	if err != nil {
 		return nil, err
@@ -78,7 +80,9 @@ func (s *agentService) WaitRun(ctx context.Context, request *agentruntimev1.Wait
 	return &agentruntimev1.WaitRunResponse{Run: runToWire(run)}, nil
 }
 
-func (s *agentService) CancelRun(ctx context.Context, request *agentruntimev1.CancelRunRequest) (*agentruntimev1.CancelRunResponse, error) {
+func (s *agentService) CancelRun(
+	ctx context.Context, request *agentruntimev1.CancelRunRequest,
+) (*agentruntimev1.CancelRunResponse, error) {
 	run, err := s.engine.CancelRun(ctx, namespaceOf(ctx), request.GetRunId(), request.GetReason())
 	if err != nil {
 		return nil, &runError{RunID: request.GetRunId(), Err: err}
@@ -116,7 +120,9 @@ func (s *agentService) ListRuns(ctx context.Context, request *agentruntimev1.Lis
 	return response, nil
 }
 
-func (s *agentService) ListAgents(_ context.Context, request *agentruntimev1.ListAgentsRequest) (*agentruntimev1.ListAgentsResponse, error) {
+func (s *agentService) ListAgents(
+	_ context.Context, request *agentruntimev1.ListAgentsRequest,
+) (*agentruntimev1.ListAgentsResponse, error) {
 	size, err := pageSize(request.GetPageSize(), defaultCatalogPage, maxCatalogPage)
 	if err != nil {
 		return nil, err
@@ -134,7 +140,9 @@ func (s *agentService) ListAgents(_ context.Context, request *agentruntimev1.Lis
 	return response, nil
 }
 
-func (s *agentService) ListTaskTypes(_ context.Context, request *agentruntimev1.ListTaskTypesRequest) (*agentruntimev1.ListTaskTypesResponse, error) {
+func (s *agentService) ListTaskTypes(
+	_ context.Context, request *agentruntimev1.ListTaskTypesRequest,
+) (*agentruntimev1.ListTaskTypesResponse, error) {
 	size, err := pageSize(request.GetPageSize(), defaultCatalogPage, maxCatalogPage)
 	if err != nil {
 		return nil, err
@@ -143,7 +151,9 @@ func (s *agentService) ListTaskTypes(_ context.Context, request *agentruntimev1.
 	return &agentruntimev1.ListTaskTypesResponse{TaskTypes: taskTypesToWire(types), NextPageToken: next}, nil
 }
 
-func (s *agentService) GetServerInfo(ctx context.Context, _ *agentruntimev1.GetServerInfoRequest) (*agentruntimev1.GetServerInfoResponse, error) {
+func (s *agentService) GetServerInfo(
+	ctx context.Context, _ *agentruntimev1.GetServerInfoRequest,
+) (*agentruntimev1.GetServerInfoResponse, error) {
 	info := s.describe()
 	info.Namespace = namespaceOf(ctx)
 	return info, nil
@@ -165,8 +175,8 @@ func runToWire(run engine.Run) *agentruntimev1.Run {
 		TaskType:    run.TaskType,
 		Description: run.Description,
 		State:       stateToWire(run.State),
-		Attempt:     int32(run.Attempt),     //nolint:gosec // at most the configured attempts
-		MaxAttempts: int32(run.MaxAttempts), //nolint:gosec // at most the configured attempts
+		Attempt:     int32(run.Attempt),
+		MaxAttempts: int32(run.MaxAttempts),
 		Input:       run.Input,
 		Output:      run.Output,
 		Metadata:    run.Metadata,

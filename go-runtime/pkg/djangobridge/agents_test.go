@@ -96,26 +96,34 @@ func TestCreateRunRefusals(t *testing.T) {
 		reason  string
 	}{
 		"no such task": {
-			&agentruntimev1.CreateRunRequest{TaskType: "nonsense"}, codes.NotFound, "TASK_TYPE_NOT_FOUND"},
+			&agentruntimev1.CreateRunRequest{TaskType: "nonsense"}, codes.NotFound, "TASK_TYPE_NOT_FOUND",
+		},
 		"no such agent": {
 			&agentruntimev1.CreateRunRequest{Target: agentruntimev1.RunTarget_RUN_TARGET_AGENT, AgentId: "nobody", TaskType: "x"},
-			codes.NotFound, "AGENT_NOT_FOUND"},
+			codes.NotFound, "AGENT_NOT_FOUND",
+		},
 		"no such target": {
-			&agentruntimev1.CreateRunRequest{Target: 99, TaskType: "example_task"}, codes.InvalidArgument, "INVALID_ARGUMENT"},
+			&agentruntimev1.CreateRunRequest{Target: 99, TaskType: "example_task"}, codes.InvalidArgument, "INVALID_ARGUMENT",
+		},
 		"input that is no object": {
-			&agentruntimev1.CreateRunRequest{TaskType: "example_task", Input: []byte("[1]")}, codes.InvalidArgument, "INVALID_ARGUMENT"},
+			&agentruntimev1.CreateRunRequest{TaskType: "example_task", Input: []byte("[1]")}, codes.InvalidArgument, "INVALID_ARGUMENT",
+		},
 		"negative deadline": {
 			&agentruntimev1.CreateRunRequest{TaskType: "example_task", Deadline: durationpb.New(-time.Second)},
-			codes.InvalidArgument, "INVALID_ARGUMENT"},
+			codes.InvalidArgument, "INVALID_ARGUMENT",
+		},
 		"timeout out of range": {
 			&agentruntimev1.CreateRunRequest{TaskType: "example_task", RunTimeout: &durationpb.Duration{Seconds: 1 << 62}},
-			codes.InvalidArgument, "INVALID_ARGUMENT"},
+			codes.InvalidArgument, "INVALID_ARGUMENT",
+		},
 		"another payload": {
 			&agentruntimev1.CreateRunRequest{TaskType: "example_task", RequestId: "taken", Input: []byte(`{"a":1}`)},
-			codes.AlreadyExists, "IDEMPOTENCY_CONFLICT"},
+			codes.AlreadyExists, "IDEMPOTENCY_CONFLICT",
+		},
 		"input above the limit": {
 			&agentruntimev1.CreateRunRequest{TaskType: "example_task", Input: []byte(`{"a":"` + string(bytes.Repeat([]byte("a"), 1<<20)) + `"}`)},
-			codes.ResourceExhausted, "TOO_LARGE"},
+			codes.ResourceExhausted, "TOO_LARGE",
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

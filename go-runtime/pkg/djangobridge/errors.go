@@ -112,7 +112,9 @@ const unavailableRetry = time.Second
 // describe says how an error looks from outside. What it does not know becomes
 // INTERNAL with a fixed text: the cause is for the log.
 func describe(err error) refusal {
-	for _, known := range []func(error) (refusal, bool){describeRequest, describeAccess, describeRun, describeState, describeJournal, describeEnd} {
+	for _, known := range []func(error) (refusal, bool){
+		describeRequest, describeAccess, describeRun, describeState, describeJournal, describeEnd,
+	} {
 		if r, found := known(err); found {
 			return r
 		}
@@ -225,7 +227,7 @@ func describeRun(err error) (refusal, bool) {
 			message: "there is no such run",
 		}
 		if e, found := errors.AsType[*runError](err); found {
-			r.message = fmt.Sprintf("there is no run %s", e.RunID)
+			r.message = "there is no run " + e.RunID
 			r.metadata = map[string]string{"run_id": e.RunID}
 		}
 		return r, true

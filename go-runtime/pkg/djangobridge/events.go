@@ -17,7 +17,9 @@ type eventService struct {
 	metrics *metrics
 }
 
-func (s *eventService) PublishEvents(ctx context.Context, request *agentruntimev1.PublishEventsRequest) (*agentruntimev1.PublishEventsResponse, error) {
+func (s *eventService) PublishEvents(
+	ctx context.Context, request *agentruntimev1.PublishEventsRequest,
+) (*agentruntimev1.PublishEventsResponse, error) {
 	events := make([]event.Event, 0, len(request.GetEvents()))
 	for _, wire := range request.GetEvents() {
 		if wire.GetEventId() != "" || wire.GetSequence() != 0 || wire.GetPublishTime() != nil {

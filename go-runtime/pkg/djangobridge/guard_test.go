@@ -195,7 +195,7 @@ func TestRefusalsAreLoggedWithoutTheSecret(t *testing.T) {
 		t.Errorf("x-request-id = %v", got)
 	}
 	text := log.String()
-	if !strings.Contains(text, "rpc refused") || !strings.Contains(text, "my-call") || strings.Contains(text, "guessed-secret") {
+	if !strings.Contains(text, "rpc ended") || !strings.Contains(text, "my-call") || strings.Contains(text, "guessed-secret") {
 		t.Errorf("log = %s", text)
 	}
 }

@@ -201,8 +201,8 @@ func (i *Integration) start(ctx context.Context) error {
 	if gatewayErr != nil {
 		return gatewayErr
 	}
-	for _, part := range []interface{ Start(context.Context) error }{i.state, i.events, i.engine} {
-		if err := part.Start(ctx); err != nil {
+	for _, start := range []func(context.Context) error{i.state.Start, i.events.Start, i.engine.Start} {
+		if err := start(ctx); err != nil {
 			return err
 		}
 	}

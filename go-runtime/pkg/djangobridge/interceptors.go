@@ -156,21 +156,21 @@ func (e *edge) end(ctx context.Context, c *call, err error) error {
 	if err == nil {
 		e.metrics.observe(c.method, codeOK, took)
 		if e.log.Enabled(ctx, slog.LevelDebug) {
-			e.write(ctx, slog.LevelDebug, "rpc answered", c, took)
+			e.write(ctx, slog.LevelDebug, c, took, slog.String("code", codeOK))
 		}
 		return nil
 	}
 	r := describe(err)
 	e.metrics.observe(c.method, r.code.String(), took)
-	message, cause := "rpc refused", slog.String("err", r.message)
+	shown := slog.String("err", r.message)
 	if r.unforeseen() {
-		message, cause = "rpc failed", slog.Any("err", err)
+		shown = slog.Any("err", err)
 	}
-	e.write(ctx, r.level(), message, c, took, slog.String("code", r.code.String()), slog.String("reason", r.reason), cause)
+	e.write(ctx, r.level(), c, took, slog.String("code", r.code.String()), slog.String("reason", r.reason), shown)
 	return r.status().Err()
 }
 
-func (e *edge) write(ctx context.Context, level slog.Level, message string, c *call, took time.Duration, more ...slog.Attr) {
+func (e *edge) write(ctx context.Context, level slog.Level, c *call, took time.Duration, more ...slog.Attr) {
 	attrs := []slog.Attr{
 		slog.String("method", c.method),
 		slog.String("request_id", c.requestID),
@@ -181,5 +181,5 @@ func (e *edge) write(ctx context.Context, level slog.Level, message string, c *c
 	if p, found := peer.FromContext(ctx); found {
 		attrs = append(attrs, slog.String("peer", p.Addr.String()))
 	}
-	e.log.LogAttrs(ctx, level, message, append(attrs, more...)...)
+	e.log.LogAttrs(ctx, level, "rpc ended", append(attrs, more...)...)
 }

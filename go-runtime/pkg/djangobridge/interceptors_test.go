@@ -59,9 +59,9 @@ func TestCallsWithoutADeadlineGetOne(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, slog.New(slog.DiscardHandler))
 	own, cancel := context.WithTimeout(t.Context(), 10*time.Hour)
-	defer cancel()
+	t.Cleanup(cancel)
 	tests := map[string]struct {
-		ctx    context.Context
+		ctx    context.Context //nolint:containedctx // what the call comes with
 		method string
 		want   time.Duration
 	}{

@@ -114,5 +114,5 @@ func (f *figures) Collect(found chan<- prometheus.Metric) {
 		}
 	}
 	gauge(f.problems, len(problems))
-	gauge(f.lost, int(lost)) //nolint:gosec // a count of records
+	gauge(f.lost, int(lost))
 }

@@ -49,7 +49,9 @@ func (s *stateService) SetState(ctx context.Context, request *agentruntimev1.Set
 	return &agentruntimev1.SetStateResponse{Revision: revision}, nil
 }
 
-func (s *stateService) DeleteState(ctx context.Context, request *agentruntimev1.DeleteStateRequest) (*agentruntimev1.DeleteStateResponse, error) {
+func (s *stateService) DeleteState(
+	ctx context.Context, request *agentruntimev1.DeleteStateRequest,
+) (*agentruntimev1.DeleteStateResponse, error) {
 	existed, err := s.store.Delete(ctx, namespaceOf(ctx), request.GetKey(), request.ExpectedRevision, request.GetRequestId())
 	if err != nil {
 		return nil, err
@@ -57,7 +59,9 @@ func (s *stateService) DeleteState(ctx context.Context, request *agentruntimev1.
 	return &agentruntimev1.DeleteStateResponse{Existed: existed}, nil
 }
 
-func (s *stateService) ListState(ctx context.Context, request *agentruntimev1.ListStateRequest) (*agentruntimev1.ListStateResponse, error) {
+func (s *stateService) ListState(
+	ctx context.Context, request *agentruntimev1.ListStateRequest,
+) (*agentruntimev1.ListStateResponse, error) {
 	size, err := pageSize(request.GetPageSize(), defaultStatePage, maxStatePage)
 	if err != nil {
 		return nil, err
@@ -78,7 +82,9 @@ func (s *stateService) ListState(ctx context.Context, request *agentruntimev1.Li
 	return response, nil
 }
 
-func (s *stateService) TransactState(ctx context.Context, request *agentruntimev1.TransactStateRequest) (*agentruntimev1.TransactStateResponse, error) {
+func (s *stateService) TransactState(
+	ctx context.Context, request *agentruntimev1.TransactStateRequest,
+) (*agentruntimev1.TransactStateResponse, error) {
 	operations := make([]state.Operation, 0, len(request.GetOperations()))
 	for i, wire := range request.GetOperations() {
 		operation, err := operationFromWire(fmt.Sprintf("operations[%d]", i), wire)

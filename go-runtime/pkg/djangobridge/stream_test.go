@@ -10,7 +10,7 @@ import (
 
 // fakeStream is the sending side of a stream whose client reads from frames.
 type fakeStream struct {
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // as gRPC hands it out
 	frames chan int
 }
 
@@ -85,7 +85,7 @@ func TestPumpEndsASlowReaderAndNobodyElse(t *testing.T) {
 		for {
 			select {
 			case <-quick.frames:
-				time.Sleep(10 * time.Second) // a reader below the limit, on the bubble's clock
+				<-time.After(10 * time.Second) // a reader below the limit, on the bubble's clock
 				continue
 			case err := <-slowEnded:
 				if !errors.Is(err, errSlowReader) || time.Since(began) < time.Minute {
@@ -121,8 +121,8 @@ func TestPumpDoesNotTireOfAnIdleStream(t *testing.T) {
 		stream, hangUp := openStream(t)
 		ended := make(chan error, 1)
 		go func() {
-			ended <- pump(s, stream, func(ctx context.Context, send func(*int) error) error {
-				time.Sleep(time.Hour)
+			ended <- pump(s, stream, func(_ context.Context, send func(*int) error) error {
+				<-time.After(time.Hour)
 				n := 1
 				return send(&n)
 			})

@@ -145,9 +145,8 @@ func (s *subscriber) follow(ctx context.Context, id string, request *agentruntim
 			},
 		})
 	}
-	return s.events.Subscribe(ctx, s.namespace, request.GetTypes(), startOf(request), added, func(events []event.Event, position uint64) error {
-		return sendBatch(id, events, position, send)
-	})
+	batch := func(events []event.Event, position uint64) error { return sendBatch(id, events, position, send) }
+	return s.events.Subscribe(ctx, s.namespace, request.GetTypes(), startOf(request), added, batch)
 }
 
 func startOf(request *agentruntimev1.AddSubscription) event.Start {
