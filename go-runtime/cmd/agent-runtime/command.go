@@ -41,7 +41,9 @@ type streams struct{ out, err io.Writer }
 func (s streams) sayf(format string, values ...any) { _, _ = fmt.Fprintf(s.out, format, values...) }
 
 // complainf writes what went wrong, and what is for people alone.
-func (s streams) complainf(format string, values ...any) { _, _ = fmt.Fprintf(s.err, format, values...) }
+func (s streams) complainf(format string, values ...any) {
+	_, _ = fmt.Fprintf(s.err, format, values...)
+}
 
 // run executes one command and returns the exit code of the process: 0, 1 when
 // it failed, 2 when it was called or configured wrongly.
