@@ -8,6 +8,8 @@ from rest_framework import serializers
 
 MAX_EVENT_TYPE_CHARACTERS = 200
 MAX_SUBSCRIBED_TYPES = 100
+# Ten years.
+MAX_TTL_SECONDS = 315_360_000
 
 
 class TaskRequestSerializer(serializers.Serializer[dict[str, Any]]):
@@ -100,7 +102,9 @@ class StateWriteSerializer(serializers.Serializer[dict[str, Any]]):
     """A value to write."""
 
     value = serializers.JSONField(allow_null=True)
-    ttl = serializers.IntegerField(required=False, min_value=1, help_text="Seconds after which the key is removed.")
+    ttl = serializers.IntegerField(
+        required=False, min_value=1, max_value=MAX_TTL_SECONDS, help_text="Seconds after which the key is removed."
+    )
 
 
 class StateWrittenSerializer(serializers.Serializer[dict[str, Any]]):

@@ -105,6 +105,8 @@ def test_value_above_the_limit_of_the_runtime_is_413(api: APIClient, path: str) 
     [
         ("{}", 400),
         ('{"value": 1, "ttl": 0}', 400),
+        ('{"value": 1, "ttl": 1e400}', 400),
+        (f'{{"value": 1, "ttl": {2**70}}}', 400),
         ('{"value": NaN}', 400),
         (json.dumps({"value": "x" * 3_000_000}), 413),
         ('{"value": ' + "[" * 201 + "]" * 201 + "}", 422),
