@@ -22,8 +22,11 @@ import (
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 )
 
-// The most events a PublishEvents call takes.
-const eventBatch = 1000
+// The most that one call takes.
+const (
+	keyBatch   = 100
+	eventBatch = 1000
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -41,7 +44,7 @@ func run(ctx context.Context, args []string) error {
 	first := flags.Int("first", 0, "number of the first key")
 	keys := flags.Int("keys", 0, "keys to set")
 	events := flags.Int("events", 0, "events to publish")
-	writers := flags.Int("writers", 128, "calls in flight")
+	writers := flags.Int("writers", 8, "calls in flight")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("read the flags: %w", err)
 	}
@@ -49,19 +52,18 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("open a channel to %s: %w", *address, err)
 	}
-	setKeys := inParallel(ctx, *writers, *keys, func(ctx context.Context, number int) error {
-		return setKey(ctx, agentruntimev1.NewStateServiceClient(connection), *first+number)
+	setKeys := inBatches(ctx, *writers, *keys, keyBatch, func(ctx context.Context, begin, size int) error {
+		return setState(ctx, agentruntimev1.NewStateServiceClient(connection), *first+begin, size)
 	})
-	publish := inParallel(ctx, min(*writers, 8), (*events+eventBatch-1)/eventBatch, func(ctx context.Context, batch int) error {
-		size := min(eventBatch, *events-batch*eventBatch)
+	publish := inBatches(ctx, *writers, *events, eventBatch, func(ctx context.Context, _, size int) error {
 		return publishEvents(ctx, agentruntimev1.NewEventServiceClient(connection), size)
 	})
 	return errors.Join(setKeys, publish, connection.Close())
 }
 
-// inParallel calls work with 0 to count-1 from several goroutines and returns
-// the first error, after which it hands out no more.
-func inParallel(ctx context.Context, workers, count int, work func(ctx context.Context, number int) error) error {
+// inBatches calls work with the begin and size of each batch, from several
+// goroutines, and returns the first error, after which it hands out no more.
+func inBatches(ctx context.Context, workers, count, batch int, work func(ctx context.Context, begin, size int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var next atomic.Int64
@@ -69,11 +71,11 @@ func inParallel(ctx context.Context, workers, count int, work func(ctx context.C
 	for range workers {
 		running.Go(func() {
 			for ctx.Err() == nil {
-				number := int(next.Add(1)) - 1
-				if number >= count {
+				begin := int(next.Add(int64(batch))) - batch
+				if begin >= count {
 					return
 				}
-				if err := work(ctx, number); err != nil {
+				if err := work(ctx, begin, min(batch, count-begin)); err != nil {
 					cancel(err)
 				}
 			}
@@ -83,13 +85,18 @@ func inParallel(ctx context.Context, workers, count int, work func(ctx context.C
 	return context.Cause(ctx)
 }
 
-func setKey(ctx context.Context, client agentruntimev1.StateServiceClient, number int) error {
-	_, err := client.SetState(ctx, &agentruntimev1.SetStateRequest{
-		Key:   fmt.Sprintf("load/%07d", number),
-		Value: fmt.Appendf(nil, `{"number":%d,"theme":"dark","language":"en","note":%q}`, number, note),
-	})
-	if err != nil {
-		return fmt.Errorf("set key %d: %w", number, err)
+func setState(ctx context.Context, client agentruntimev1.StateServiceClient, begin, size int) error {
+	operations := make([]*agentruntimev1.StateOperation, size)
+	for i := range operations {
+		operations[i] = &agentruntimev1.StateOperation{
+			Operation: &agentruntimev1.StateOperation_Set_{Set: &agentruntimev1.StateOperation_Set{
+				Key:   fmt.Sprintf("load/%07d", begin+i),
+				Value: fmt.Appendf(nil, `{"number":%d,"theme":"dark","language":"en","note":%q}`, begin+i, note),
+			}},
+		}
+	}
+	if _, err := client.TransactState(ctx, &agentruntimev1.TransactStateRequest{Operations: operations}); err != nil {
+		return fmt.Errorf("set %d keys from %d: %w", size, begin, err)
 	}
 	return nil
 }
