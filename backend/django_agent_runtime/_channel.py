@@ -142,6 +142,7 @@ class ChannelSession(Session):
         self._unary: dict[str, Any] = {}
 
     def close(self) -> None:
+        """See Session."""
         self.closed = True
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -270,7 +271,11 @@ class Transport:
             # A fork in another thread holds this up, and so the loop, for some milliseconds.
             session = self.enter()
             call = _LoopCall(asyncio.get_running_loop(), session)
-            call.begin(session.start(rpc, request, deadline - time.monotonic(), metadata))
+            try:
+                call.begin(session.start(rpc, request, deadline - time.monotonic(), metadata))
+            except BaseException:
+                gate.leave(session)
+                raise
             try:
                 outcome: R | CallFailure = await call.outcome
             except asyncio.CancelledError:
@@ -281,9 +286,7 @@ class Transport:
 
     def enter(self) -> ChannelSession:
         """The open session, for a call that must end with `gate.leave`; waits while the process forks."""
-        session = gate.enter(self._current_session)
-        assert isinstance(session, ChannelSession)
-        return session
+        return gate.enter(self._current_session)
 
     def close(self) -> None:
         """Close the channel and end its streams. Calls in flight fail with ClientClosed; a later call opens another."""
@@ -295,10 +298,12 @@ class Transport:
             session.close()
 
     def detach_session(self) -> ChannelSession | None:
+        """See Forkable."""
         session, self._session = self._session, None
         return session
 
     def restart_in_child(self) -> None:
+        """See Forkable."""
         self._session = None
         self.reached = False
         for stream in list(self.streams):
@@ -310,12 +315,11 @@ class Transport:
         return self._session
 
     def _note(self, outcome: R | CallFailure) -> R | CallFailure:
-        self.reached = not isinstance(outcome, CallFailure) or outcome.code not in _NOT_REACHED
+        code = outcome.code if isinstance(outcome, CallFailure) else grpc.StatusCode.OK
+        # A call that ended on our side, by its deadline or by being cancelled, says nothing about the runtime.
+        if code not in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
+            self.reached = code is not grpc.StatusCode.UNAVAILABLE
         return outcome
-
-
-# What a call that did not reach the runtime ends with.
-_NOT_REACHED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 
 
 def _is_cut_off(outcome: object) -> bool:
@@ -336,6 +340,7 @@ class _LoopCall:
         self._call: Any = None
 
     def begin(self, call: Any) -> None:
+        """Follow what `ChannelSession.start` gave; the session is left when it has ended."""
         if isinstance(call, CallFailure):
             gate.leave(self._session)
             self.outcome.set_result(call)
@@ -344,6 +349,7 @@ class _LoopCall:
         call.add_done_callback(self._finish)
 
     def cancel(self) -> None:
+        """End the call, if it has not ended."""
         call = self._call
         if call is not None:
             call.cancel()

@@ -143,5 +143,5 @@ def _describe(kind: type[exceptions.AgentRuntimeError], failure: CallFailure, ad
     if kind is exceptions.CallTimedOut:
         return f"the agent runtime at {address} did not answer in time"
     if kind is exceptions.ClientClosed:
-        return "the client was disconnected during the call"
+        return f"the call was cancelled: {failure.details}"
     return failure.details or failure.code.name

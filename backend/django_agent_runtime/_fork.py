@@ -17,12 +17,13 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 __all__ = ["Forkable", "Session", "gate"]
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 2.0
 _THREADS_FOLDER = Path("/proc/self/task")
 _GRPC_THREADS = ("event_engine", "lifeguard", "grpc_global_tim", "grpc_shutdown")
+# gRPC's waiter needs microseconds once it is told; a task of somebody else may keep the pool busy for long.
+_GEVENT_PATIENCE = 0.5
 # Where threads cannot be listed (anything but Linux), gRPC gets this long to end, in seconds.
 _BLIND_WAIT = 0.05
 
@@ -46,8 +49,11 @@ class Session:
         """Closed for a fork: what failed because of it is to be made again."""
 
     def close(self) -> None:
-        """End every call and let go of everything that belongs to gRPC."""
+        """End every call and let go of everything that belongs to gRPC; called again when the last call has left."""
         raise NotImplementedError
+
+
+S = TypeVar("S", bound=Session)
 
 
 class Forkable(Protocol):
@@ -74,7 +80,7 @@ class Gate:
         with self.changed:
             self._members.add(member)
 
-    def enter(self, current: Callable[[], Session]) -> Session:
+    def enter(self, current: Callable[[], S]) -> S:
         """Begin a call: wait until no fork is under way, then count it in the session that `current` gives.
 
         `current` is called with the lock held, and may open a session.
@@ -107,6 +113,9 @@ class Gate:
             session.close()
         with self.changed:
             self.changed.wait_for(lambda: not any(session.calls for session in sessions), timeout=_PATIENCE)
+        for session in sessions:
+            # A call that came late may have left something of the closed channel behind.
+            session.close()
         if opened and not _wait_for_grpc_to_end(deadline):
             # Another thread's fork may still have to wait for the same threads.
             self._opened = True
@@ -143,7 +152,22 @@ def _wait_for_grpc_to_end(deadline: float) -> bool:
             gc.collect()
             collect_at = deadline
         time.sleep(0.001)
+    _wait_for_gevent_to_rest()
     return True
+
+
+def _wait_for_gevent_to_rest() -> None:
+    """Let gRPC's waiter in gevent's thread pool end too, where there is one.
+
+    It takes a lock of gRPC's on its way out, and in a child that was forked just then nobody would let go of it.
+    """
+    hub = sys.modules.get("gevent.hub")
+    if hub is None:
+        return
+    pool = hub.get_hub().threadpool
+    until = time.monotonic() + _GEVENT_PATIENCE
+    while len(pool) and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _grpc_is_running() -> bool:

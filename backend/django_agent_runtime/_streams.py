@@ -230,7 +230,7 @@ class _StreamBase(Generic[T]):
         self._batch: deque[Any] = deque()
         # A stream that is dropped instead of closed must not go on for ever.
         self._dropped = weakref.finalize(self, _close_elsewhere, source)
-        self._dropped.atexit = False
+        self._dropped.atexit = False  # type: ignore[misc]  # typeshed hides the setter
 
     @property
     def _closed(self) -> bool:

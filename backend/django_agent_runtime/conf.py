@@ -109,10 +109,10 @@ def _describe(key: str, value: Any) -> str:
     return f"a {type(value).__name__}" if key == "token" else repr(value)
 
 
-def _is_number(value: Any, least: float, strictly: bool = False) -> bool:
+def _is_number(value: Any, least: float, *, strictly: bool = False) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return False
-    return value > least if strictly else value >= least
+    return bool(value > least or (value == least and not strictly))
 
 
 def _is_whole(value: Any, least: int, most: int) -> bool:

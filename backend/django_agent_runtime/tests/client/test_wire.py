@@ -58,8 +58,8 @@ class ScriptedServer(state_service_pb2_grpc.StateServiceServicer, event_service_
     def Subscribe(  # noqa: N802
         self, request_iterator: Iterator[event_pb.SubscribeRequest], context: grpc.ServicerContext
     ) -> Iterator[event_pb.SubscribeResponse]:
-        receiving = ThreadPoolExecutor(1)
-        receiving.submit(self._receive, request_iterator)
+        self.requests.put(next(request_iterator))
+        ThreadPoolExecutor(1).submit(self._receive, request_iterator)
         while (response := self.responses.get()) is not None:
             yield response
         if self.failures:

@@ -17,6 +17,7 @@ if "--gevent" in sys.argv:
     monkey.patch_all()
 
 import asyncio
+import itertools
 import json
 import os
 import threading
@@ -36,6 +37,7 @@ class Torture:
 
     def __init__(self, host: str, port: int, forks: int) -> None:
         self.client = GoRuntimeIntegration(host=host, port=port, timeout=CALL_SECONDS)
+        self.event_type = f"torture.{os.getpid()}"
         self.forks = forks
         self.failures: list[str] = []
         self.published = 0
@@ -46,7 +48,7 @@ class Torture:
 
     def run(self) -> None:
         """Fork, and wait for every child; then for every event."""
-        self.client.subscribe_to_events("torture", self.see)
+        self.client.subscribe_to_events(self.event_type, self.see)
         callers = [threading.Thread(target=self.keep_calling, args=(number,)) for number in range(CALLERS)]
         publisher = threading.Thread(target=self.keep_publishing)
         for thread in (*callers, publisher):
@@ -58,12 +60,18 @@ class Torture:
             thread.join(CALL_SECONDS * 2)
             if thread.is_alive():
                 self.failures.append("a thread of the parent hangs")
-        self.client.publish_event("torture", self.published)
+        self.client.publish_event(self.event_type, self.published)
         if not self.all_seen.wait(CALL_SECONDS):
             self.failures.append("the subscription did not see the last event")
         expected = list(range(self.published + 1))
         if self.seen != expected:
-            self.failures.append(f"seen {len(self.seen)} events of {len(expected)}, or not in order")
+            with self.client.stream_events(self.event_type, from_beginning=True) as events:
+                kept = [event.data for event in itertools.takewhile(lambda event: event.data != self.published, events)]
+            missing = sorted(set(expected) - set(self.seen))
+            self.failures.append(
+                f"seen {len(self.seen)} events of {len(expected)}; not seen: {missing[:10]}, "
+                f"of which the runtime kept {[number for number in missing if number in kept][:10]}"
+            )
 
     def see(self, event: object) -> None:
         """The subscription's callback."""
@@ -90,7 +98,7 @@ class Torture:
         """Publish a rising number until told to stop."""
         while not self.stop.is_set():
             try:
-                self.client.publish_event("torture", self.published)
+                self.client.publish_event(self.event_type, self.published)
                 self.published += 1
             except Exception as error:  # noqa: BLE001 - every failure counts
                 self.failures.append(f"parent publish: {error!r}")
