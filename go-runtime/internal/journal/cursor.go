@@ -38,7 +38,7 @@ type cursor struct {
 	stream   *Stream
 	filters  []string
 	after    uint64 // the newest sequence given out
-	lastOnly bool   // only the newest record of each subject, to start with
+	lastOnly bool   // only the newest record of each subject
 	waiting  bool   // wait for new records instead of errDrained
 
 	matches     *gsl.SimpleSublist // nil when the server's filter is exact
@@ -191,10 +191,13 @@ func (c *cursor) next(ctx context.Context) ([]Record, error) {
 			}
 		}
 		records, err := c.receive(ctx)
+		// A consumer of the newest records, once reopened, begins anew.
+		for len(records) > 0 && records[0].Sequence <= c.after {
+			records = records[1:]
+		}
 		switch {
 		case len(records) > 0:
 			c.after = records[len(records)-1].Sequence
-			c.lastOnly = false
 			return records, nil
 		case errors.Is(err, errDrained) && (c.waiting || !asked):
 			// What was appended since the pull began is not counted.
