@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
@@ -22,6 +23,8 @@ type Engine struct {
 	index  *index
 	queue  *queue
 	places chan struct{}
+	// executing counts the places whose run has been found.
+	executing atomic.Int64
 	// expired brings runs whose deadline has passed.
 	expired chan *entry
 
@@ -111,7 +114,7 @@ type Stats struct {
 // Stats returns the engine's load as it is.
 func (e *Engine) Stats() Stats {
 	return Stats{
-		Queued: e.queue.length(), Executing: len(e.places),
+		Queued: e.queue.length(), Executing: int(e.executing.Load()),
 		MaxQueued: e.cfg.MaxQueued, MaxConcurrent: e.cfg.MaxConcurrent,
 		States: e.index.stateCounts(),
 	}

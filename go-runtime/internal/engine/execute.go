@@ -34,7 +34,11 @@ func (e *Engine) dispatch() {
 			return
 		}
 		e.running.Go(func() {
-			defer func() { <-e.places }()
+			e.executing.Add(1)
+			defer func() {
+				e.executing.Add(-1)
+				<-e.places
+			}()
 			e.attempt(ent)
 		})
 	}

@@ -300,7 +300,7 @@ func describeEnd(err error) (refusal, bool) {
 	case errors.Is(err, errSlowReader):
 		return refusal{
 			code:    codes.ResourceExhausted,
-			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RATE_LIMITED),
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_SLOW_READER),
 			message: errSlowReader.Error(),
 		}, true
 	case errors.Is(err, context.DeadlineExceeded):

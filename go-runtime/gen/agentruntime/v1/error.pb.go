@@ -71,6 +71,8 @@ const (
 	ErrorReason_ERROR_REASON_EVENTS_TRUNCATED ErrorReason = 16
 	// FAILED_PRECONDITION. The run has already ended otherwise. Metadata: `run_id`, `state`.
 	ErrorReason_ERROR_REASON_RUN_ENDED ErrorReason = 17
+	// RESOURCE_EXHAUSTED. The reader of a stream did not keep up; resume by sequence.
+	ErrorReason_ERROR_REASON_SLOW_READER ErrorReason = 18
 	// The agent or task reported an error.
 	ErrorReason_ERROR_REASON_AGENT_FAILED ErrorReason = 32
 	// The agent or task panicked.
@@ -108,6 +110,7 @@ var (
 		15: "ERROR_REASON_TASK_TYPE_NOT_FOUND",
 		16: "ERROR_REASON_EVENTS_TRUNCATED",
 		17: "ERROR_REASON_RUN_ENDED",
+		18: "ERROR_REASON_SLOW_READER",
 		32: "ERROR_REASON_AGENT_FAILED",
 		33: "ERROR_REASON_AGENT_PANICKED",
 		34: "ERROR_REASON_MODEL_FAILED",
@@ -135,6 +138,7 @@ var (
 		"ERROR_REASON_TASK_TYPE_NOT_FOUND":   15,
 		"ERROR_REASON_EVENTS_TRUNCATED":      16,
 		"ERROR_REASON_RUN_ENDED":             17,
+		"ERROR_REASON_SLOW_READER":           18,
 		"ERROR_REASON_AGENT_FAILED":          32,
 		"ERROR_REASON_AGENT_PANICKED":        33,
 		"ERROR_REASON_MODEL_FAILED":          34,
@@ -176,7 +180,7 @@ var File_agentruntime_v1_error_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xbf\x06\n" +
+	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xdd\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12!\n" +
@@ -196,7 +200,8 @@ const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\x1cERROR_REASON_AGENT_NOT_FOUND\x10\x0e\x12$\n" +
 	" ERROR_REASON_TASK_TYPE_NOT_FOUND\x10\x0f\x12!\n" +
 	"\x1dERROR_REASON_EVENTS_TRUNCATED\x10\x10\x12\x1a\n" +
-	"\x16ERROR_REASON_RUN_ENDED\x10\x11\x12\x1d\n" +
+	"\x16ERROR_REASON_RUN_ENDED\x10\x11\x12\x1c\n" +
+	"\x18ERROR_REASON_SLOW_READER\x10\x12\x12\x1d\n" +
 	"\x19ERROR_REASON_AGENT_FAILED\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_AGENT_PANICKED\x10!\x12\x1d\n" +
 	"\x19ERROR_REASON_MODEL_FAILED\x10\"\x12\x1e\n" +

@@ -24,6 +24,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_TASK_TYPE_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_EVENTS_TRUNCATED: _ClassVar[ErrorReason]
     ERROR_REASON_RUN_ENDED: _ClassVar[ErrorReason]
+    ERROR_REASON_SLOW_READER: _ClassVar[ErrorReason]
     ERROR_REASON_AGENT_FAILED: _ClassVar[ErrorReason]
     ERROR_REASON_AGENT_PANICKED: _ClassVar[ErrorReason]
     ERROR_REASON_MODEL_FAILED: _ClassVar[ErrorReason]
@@ -49,6 +50,7 @@ ERROR_REASON_AGENT_NOT_FOUND: ErrorReason
 ERROR_REASON_TASK_TYPE_NOT_FOUND: ErrorReason
 ERROR_REASON_EVENTS_TRUNCATED: ErrorReason
 ERROR_REASON_RUN_ENDED: ErrorReason
+ERROR_REASON_SLOW_READER: ErrorReason
 ERROR_REASON_AGENT_FAILED: ErrorReason
 ERROR_REASON_AGENT_PANICKED: ErrorReason
 ERROR_REASON_MODEL_FAILED: ErrorReason
