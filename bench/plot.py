@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,7 +18,6 @@ _MIB = 1 << 20
 
 def draw_plots(results: Results, folder: Path) -> None:
     """Write latency.png, rates.png and growth.png."""
-    mpl.use("Agg")
     _draw_latency(results.latency, folder / "latency.png")
     _draw_rates(results, folder / "rates.png")
     _draw_growth(results.growth, folder / "growth.png")

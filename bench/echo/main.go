@@ -9,6 +9,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -22,14 +23,14 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "echo:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main
 	}
 }
 
-// run serves until ctx ends.
-func run(ctx context.Context, args []string) error {
+// run serves until ctx ends, and writes the TCP address to stdout once it listens.
+func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("echo", flag.ContinueOnError)
 	socket := flags.String("socket", "", "path of the Unix socket")
 	if err := flags.Parse(args); err != nil {
@@ -51,7 +52,9 @@ func run(ctx context.Context, args []string) error {
 	for _, listener := range []net.Listener{overTCP, overSocket} {
 		go func() { failed <- server.Serve(listener) }()
 	}
-	fmt.Println(overTCP.Addr())
+	if _, err := fmt.Fprintln(stdout, overTCP.Addr()); err != nil {
+		return fmt.Errorf("say where the server listens: %w", err)
+	}
 
 	select {
 	case <-ctx.Done():
@@ -76,6 +79,9 @@ func echoService() *grpc.ServiceDesc {
 	}
 }
 
+// echo has the shape of grpc.MethodDesc.Handler.
+//
+//nolint:revive // gRPC puts the service before the context
 func echo[Message any](_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 	message := new(Message)
 	if err := decode(message); err != nil {

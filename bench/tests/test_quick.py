@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("matplotlib", reason="the group `bench` of backend/pyproject.toml is not installed")
+
 ROOT = Path(__file__).resolve().parents[2]
 HAS_REDIS = shutil.which("redis-server") is not None
 
