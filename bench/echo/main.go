@@ -21,16 +21,22 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "echo:", err)
-		os.Exit(1) //nolint:forbidigo // this is main
-	}
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) //nolint:forbidigo // this is main
 }
 
-// run serves until ctx ends, and writes the TCP address to stdout once it listens.
-func run(ctx context.Context, args []string, stdout io.Writer) error {
+// run serves until a signal ends it, and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := serve(ctx, args, stdout); err != nil {
+		_, _ = fmt.Fprintln(stderr, "echo:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve writes the TCP address to stdout once it listens, and returns when ctx ends.
+func serve(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("echo", flag.ContinueOnError)
 	socket := flags.String("socket", "", "path of the Unix socket")
 	if err := flags.Parse(args); err != nil {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -29,16 +30,22 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "loader:", err)
-		os.Exit(1) //nolint:forbidigo // this is main
-	}
+	os.Exit(run(context.Background(), os.Args[1:], os.Stderr)) //nolint:forbidigo // this is main
 }
 
-// run writes what the flags ask for and returns when all of it is acknowledged.
-func run(ctx context.Context, args []string) error {
+// run loads until it is done or a signal ends it, and returns the exit code.
+func run(ctx context.Context, args []string, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := load(ctx, args); err != nil {
+		_, _ = fmt.Fprintln(stderr, "loader:", err)
+		return 1
+	}
+	return 0
+}
+
+// load writes what the flags ask for and returns when all of it is acknowledged.
+func load(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("loader", flag.ContinueOnError)
 	address := flags.String("address", "", "gRPC target of the runtime")
 	first := flags.Int("first", 0, "number of the first key")
