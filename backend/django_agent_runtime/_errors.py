@@ -34,6 +34,7 @@ _BY_REASON: dict[str, type[exceptions.AgentRuntimeError]] = {
     "TASK_TYPE_NOT_FOUND": exceptions.TaskTypeNotFound,
     "EVENTS_TRUNCATED": exceptions.EventsTruncated,
     "RUN_ENDED": exceptions.RunEnded,
+    "SLOW_READER": exceptions.Overloaded,
 }
 
 # For what carries no reason: gRPC itself, a proxy, or a newer runtime with a reason not known here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import logging
+import os
 import threading
 import weakref
 from collections import deque
@@ -373,9 +374,11 @@ class StreamReader:
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
+        process = os.getpid()
         while True:
             self._wake.clear()
-            if not self.wanted():
+            # gevent's threads are copied by a fork; the child's subscriptions have a reader of their own.
+            if os.getpid() != process or not self.wanted():
                 return
             session = self._transport.enter()
             try:

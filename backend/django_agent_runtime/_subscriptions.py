@@ -35,7 +35,7 @@ _MOST_WORKERS = 32
 _WORKER_IDLE_SECONDS = 10.0
 
 # A subscription that ended with one of these is resumed with the whole stream; any other ends it for good.
-_PASSING_REASONS = frozenset({"INTERNAL", "QUEUE_FULL", "RATE_LIMITED", "UNAVAILABLE"})
+_PASSING_REASONS = frozenset({"INTERNAL", "QUEUE_FULL", "RATE_LIMITED", "SLOW_READER", "UNAVAILABLE"})
 
 
 class Subscription:

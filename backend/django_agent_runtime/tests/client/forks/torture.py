@@ -25,6 +25,7 @@ import time
 import traceback
 
 from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.types import Event
 
 CALL_SECONDS = 20.0
 CHILD_SECONDS = 60.0
@@ -42,6 +43,7 @@ class Torture:
         self.failures: list[str] = []
         self.published = 0
         self.seen: list[int] = []
+        self.sequences: list[int] = []
         self.all_seen = threading.Event()
         self.stop = threading.Event()
         self.calls = 0
@@ -69,14 +71,15 @@ class Torture:
                 kept = [event.data for event in itertools.takewhile(lambda event: event.data != self.published, events)]
             missing = sorted(set(expected) - set(self.seen))
             self.failures.append(
-                f"seen {len(self.seen)} events of {len(expected)}; not seen: {missing[:10]}, "
-                f"of which the runtime kept {[number for number in missing if number in kept][:10]}"
+                f"seen {len(self.seen)} events of {len(expected)}, {len(set(self.sequences))} of them different; the "
+                f"runtime kept {len(kept) + 1}; not seen: {missing[:10]}"
             )
 
-    def see(self, event: object) -> None:
+    def see(self, event: Event) -> None:
         """The subscription's callback."""
-        number: int = event.data  # type: ignore[attr-defined]
+        number: int = event.data
         self.seen.append(number)
+        self.sequences.append(event.sequence)
         if self.stop.is_set() and number == self.published:
             self.all_seen.set()
 
@@ -88,8 +91,9 @@ class Torture:
             turn += 1
             try:
                 self.client.set_state(key, turn)
-                if self.client.get_state(key) != turn:
-                    self.failures.append(f"{key} is not {turn}")
+                found = self.client.get_state(key)
+                if found != turn:
+                    self.failures.append(f"{key} is {found}, not {turn}")
             except Exception as error:  # noqa: BLE001 - every failure counts
                 self.failures.append(f"parent call: {error!r}")
             self.calls += 2
@@ -145,6 +149,8 @@ class Torture:
 
     def be_child(self, number: int) -> None:
         """What a forked worker does: call, from several threads, and through asyncio."""
+        # gevent's threads are copied by a fork: those of the parent must not go on with its work here.
+        self.stop.set()
         assert self.client.stats["subscriptions"] == 0
         key = f"torture/child/{os.getpid()}"
         self.client.set_state(key, number)
