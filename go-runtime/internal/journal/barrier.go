@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // barrier makes appends durable in groups: a writer waits for the next sync
@@ -18,6 +20,10 @@ type barrier struct {
 	kick chan struct{} // capacity 1: somebody waits
 	quit chan struct{}
 	done chan struct{}
+
+	// syncs and syncTime (in nanoseconds) are of the syncs that succeeded.
+	syncs    atomic.Uint64
+	syncTime atomic.Int64
 
 	mu      sync.Mutex
 	next    *round
@@ -81,6 +87,7 @@ func (b *barrier) note(s *Stream) error {
 		return b.err
 	}
 	if err := s.mark.write(mark{committed: target, issued: target, thinned: s.thinned.Load()}); err != nil {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		b.err = err
 		b.fail(err)
 		return err
@@ -114,6 +121,7 @@ func (b *barrier) flush() {
 
 	if err == nil {
 		if err = b.syncStreams(streams); err != nil {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 			b.fail(err)
 			b.mu.Lock()
 			b.err = err
@@ -134,9 +142,12 @@ func (b *barrier) syncStreams(streams []*Stream) error {
 		}
 	}
 	if b.sync != nil {
+		begun := time.Now()
 		if err := b.sync(); err != nil {
 			return err
 		}
+		b.syncTime.Add(int64(time.Since(begun)))
+		b.syncs.Add(1)
 	}
 	for i, s := range streams {
 		s.durable.Store(targets[i])

@@ -24,6 +24,7 @@ type embedded struct {
 	lock   *folderLock
 	folder *os.File
 	space  *space
+	limit  int64 // bytes the store may take
 	// problems is what the check of the store found.
 	problems []Problem
 }
@@ -56,9 +57,8 @@ func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger, fail func(e
 	if e.problems, err = repairStore(cfg.DataDir, log); err != nil {
 		return nil, err
 	}
-	limit := cfg.MaxStoreBytes
-	if limit == 0 {
-		limit = e.space.total
+	if e.limit = cfg.MaxStoreBytes; e.limit == 0 {
+		e.limit = e.space.total
 	}
 	e.server, err = server.NewServer(&server.Options{
 		ServerName:             "agent-runtime",
@@ -66,7 +66,7 @@ func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger, fail func(e
 		NoSigs:                 true,
 		JetStream:              true,
 		StoreDir:               store,
-		JetStreamMaxStore:      limit,
+		JetStreamMaxStore:      e.limit,
 		JetStreamMaxMemory:     1 << 20,
 		DisableJetStreamBanner: true,
 		MaxPayload:             int32(cfg.MaxMessageBytes),
@@ -87,7 +87,10 @@ func (e *embedded) connect(opts ...nats.Option) (*nats.Conn, error) {
 	return nats.Connect("", append(opts, nats.InProcessServer(e.server))...)
 }
 
-func (*embedded) configure(cfg *jetstream.StreamConfig) {
+// configure also bounds what a stream may take: the server reserves it, and would
+// refuse a stream that reserves more than the store has.
+func (e *embedded) configure(cfg *jetstream.StreamConfig) {
+	cfg.MaxBytes = min(cfg.MaxBytes, e.limit/2)
 	cfg.Replicas = 1
 	cfg.AllowDirect = true
 }

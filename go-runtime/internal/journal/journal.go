@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -28,6 +30,9 @@ type Journal struct {
 	stopped  bool
 	problems []Problem
 	streams  map[string]*Stream
+
+	// appends counts the records that this process appended.
+	appends atomic.Uint64
 
 	backend backend
 	conn    *nats.Conn
@@ -181,6 +186,25 @@ func (j *Journal) Problems() []Problem {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.Clone(j.problems)
+}
+
+// Stats counts what the journal has done since Start.
+type Stats struct {
+	// Appends are the records that were appended.
+	Appends uint64
+	// Syncs are the syncs that made them durable, SyncTime is what those took in
+	// all. Both stay 0 in a cluster and with Durability OS.
+	Syncs    uint64
+	SyncTime time.Duration
+}
+
+// Stats returns the counts as they are.
+func (j *Journal) Stats() Stats {
+	stats := Stats{Appends: j.appends.Load()}
+	if j.barrier != nil {
+		stats.Syncs, stats.SyncTime = j.barrier.syncs.Load(), time.Duration(j.barrier.syncTime.Load())
+	}
+	return stats
 }
 
 // Durability names what an append that was committed can survive: "quorum"

@@ -31,7 +31,7 @@ const (
 	maxAtomicInFlight = 16
 	// markerTTL is how long a marker of an expired record stays for readers
 	// that were away.
-	markerTTL = 10 * time.Minute
+	markerTTL = 24 * time.Hour
 )
 
 // Stream is an ordered log of records. Its methods are safe for concurrent
@@ -193,6 +193,7 @@ func (s *Stream) Append(ctx context.Context, m Message) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("append to %s: %w", s.cfg.Name, err)
 	}
+	s.journal.appends.Add(1)
 	s.noteAppended(ack.Sequence)
 	return ack.Sequence, nil
 }
@@ -359,6 +360,7 @@ func (w *ackWindow) receive(ctx context.Context, seqs []uint64) error {
 		return fmt.Errorf("%w: acknowledgement on %s", ErrUnavailable, answer.Subject)
 	}
 	seqs[i] = ack.Sequence
+	w.stream.journal.appends.Add(1)
 	w.stream.noteAppended(ack.Sequence)
 	return nil
 }
@@ -410,6 +412,7 @@ func (s *Stream) appendAtomic(ctx context.Context, ms []Message) ([]uint64, erro
 			return nil, err
 		}
 	}
+	s.journal.appends.Add(uint64(len(ms)))
 	s.noteAppended(ack.Sequence)
 	seqs := make([]uint64, len(ms))
 	for i := range seqs {

@@ -71,6 +71,8 @@ func TestGatewayShowsHealthAndMetrics(t *testing.T) {
 		`agent_runtime_runs{state="succeeded"} 1`,
 		`agent_runtime_queued_runs 0`,
 		`agent_runtime_journal_lost_records 0`,
+		`agent_runtime_journal_appends_total `,
+		`agent_runtime_journal_syncs_total `,
 		`version="1.2.3"`,
 		"go_goroutines", "process_resident_memory_bytes",
 	} {

@@ -66,7 +66,7 @@ type figures struct {
 	engine  *engine.Engine
 	journal *journal.Journal
 
-	runs, queued, maxQueued, executing, maxExecuting, problems, lost *prometheus.Desc
+	runs, queued, maxQueued, executing, maxExecuting, problems, lost, appends, syncs, syncSeconds *prometheus.Desc
 }
 
 func newFigures(e *engine.Engine, j *journal.Journal) *figures {
@@ -83,12 +83,18 @@ func newFigures(e *engine.Engine, j *journal.Journal) *figures {
 		maxExecuting: desc("executing_runs_limit", "How many runs may execute at a time."),
 		problems:     desc("journal_problems", "Lasting faults of the journal; /readyz names them."),
 		lost:         desc("journal_lost_records", "Acknowledged records that are gone with a damaged disk."),
+		appends:      desc("journal_appends_total", "Records appended to the journal."),
+		syncs:        desc("journal_syncs_total", "Syncs of the store; each serves all writers that wait."),
+		syncSeconds:  desc("journal_sync_seconds_total", "What the syncs of the store took in all."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (f *figures) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{f.runs, f.queued, f.maxQueued, f.executing, f.maxExecuting, f.problems, f.lost} {
+	for _, d := range []*prometheus.Desc{
+		f.runs, f.queued, f.maxQueued, f.executing, f.maxExecuting,
+		f.problems, f.lost, f.appends, f.syncs, f.syncSeconds,
+	} {
 		descriptions <- d
 	}
 }
@@ -115,4 +121,12 @@ func (f *figures) Collect(found chan<- prometheus.Metric) {
 	}
 	gauge(f.problems, len(problems))
 	gauge(f.lost, int(lost))
+
+	counter := func(d *prometheus.Desc, value float64) {
+		found <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value)
+	}
+	counts := f.journal.Stats()
+	counter(f.appends, float64(counts.Appends))
+	counter(f.syncs, float64(counts.Syncs))
+	counter(f.syncSeconds, counts.SyncTime.Seconds())
 }
