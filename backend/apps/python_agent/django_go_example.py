@@ -6,6 +6,7 @@ become problem details in `django_agent_runtime.api.problems`.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from rest_framework.request import Request
 
 PROBLEM = {("default", CONTENT_TYPE): OpenApiResponse(ProblemSerializer, description="What went wrong.")}
+# A revision is a number of 64 bits, and never 0.
+ETAG_DIGITS = re.compile(r"[1-9][0-9]{0,18}")
 IF_MATCH = OpenApiParameter(
     "If-Match", str, OpenApiParameter.HEADER, description="Only if the key is at this revision: its ETag."
 )
@@ -184,6 +187,6 @@ def _read_condition(request: Request) -> int | None:
     if etag is None:
         return None
     revision = etag.strip().strip('"')
-    if not revision.isascii() or not revision.isdigit() or int(revision) == 0:
+    if not ETAG_DIGITS.fullmatch(revision):
         raise serializers.ValidationError({"If-Match": 'Must be an ETag that was given out, such as "7".'})
     return int(revision)

@@ -73,8 +73,9 @@ class GoRuntimeProcess:
             *("--data-dir", str(self.data_dir)),
             *self._arguments,
         ]
-        # The configuration of a runtime the developer uses must not leak into the test's.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENT_RUNTIME_")}
+        # What configures the runtime a developer uses must not reach the test's: it asks no paid model.
+        prefixes = ("AGENT_RUNTIME_", "OPENAI_")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS

@@ -70,7 +70,14 @@ def test_create_only_is_refused_when_the_key_exists(api: APIClient, path: str) -
 
 
 @pytest.mark.parametrize(
-    "headers", [{"If-Match": "*"}, {"If-Match": '"zero"'}, {"If-Match": '"0"'}, {"If-None-Match": '"1"'}]
+    "headers",
+    [
+        {"If-Match": "*"},
+        {"If-Match": '"zero"'},
+        {"If-Match": '"0"'},
+        {"If-Match": f'"{2**70}"'},
+        {"If-None-Match": '"1"'},
+    ],
 )
 def test_conditions_that_mean_nothing_are_refused(api: APIClient, path: str, headers: dict[str, str]) -> None:
     response = write(api, path, 1, **headers)
