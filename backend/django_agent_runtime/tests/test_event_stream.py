@@ -91,6 +91,8 @@ async def test_answer_that_is_dropped_before_it_begins_frees_its_subscription(
     assert await asyncio.to_thread(fake_go_runtime.wait_for_subscriptions, 0)
 
 
+# Closing an answer ends the request, at which Django looks after its database connections.
+@pytest.mark.django_db
 def test_sync_answer_is_closed_by_its_server(fake_go_runtime: FakeGoRuntime) -> None:
     runtime = get_go_runtime_integration()
     response = EventStreamResponse(runtime.astream_events("a"), is_async=False)
