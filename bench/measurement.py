@@ -45,13 +45,17 @@ class Measurement:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The least and the greatest of the rounds' medians."""
-        return min(self.medians), max(self.medians)
+        """Between which values the middle nine tenths of the rounds' medians lie; of few rounds, all of them."""
+        return _rank(self.medians, 5), _rank(self.medians, 95)
 
     def percentile(self, percent: float) -> float:
         """A percentile over the values of all rounds."""
-        values = sorted(value for values in self.rounds for value in values)
-        return values[min(len(values) - 1, int(len(values) * percent / 100))]
+        return _rank([value for values in self.rounds for value in values], percent)
+
+
+def _rank(values: Sequence[float], percent: float) -> float:
+    """The value that is greater than so many percent of the values."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
 
 
 def timed(call: Callable[[], object]) -> Callable[[], float]:

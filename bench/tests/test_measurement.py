@@ -43,6 +43,7 @@ def test_median_is_that_of_the_rounds_and_percentiles_are_over_all() -> None:
     assert measured.medians == [2.0, 4.0, 101.0]
     assert measured.median == 4.0
     assert measured.spread == (2.0, 101.0)
+    assert Measurement("name", "label", [[float(n)] for n in range(100)]).spread == (5.0, 95.0)
     assert measured.percentile(0) == 1.0
     assert measured.percentile(99) == 102.0
 
