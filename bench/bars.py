@@ -1,4 +1,4 @@
-"""The bars: what the runtime promises of its speed, each as a ratio to something measured in the same run."""
+"""Ratios between what was measured in the same run, and the bars: those that the runtime promises."""
 
 from __future__ import annotations
 
@@ -13,31 +13,23 @@ from bench.results import Results
 _MIB = 1 << 20
 # How far growth may be from linear before it counts: what the same process shows from one start to the next.
 _LINEAR_TOLERANCE = 1.25
+_TRANSPORTS = (("tcp", "TCP"), ("unix", "Unix socket"))
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """A promise and what was measured."""
+class Ratio:
+    """Something measured in units of something else."""
 
     what: str
-    bound: Literal["at most", "at least"]
-    target: float
     unit: str
-    """What target and measured are in: `× (echo + fsync)`, `events/s`."""
+    """`× (echo + fsync)`, for one; a few are no ratios: `events/s`."""
     rounds: tuple[float, ...]
     """The value in each round; empty if a peer that it takes is not on this machine."""
 
     @property
-    def measured(self) -> float | None:
+    def median(self) -> float | None:
         """The median of the rounds."""
         return statistics.median(self.rounds) if self.rounds else None
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the promise was kept; None if it could not be measured."""
-        if self.measured is None:
-            return None
-        return self.measured <= self.target if self.bound == "at most" else self.measured >= self.target
 
     @property
     def quartiles(self) -> tuple[float, float] | None:
@@ -48,84 +40,103 @@ class Bar:
         return low, high
 
 
+@dataclass(frozen=True, slots=True)
+class Bar(Ratio):
+    """A ratio that the runtime promises."""
+
+    bound: Literal["at most", "at least"]
+    target: float
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the promise was kept; None if it could not be measured."""
+        if self.median is None:
+            return None
+        return self.median <= self.target if self.bound == "at most" else self.median >= self.target
+
+
 def judge(results: Results) -> list[Bar]:
     """Hold a run against every bar."""
-
-    def compare(function: Callable[..., float], *names: str) -> tuple[float, ...]:
-        """The function of the named contenders' medians, round by round."""
-        found = [results.find(name) for name in names]
-        columns = [measurement.medians for measurement in found if measurement is not None]
-        return tuple(function(*row) for row in zip(*columns, strict=True)) if len(columns) == len(names) else ()
-
-    def over(value: float, floor: float) -> float:
-        return value / floor
-
-    def over_sum(value: float, echo: float, fsync: float) -> float:
-        return value / (echo + fsync)
-
     bars = []
-    for transport, label in (("tcp", "TCP"), ("unix", "Unix socket")):
+    for transport, label in _TRANSPORTS:
         echo = f"echo/{transport}"
-        bars += [
-            Bar(f"get_state p50, {label}", "at most", 1.3, "× echo", compare(over, f"get_state/{transport}", echo)),
-            Bar(
-                f"set_state p50, durability os, {label}",
-                "at most",
-                1.5,
-                "× echo",
-                compare(over, f"set_state_os/{transport}", echo),
-            ),
-            Bar(
-                f"set_state p50, durability fsync, {label}",
-                "at most",
-                1.5,
-                "× (echo + fsync)",
-                compare(over_sum, f"set_state_fsync/{transport}", echo, "fsync"),
-            ),
-            Bar(
-                f"execute_task p50, durability fsync, {label}",
-                "at most",
-                2.0,
-                "× (echo + fsync)",
-                compare(over_sum, f"execute_task/{transport}", echo, "fsync"),
-            ),
-            Bar(
-                f"publish_event → callback p50, durability os, {label}",
-                "at most",
-                3.0,
-                "× echo",
-                compare(over, f"publish_callback/{transport}", echo),
-            ),
-        ]
-    threads = results.sizes.threads
-    queued = results.sizes.queued_tasks
+        for call, what, floors, unit, target in (
+            ("get_state", "get_state p50", (echo,), "× echo", 1.3),
+            ("set_state_os", "set_state p50, durability os", (echo,), "× echo", 1.5),
+            ("set_state_fsync", "set_state p50, durability fsync", (echo, "fsync"), "× (echo + fsync)", 1.5),
+            ("execute_task", "execute_task p50, durability fsync", (echo, "fsync"), "× (echo + fsync)", 2.0),
+            ("publish_callback", "publish_event → callback p50, durability os", (echo,), "× echo", 3.0),
+        ):
+            rounds = results.over(f"{call}/{transport}", *floors)
+            bars.append(Bar(f"{what}, {label}", unit, rounds, "at most", target))
+    threads, queued = results.sizes.threads, results.sizes.queued_tasks
     return [
         *bars,
         Bar(
             f"set_state, durability fsync, {threads} threads",
+            "× calls/s of echo",
+            results.over("threads_set_state", "threads_echo"),
             "at least",
             0.8,
-            "× calls/s of echo",
-            compare(over, "threads_set_state", "threads_echo"),
         ),
         Bar(
             "Celery delay().get() p50",
+            "× execute_task, TCP",
+            results.over("celery", "execute_task/tcp"),
             "at least",
             2.0,
-            "× execute_task, TCP",
-            compare(over, "celery", "execute_task/tcp"),
         ),
         Bar(
             f"tasks/s with {queued:,} queued",
+            "× Celery",
+            results.over("queue_runtime", "queue_celery"),
             "at least",
             6.0,
-            "× Celery",
-            compare(over, "queue_runtime", "queue_celery"),
         ),
-        Bar("into one subscriber", "at least", 15_000, "events/s", compare(float, "subscriber")),
-        Bar("publish_events", "at least", 20_000, "events/s", compare(float, "publish_events")),
-        Bar("idle runtime", "at most", 60, "MiB resident", (results.idle_bytes / _MIB,)),
+        Bar("into one subscriber", "events/s", results.over("subscriber"), "at least", 15_000),
+        Bar("publish_events", "events/s", results.over("publish_events"), "at least", 20_000),
+        Bar("idle runtime", "MiB resident", (results.idle_bytes / _MIB,), "at most", 60),
         *_growth_bars(results.growth),
+    ]
+
+
+def compare_transports(results: Results) -> list[Ratio]:
+    """What the Unix socket saves against TCP, and JSON bytes against google.protobuf.Struct."""
+    calls = ("echo", "get_state", "set_state_os", "set_state_fsync", "execute_task", "publish_callback")
+    return [
+        *(
+            Ratio(f"{call.replace('_', ' ')}, Unix socket", "× TCP", results.over(f"{call}/unix", f"{call}/tcp"))
+            for call in calls
+        ),
+        *(
+            Ratio(
+                f"echo of a value as Struct, {label}",
+                "× as JSON bytes",
+                results.over(f"echo_struct/{transport}", f"echo_json/{transport}"),
+            )
+            for transport, label in _TRANSPORTS
+        ),
+    ]
+
+
+def compare_peers(results: Results) -> list[Ratio]:
+    """The runtime against Redis and Celery, over TCP as they are."""
+    return [
+        Ratio(what, f"× {peer}", results.over(name, peer_name))
+        for what, name, peer, peer_name in (
+            ("get_state p50", "get_state/tcp", "Redis GET", "redis_get"),
+            ("set_state p50, durability os", "set_state_os/tcp", "Redis SET", "redis_set"),
+            (
+                "set_state p50, durability fsync",
+                "set_state_fsync/tcp",
+                "Redis SET, appendfsync always",
+                "redis_set_fsync",
+            ),
+            ("publish_event → callback p50, durability os", "publish_callback/tcp", "Redis pub/sub", "redis_pubsub"),
+            ("execute_task p50, durability fsync", "execute_task/tcp", "Celery delay().get()", "celery"),
+            ("events/s into one subscriber", "subscriber", "Redis XREAD", "redis_xread"),
+            ("events/s of publish_events, durability fsync", "publish_events", "Redis XADD", "redis_xadd"),
+        )
     ]
 
 
@@ -147,17 +158,18 @@ def _growth_bars(points: Sequence[GrowthPoint]) -> list[Bar]:
     end = points[-1]
     return [
         *(
-            Bar(f"{name}, per record", "at most", _LINEAR_TOLERANCE, "× that of the first half", steepening(value))
+            Bar(f"{name}, per record", "× that of the first half", steepening(value), "at most", _LINEAR_TOLERANCE)
             for name, value in curves
         ),
         Bar(
             f"get_state p50 with {end.records:,} keys",
+            "× that of an empty store",
+            (_get_over_echo(end) / _get_over_echo(points[0]),),
             "at most",
             _LINEAR_TOLERANCE,
-            "× that of an empty store",
-            (
-                (end.get_microseconds / end.echo_microseconds)
-                / (points[0].get_microseconds / points[0].echo_microseconds),
-            ),
         ),
     ]
+
+
+def _get_over_echo(point: GrowthPoint) -> float:
+    return point.get_microseconds / point.echo_microseconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.bars import Bar
+from bench.bars import Bar, Ratio, compare_peers, compare_transports
 from bench.machine import Machine
 from bench.measurement import Measurement
 from bench.results import Results
@@ -51,6 +51,8 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "Redis by default acknowledges a write before it is on the disk; so does Celery on it. The runtime",
             "acknowledges with `durability=fsync`, its default, once the disk has it.",
             "",
+            *_table(("Unix socket and JSON bytes", "", "measured"), map(_ratio_row, compare_transports(results))),
+            "",
             "## Rates",
             "",
             f"Calls a second are from {results.sizes.threads} threads of one Python process. Tasks a second are from",
@@ -64,6 +66,10 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
                 ("what", "a second", "from", "to"),
                 map(_rate_row, (*results.threads, *results.queue, *results.events)),
             ),
+            "",
+            "## Against Redis and Celery",
+            "",
+            *_table(("the runtime", "", "measured"), map(_ratio_row, compare_peers(results))),
             "",
             "## A full store",
             "",
@@ -123,13 +129,17 @@ def _target(bar: Bar) -> str:
     return f"{bar.bound} {_number(bar.target)} {bar.unit}"
 
 
-def _measured(bar: Bar) -> str:
-    if bar.measured is None:
+def _ratio_row(ratio: Ratio) -> tuple[str, ...]:
+    return ratio.what, ratio.unit, _measured(ratio)
+
+
+def _measured(ratio: Ratio) -> str:
+    if ratio.median is None:
         return "no redis-server here"
-    if bar.quartiles is None:
-        return _number(bar.measured)
-    low, high = bar.quartiles
-    return f"{_number(bar.measured)} ({_number(low)} to {_number(high)})"
+    if ratio.quartiles is None:
+        return _number(ratio.median)
+    low, high = ratio.quartiles
+    return f"{_number(ratio.median)} ({_number(low)} to {_number(high)})"
 
 
 def _latency_row(measurement: Measurement) -> tuple[str, ...]:

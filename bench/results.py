@@ -33,6 +33,17 @@ class Results:
         everything = (*self.latency, *self.threads, *self.queue, *self.events)
         return next((measurement for measurement in everything if measurement.name == name), None)
 
+    def over(self, name: str, *floors: str) -> tuple[float, ...]:
+        """A contender's median over the sum of those of its floors, round by round; with none, the median itself.
+
+        Empty if one of them did not take part.
+        """
+        found = [self.find(each) for each in (name, *floors)]
+        columns = [measurement.medians for measurement in found if measurement is not None]
+        if len(columns) < len(found):
+            return ()
+        return tuple(value / (sum(below) or 1.0) for value, *below in zip(*columns, strict=True))
+
     def as_dict(self) -> dict[str, object]:
         """For JSON, with every single value."""
         return asdict(self)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from bench.bars import Bar
@@ -58,5 +60,7 @@ def test_median_is_that_of_the_rounds_and_percentiles_are_over_all() -> None:
         ("at least", (), None),
     ],
 )
-def test_bar_is_judged_by_the_median_of_its_rounds(bound: str, rounds: tuple[float, ...], met: bool | None) -> None:
-    assert Bar("what", bound, 2.0, "unit", rounds).met is met  # type: ignore[arg-type]
+def test_bar_is_judged_by_the_median_of_its_rounds(
+    bound: Literal["at most", "at least"], rounds: tuple[float, ...], met: bool | None
+) -> None:
+    assert Bar("what", "unit", rounds, bound, 2.0).met is met
