@@ -102,9 +102,6 @@ func configure(command, help string, args []string, getenv func(string) string, 
 	}
 	cfg, err := config.Load(flags, getenv)
 	if err == nil {
-		err = cfg.CheckFiles()
-	}
-	if err == nil {
 		return cfg, exitOK, false
 	}
 	to.complainf("agent-runtime: the configuration has mistakes:\n")

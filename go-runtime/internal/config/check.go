@@ -91,18 +91,20 @@ func (c Config) TLS() (*tls.Config, error) {
 	return settings, nil
 }
 
-// CheckFiles looks at everything on the disk that the configuration names:
+// badFiles looks at everything on the disk that the configuration names:
 // certificates pair, the tokens file parses, folders can be written. It leaves
-// nothing behind. The error is an *Error with every mistake.
-func (c Config) CheckFiles() error {
-	var problems Error
+// nothing behind.
+func (c Config) badFiles() []Mistake {
+	var found []Mistake
 	mistake := func(setting, shown string, err error) {
 		if err != nil {
-			problems.Mistakes = append(problems.Mistakes, Mistake{setting, shown, c.origins[setting], err.Error()})
+			found = append(found, Mistake{setting, shown, c.origins[setting], err.Error()})
 		}
 	}
-	_, err := c.TLS()
-	mistake("tls-cert", c.TLSCert, err)
+	if c.TLSKey != "" {
+		_, err := c.TLS()
+		mistake("tls-cert", c.TLSCert, err)
+	}
 	if c.TokensFile != "" {
 		_, err := token.Load(c.TokensFile)
 		mistake("tokens-file", c.TokensFile, err)
@@ -113,10 +115,7 @@ func (c Config) CheckFiles() error {
 	if c.Socket != "" {
 		mistake("socket", c.Socket, checkWritable(filepath.Dir(c.Socket)))
 	}
-	if len(problems.Mistakes) > 0 {
-		return &problems
-	}
-	return nil
+	return found
 }
 
 // checkWritable reports why files could not be made in folder, or in the

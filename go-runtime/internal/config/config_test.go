@@ -1,7 +1,13 @@
 package config_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +16,7 @@ import (
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/config"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 )
 
 // load reads a configuration from flags and an environment.
@@ -46,6 +53,28 @@ func writeFile(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// writeCertificate makes a self-signed certificate and its key, as PEM files.
+func writeCertificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	public, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(kind string, content []byte) string {
+		return writeFile(t, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content})))
+	}
+	return file("CERTIFICATE", public), file("PRIVATE KEY", secret)
 }
 
 func TestDefaultsFitTogether(t *testing.T) {
@@ -147,7 +176,9 @@ func TestEveryMistakeIsSaidAtOnce(t *testing.T) {
 
 func TestContradictions(t *testing.T) {
 	t.Parallel()
-	guarded := []string{"--tls-cert=c", "--tls-key=k", "--tokens-file=t"}
+	cert, key := writeCertificate(t)
+	tokens := "--tokens-file=" + writeFile(t, "tokens: [{name: web, hash: "+token.Hash("secret")+", namespaces: ['*'], access: read}]")
+	withTLS := []string{"--listen=:1", "--tls-cert=" + cert, "--tls-key=" + key}
 	tests := map[string]struct {
 		args []string
 		want string // the setting at fault, or "" for none
@@ -159,10 +190,10 @@ func TestContradictions(t *testing.T) {
 		"0.0.0.0":                    {[]string{"--listen=0.0.0.0:1"}, "listen"},
 		"another name":               {[]string{"--listen=example.com:1"}, "listen"},
 		"http for others":            {[]string{"--http=0.0.0.0:1"}, "http"},
-		"TLS alone is no guard":      {[]string{"--listen=:1", "--tls-cert=c", "--tls-key=k"}, "listen"},
-		"tokens alone are no guard":  {[]string{"--listen=:1", "--tokens-file=t"}, "listen"},
-		"TLS and tokens":             {append(guarded, "--listen=:1", "--http=:2"), ""},
-		"mutual TLS":                 {[]string{"--listen=:1", "--tls-cert=c", "--tls-key=k", "--client-ca=a"}, ""},
+		"TLS alone is no guard":      {withTLS, "listen"},
+		"tokens alone are no guard":  {[]string{"--listen=:1", tokens}, "listen"},
+		"TLS and tokens":             {slices.Concat(withTLS, []string{tokens, "--http=:2"}), ""},
+		"mutual TLS":                 {slices.Concat(withTLS, []string{"--client-ca=" + cert}), ""},
 		"client authority, no TLS":   {[]string{"--client-ca=a"}, "client-ca"},
 		"key without certificate":    {[]string{"--tls-key=k"}, "tls-cert"},
 		"nobody could call":          {[]string{"--listen=off"}, "listen"},
@@ -207,25 +238,20 @@ func TestFilesThatCannotBeReadAreMistakes(t *testing.T) {
 	}
 }
 
-func TestCheckFiles(t *testing.T) {
+func TestLoadLooksAtFiles(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	file := writeFile(t, "tokens: []")
-	c, err := load(t, nil, "--tls-cert="+file, "--tls-key="+file, "--tokens-file="+file, "--data-dir="+file, "--socket=/proc/none/s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := mistakes(t, c.CheckFiles())
-	if want := []string{"tls-cert", "tokens-file", "data-dir", "socket"}; !slices.Equal(got, want) {
+	_, err := load(t, nil, "--durability=none", "--tls-cert="+file, "--tls-key="+file, "--tokens-file="+file,
+		"--data-dir="+file, "--socket=/proc/none/s")
+	got := mistakes(t, err)
+	if want := []string{"durability", "tls-cert", "tokens-file", "data-dir", "socket"}; !slices.Equal(got, want) {
 		t.Errorf("mistakes = %v, want %v", got, want)
 	}
 
-	c, err = load(t, nil, "--data-dir="+filepath.Join(folder, "not", "there", "yet"), "--socket="+filepath.Join(folder, "s"))
+	_, err = load(t, nil, "--data-dir="+filepath.Join(folder, "not", "there", "yet"), "--socket="+filepath.Join(folder, "s"))
 	if err != nil {
 		t.Fatal(err)
-	}
-	if err := c.CheckFiles(); err != nil {
-		t.Error(err)
 	}
 	left, err := os.ReadDir(folder)
 	if err != nil || len(left) != 0 {

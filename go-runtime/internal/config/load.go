@@ -69,7 +69,8 @@ func Flags(name string) *pflag.FlagSet {
 // Load reads the configuration: flags are those of Flags, parsed; getenv is os.Getenv.
 // An environment variable that is empty counts as not set. The error is an *Error.
 //
-// Load looks at no file but the configuration file; see Config.CheckFiles.
+// Load also looks at the files and folders that the configuration names, and
+// leaves nothing behind there.
 func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 	var problems Error
 	file := readFile(flags, getenv, &problems)
@@ -102,6 +103,7 @@ func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 			Mistake{key, file.values[key], "file " + file.path, "there is no such setting"})
 	}
 	problems.Mistakes = append(problems.Mistakes, c.contradictions()...)
+	problems.Mistakes = append(problems.Mistakes, c.badFiles()...)
 	if len(problems.Mistakes) > 0 {
 		return Config{}, &problems
 	}

@@ -52,6 +52,9 @@ type Config struct {
 	MaxAttempts int
 	// RunTimeout is the longest one attempt may take, unless the run says otherwise.
 	RunTimeout time.Duration
+	// KeepRuns is how many ended runs are kept, the youngest; KeepRunsFor how long each is.
+	KeepRuns    int
+	KeepRunsFor time.Duration
 
 	// EventMaxAge is how long events are kept; 0: forever.
 	EventMaxAge time.Duration
@@ -189,6 +192,14 @@ func settings(c *Config) []setting {
 		{
 			name: "run-timeout", fallback: "15m", value: &durationValue{&c.RunTimeout, time.Second, 30 * day},
 			help: "longest one attempt of a run may take",
+		},
+		{
+			name: "keep-runs", fallback: "100000", value: &intValue{&c.KeepRuns, 1, 10_000_000},
+			help: "`number` of ended runs that are kept, the youngest",
+		},
+		{
+			name: "keep-runs-for", fallback: "720h", value: &durationValue{&c.KeepRunsFor, time.Minute, 3650 * day},
+			help: "how long a run is kept after its end",
 		},
 
 		{

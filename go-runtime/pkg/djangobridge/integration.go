@@ -147,6 +147,8 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 		MaxAttempts:   i.cfg.MaxAttempts,
 		RunTimeout:    i.cfg.RunTimeout,
 		MaxInputBytes: i.cfg.MaxValueBytes,
+		KeepEnded:     i.cfg.KeepRuns,
+		KeepEndedFor:  i.cfg.KeepRunsFor,
 		Tracer:        i.tracing.Provider().Tracer("agentruntime/engine"),
 	}, i.journal, registry, i.log)
 	return registry, err

@@ -2,7 +2,6 @@ package djangobridge
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"runtime/debug"
 	"strings"
@@ -90,7 +89,8 @@ func (e *edge) stream(server any, stream grpc.ServerStream, info *grpc.StreamSer
 		defer context.AfterFunc(e.observers, func() { cancel(errDraining) })()
 	}
 	err = handle(server, &namedStream{ServerStream: stream, ctx: ctx})
-	if cause := context.Cause(ctx); errors.Is(cause, errDraining) {
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		// gRPC reports a send to a caller that has gone as an error of its own.
 		return cause
 	}
 	return err
