@@ -11,7 +11,8 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-from django_agent_runtime.exceptions import RuntimeUnavailable, StorageFull
+
+from django_agent_runtime.exceptions import AgentRuntimeError, CallTimedOut, RuntimeUnavailable, StorageFull
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.testing import GoRuntimeProcess
 
@@ -40,32 +41,43 @@ def connect(runtime: GoRuntimeProcess, timeout: float = 30) -> GoRuntimeIntegrat
 
 def read_ready(runtime: GoRuntimeProcess) -> dict[str, list[str]]:
     with urllib.request.urlopen(f"http://{runtime.host}:{runtime.http_port}/readyz") as response:
-        return json.load(response)
+        ready: dict[str, list[str]] = json.load(response)
+        return ready
+
+
+def set_until_refused(
+    client: GoRuntimeIntegration,
+    prefix: str,
+    value: object,
+    refusals: type[AgentRuntimeError] | tuple[type[AgentRuntimeError], ...],
+) -> tuple[int, AgentRuntimeError]:
+    """Set `prefix` with 0, 1, 2… until a call is refused: how many were set, and the refusal."""
+    for number in range(1000):
+        try:
+            client.set_state(f"{prefix}{number}", value)
+        except refusals as refusal:
+            return number, refusal
+    pytest.fail("a thousand values were set")
 
 
 def test_full_disk_refuses_writes_and_serves_reads(small_disk: Path) -> None:
     value = "x" * 500_000
-    with GoRuntimeProcess(small_disk) as runtime:
-        with connect(runtime) as client:
-            kept = 0
-            with pytest.raises(StorageFull) as refusal:
-                while kept < 1000:
-                    client.set_state(f"disk/{kept}", [kept, value])
-                    kept += 1
-            assert refusal.value.reason == "STORAGE_FULL"
-            assert kept > 0
-            for number in range(kept):
-                assert client.get_state(f"disk/{number}") == [number, value]
-            with pytest.raises(StorageFull):
-                client.publish_event("disk.full", value)
-            with pytest.raises(StorageFull):
-                client.execute_task("echo", {"value": value})
+    with GoRuntimeProcess(small_disk) as runtime, connect(runtime) as client:
+        kept, refusal = set_until_refused(client, "disk/", value, StorageFull)
+        assert refusal.reason == "STORAGE_FULL"
+        assert kept > 0
+        for number in range(kept):
+            assert client.get_state(f"disk/{number}") == value
+        with pytest.raises(StorageFull):
+            client.publish_event("disk.full", value)
+        with pytest.raises(StorageFull):
+            client.execute_task("echo", {"value": value})
 
-            runtime.kill()
-            runtime.start()
-            assert sorted(entry.key for entry in client.list_state("disk/", keys_only=True)) == sorted(
-                f"disk/{number}" for number in range(kept)
-            )
+        runtime.kill()
+        runtime.start()
+        assert sorted(entry.key for entry in client.list_state("disk/", keys_only=True)) == sorted(
+            f"disk/{number}" for number in range(kept)
+        )
 
 
 def test_disk_filled_by_somebody_else(small_disk: Path) -> None:
@@ -74,9 +86,7 @@ def test_disk_filled_by_somebody_else(small_disk: Path) -> None:
         rest = shutil.disk_usage(small_disk).free
         filler = small_disk / "filler"
         subprocess.run(["fallocate", "--length", str(rest), filler], check=True)
-        with pytest.raises(StorageFull):
-            for number in range(100):
-                client.set_state(f"after/{number}", "x" * 100_000)
+        set_until_refused(client, "after/", "x" * 100_000, StorageFull)
         assert client.get_state("before") == 1
         filler.unlink()
         deadline = time.monotonic() + 30
@@ -182,11 +192,7 @@ def test_sync_comes_between_write_and_acknowledgement(traced: TracedRuntime) -> 
 def test_failed_sync_acknowledges_nothing_and_ends_the_process(traced: TracedRuntime) -> None:
     runtime = traced.process("-e inject=syncfs,fdatasync,fsync:error=EIO:when=40+")
     with runtime, connect(runtime, timeout=5) as client:
-        kept = 0
-        with pytest.raises((RuntimeUnavailable, TimeoutError)):
-            while kept < 200:
-                client.set_state(f"sync/{kept}", kept)
-                kept += 1
+        kept, _ = set_until_refused(client, "sync/", "value", (RuntimeUnavailable, CallTimedOut))
         assert runtime._process
         assert runtime._process.wait(30) != 0
     with GoRuntimeProcess(traced.folder) as healthy, connect(healthy) as client:

@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.testing import GoRuntimeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from typing_extensions import Self
 
 pytestmark = pytest.mark.faults
 
@@ -39,7 +42,7 @@ class Load:
         self._progress = threading.Condition()
         self._pool = ThreadPoolExecutor(len(calls))
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for call, done in zip(self._calls, self.acknowledged, strict=True):
             self._pool.submit(self._run, call, done)
         return self
@@ -120,7 +123,8 @@ def test_nothing_acknowledged_is_lost(runtime: GoRuntimeProcess, rounds: int) ->
         assert {number: outputs[number] for number in runs} == {number: {"number": number} for number in runs}
         kept_runs = list(client.list_runs(task_type="echo", page_size=500))
         assert Counter(run.state for run in kept_runs) == {"succeeded": len(kept_runs)}
-        numbers = Counter(client.get_run(run.run_id).input["number"] for run in kept_runs)
+        inputs = [client.get_run(run.run_id).input or {} for run in kept_runs]
+        numbers = Counter(task["number"] for task in inputs)
         assert set(runs) <= set(numbers)
         assert numbers.most_common(1)[0][1] == 1, "a call made two runs"
 
