@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from django_agent_runtime.go_integration import GoRuntimeIntegration
+
 from bench.measurement import Contender, compare_latency, timed
 from bench.servers import Runtime, build, start_runtime
 from bench.sizes import Sizes
@@ -69,6 +71,7 @@ def _read(stand: Stand, runtime: Runtime, records: int, sizes: Sizes) -> tuple[f
     """The medians of get_state and of the floor, in microseconds."""
     with open_runtime(runtime) as client:
         keys = _visit(records)
+        _check_loaded(client, records)
         echo = EchoClient(stand.echo.address)
         measurements = compare_latency(
             [
@@ -85,8 +88,19 @@ def _read(stand: Stand, runtime: Runtime, records: int, sizes: Sizes) -> tuple[f
     return get, floor
 
 
+def _check_loaded(client: GoRuntimeIntegration, records: int) -> None:
+    """The first key and the last are there, with what the loader wrote, and the one behind is not."""
+    for number in {0, records - 1} if records else ():
+        assert client.get_state(_key(number))["number"] == number
+    assert client.get_state(_key(records)) is None
+
+
+def _key(number: int) -> str:
+    return f"load/{number:07d}"
+
+
 def _visit(records: int) -> Iterator[str]:
     number = 0
     while True:
-        yield f"load/{number:07d}"
+        yield _key(number)
         number = (number + _STRIDE) % max(records, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.growth import GrowthPoint
@@ -24,16 +23,22 @@ def draw_plots(results: Results, folder: Path) -> None:
 
 
 def _draw_latency(measurements: Sequence[Measurement], path: Path) -> None:
-    """A row for each call: the bar ends at p50, the marks are p95 and p99."""
+    """A row for each call, with marks at p50, p95 and p99."""
     rows = sorted(measurements, key=lambda measurement: measurement.median, reverse=True)
-    figure, axes = _new_figure(0.32 * len(rows) + 1.2)
+    figure = Figure(figsize=(9, 0.32 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
     places = range(len(rows))
-    axes.barh(places, [row.median for row in rows], color=[_color(row.name) for row in rows])
+    colors = [_color(row.name) for row in rows]
+    axes.hlines(places, [row.median for row in rows], [row.percentile(99) for row in rows], color=colors)
+    axes.scatter([row.median for row in rows], places, marker="o", color=colors, label="p50", zorder=3)
     for percent, marker in ((95, "|"), (99, "x")):
-        axes.scatter([row.percentile(percent) for row in rows], places, marker=marker, color="black", s=28, zorder=3)
+        values = [row.percentile(percent) for row in rows]
+        axes.scatter(values, places, marker=marker, color=colors, label=f"p{percent}")
     axes.set_yticks(places, [row.label for row in rows])
     axes.set_xscale("log")
-    axes.set_xlabel("µs a call: p50 (bar), p95 (|), p99 (×)")
+    axes.grid(axis="x", which="both", alpha=0.3)
+    axes.set_xlabel("µs a call")
+    axes.legend(loc="upper right", labelcolor="black")
     figure.savefig(path, dpi=110)
 
 
@@ -77,11 +82,6 @@ def _draw_growth(points: Sequence[GrowthPoint], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("thousand keys, and as many events")
     figure.savefig(path, dpi=110)
-
-
-def _new_figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(9, height), layout="constrained")
-    return figure, figure.subplots()
 
 
 def _color(name: str) -> str:
