@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.bars import judge
+from bench.child import ChildFailed
 from bench.events import measure_events
 from bench.growth import measure_growth
 from bench.latency import measure_latency
@@ -98,4 +100,11 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # As an exception, so that every server is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("bench: stopped")
+    except (ChildFailed, FileNotFoundError) as error:
+        sys.exit(f"bench: {error}")
