@@ -102,16 +102,23 @@ def judge(results: Results) -> list[Bar]:
 
 def compare_transports(results: Results) -> list[Ratio]:
     """What the Unix socket saves against TCP, and JSON bytes against google.protobuf.Struct."""
-    calls = ("echo", "get_state", "set_state_os", "set_state_fsync", "execute_task", "publish_callback")
+    calls = (
+        ("echo", "gRPC echo"),
+        ("get_state", "get_state"),
+        ("set_state_os", "set_state, durability os"),
+        ("set_state_fsync", "set_state, durability fsync"),
+        ("execute_task", "execute_task, durability fsync"),
+        ("publish_callback", "publish_event → callback, durability os"),
+    )
     return [
         *(
-            Ratio(f"{call.replace('_', ' ')}, Unix socket", "× TCP", results.over(f"{call}/unix", f"{call}/tcp"))
-            for call in calls
+            Ratio(f"{what} p50, Unix socket", "× TCP", results.over(f"{call}/unix", f"{call}/tcp"))
+            for call, what in calls
         ),
         *(
             Ratio(
-                f"echo of a value as Struct, {label}",
-                "× as JSON bytes",
+                f"gRPC echo p50 of a value as Struct, {label}",
+                "× JSON bytes",
                 results.over(f"echo_struct/{transport}", f"echo_json/{transport}"),
             )
             for transport, label in _TRANSPORTS

@@ -51,7 +51,10 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "Redis by default acknowledges a write before it is on the disk; so does Celery on it. The runtime",
             "acknowledges with `durability=fsync`, its default, once the disk has it.",
             "",
-            *_table(("Unix socket and JSON bytes", "", "measured"), map(_ratio_row, compare_transports(results))),
+            *_table(
+                ("Unix socket against TCP, Struct against JSON bytes", "", "measured"),
+                map(_ratio_row, compare_transports(results)),
+            ),
             "",
             "## Rates",
             "",

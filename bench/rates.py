@@ -109,17 +109,18 @@ def _tasks_per_second(submit: Callable[[], Any], collect: Callable[[Any], object
 
     A thread of its own for each share, because a Celery result belongs to the thread that asked for it.
     """
-    share = sizes.queued_tasks // sizes.threads
     handed_over = threading.Barrier(sizes.threads)
 
-    def work() -> None:
+    def work(share: int) -> None:
         handles = [submit() for _ in range(share)]
         handed_over.wait()
         for handle in handles:
             assert collect(handle) == VALUE
 
+    each, left_over = divmod(sizes.queued_tasks, sizes.threads)
+    shares = [each + (number < left_over) for number in range(sizes.threads)]
     with ThreadPoolExecutor(sizes.threads) as pool:
         begin = time.perf_counter()
-        for future in [pool.submit(work) for _ in range(sizes.threads)]:
+        for future in [pool.submit(work, share) for share in shares]:
             future.result()
-        return share * sizes.threads / (time.perf_counter() - begin)
+        return sum(shares) / (time.perf_counter() - begin)
