@@ -26,7 +26,6 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"^import asyncio\n", ""),
     (r"\bimport AsyncIterator, Callable, Iterable, Iterator\b", "import Callable, Iterable, Iterator"),
     (r"\bAsyncIterator\b", "Iterator"),
-    (r"\bAsyncStream, Watch, asettle\b", "Stream, Watch, settle"),
     (r"\bAsyncStream\b", "Stream"),
     (r"\basettle\b", "settle"),
     (r"\bAsyncOperations\b", "SyncOperations"),

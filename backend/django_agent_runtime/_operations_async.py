@@ -18,8 +18,9 @@ from . import _channel, _messages
 from ._channel import Q, R, Rpc, Transport, jittered, new_request_id
 from ._codec import check_key, decode, encode, encode_object
 from ._errors import CallFailure, failure_error, output_of
-from ._streams import AsyncStream, Watch, asettle
+from ._streams import AsyncStream, asettle
 from ._subscriptions import CallbackSubscription, EventHub, IteratedSubscription
+from ._watch import Watch
 from .conf import RuntimeSettings
 from .exceptions import CallTimedOut, InvalidValue, RuntimeUnavailable
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
@@ -636,7 +637,8 @@ class AsyncOperations:
 
         Args:
             event_type: As in `subscribe_to_events`.
-            after_sequence: Begin with what follows this sequence, such as a browser's `Last-Event-ID`; None: now.
+            after_sequence: Begin with what follows this sequence, such as a browser's `Last-Event-ID` or the
+                `position` of another stream; None: now.
             from_beginning: Begin with the oldest event that is still kept.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Long-lived streams: a thread that keeps one open whatever happens, and the mailbox that its reader empties."""
+"""Long-lived streams: a thread that keeps one open whatever happens, and the iterators over what it receives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import TracebackType
@@ -17,22 +16,18 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from ._channel import WATCH_STATE, ChannelSession, Transport, jittered, new_request_id
-from ._errors import CallFailure, failure_error
+from ._channel import ChannelSession, Transport, jittered
+from ._errors import CallFailure
 from ._fork import gate
-from ._messages import to_change
-from .exceptions import AgentRuntimeError, ClientClosed, RuntimeUnavailable
-from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
-from .types import StateChange
+from ._mailbox import Mailbox
+from .exceptions import ClientClosed, RuntimeUnavailable
 
 __all__ = [
     "REFUSALS",
     "AsyncStream",
-    "Mailbox",
     "Stream",
     "StreamReader",
     "StreamSource",
-    "Watch",
     "asettle",
     "settle",
 ]
@@ -40,11 +35,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# What may lie in a mailbox before its stream is held back, in bytes: some tens of thousands of small events.
-_MAILBOX_BYTES = 8 << 20
-# What an item costs beside its payload, in bytes.
-_ITEM_OVERHEAD = 200
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
@@ -61,120 +51,14 @@ REFUSALS = frozenset(
 )
 
 
-class Mailbox:
-    """Batches on their way from a stream's thread to whoever consumes them, bounded by size.
-
-    One consumer takes; it may wait in a thread (`get`), in an event loop (`aget`), or be told by `on_item`.
-    """
-
-    def __init__(self, on_drained: Callable[[], None], on_item: Callable[[], None] | None = None) -> None:
-        self._on_drained = on_drained
-        self._on_item = on_item
-        self._error: AgentRuntimeError | None = None
-        self._reset()
-
-    def _reset(self) -> None:
-        self._changed = threading.Condition()
-        self._batches: deque[tuple[Sequence[Any], int]] = deque()
-        self._cost = 0
-        self._held = False
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._batches)
-
-    def put(self, batch: Sequence[Any], size: int, *, always: bool = False) -> bool:
-        """Add a batch of `size` bytes, or with `always` whatever its size.
-
-        False if the mailbox is full: the batch was not added, and `on_drained` will be called.
-        """
-        with self._changed:
-            if self._cost >= _MAILBOX_BYTES and not always:
-                self._held = True
-                return False
-            cost = size + _ITEM_OVERHEAD * len(batch)
-            self._batches.append((batch, cost))
-            self._cost += cost
-            self._tell()
-        return True
-
-    def end(self, error: AgentRuntimeError) -> None:
-        """Have the consumer get `error` once it has taken what is there. The first error stays."""
-        with self._changed:
-            self._error = self._error or error
-            self._tell()
-
-    def take(self) -> Sequence[Any] | None:
-        """The oldest batch, or None if there is none now.
-
-        Raises:
-            AgentRuntimeError: The mailbox is empty and has ended.
-        """
-        with self._changed:
-            if not self._batches:
-                if self._error is not None:
-                    raise self._error
-                return None
-            batch, cost = self._batches.popleft()
-            self._cost -= cost
-            drained = self._held and self._cost < _MAILBOX_BYTES // 2
-            if drained:
-                self._held = False
-        if drained:
-            self._on_drained()
-        return batch
-
-    def get(self) -> Sequence[Any]:
-        """`take`, waiting for a batch."""
-        while True:
-            with self._changed:
-                while not self._batches and self._error is None:
-                    self._changed.wait()
-            batch = self.take()
-            if batch is not None:
-                return batch
-
-    async def aget(self) -> Sequence[Any]:
-        """`get` for asyncio. A cancelled wait takes nothing."""
-        loop = asyncio.get_running_loop()
-        while True:
-            with self._changed:
-                ready = bool(self._batches) or self._error is not None
-                if not ready:
-                    waiter = loop.create_future()
-                    self._waiter = (loop, waiter)
-            if not ready:
-                await waiter
-            batch = self.take()
-            if batch is not None:
-                return batch
-
-    def restart_in_child(self) -> None:
-        """Drop everything after a fork: whoever consumed this stays in the parent."""
-        self._reset()
-        self._error = ClientClosed("this stream belongs to the process that opened it, which has forked since")
-
-    def _tell(self) -> None:
-        self._changed.notify_all()
-        if self._on_item is not None:
-            self._on_item()
-        if self._waiter is not None:
-            (loop, waiter), self._waiter = self._waiter, None
-            try:
-                loop.call_soon_threadsafe(_wake, waiter)
-            except RuntimeError:
-                # The consumer's loop was closed: nobody waits any more.
-                return
-
-
 class StreamSource(Protocol):
     """Where a stream's items come from."""
 
     mailbox: Mailbox
-    begun: Future[None]
-    """Done once the runtime has begun the stream, so that whatever happens from then on is seen."""
+    begun: Future[int]
+    """The position behind which the runtime has begun the stream: whatever happens from then on is seen."""
+    position: int | None
+    """Everything up to here has been put into the mailbox, then this was set; None before the stream has begun."""
 
     def close(self) -> None:
         """End the stream; safe to call twice."""
@@ -182,25 +66,28 @@ class StreamSource(Protocol):
     def convert(self, message: Any) -> Any:
         """What the consumer gets for one message of a batch."""
 
+    def position_of(self, message: Any) -> int:
+        """Where the stream goes on behind one message of a batch."""
 
-def settle(begun: Future[None], timeout: float) -> None:
-    """Wait until a stream has begun.
+
+def settle(begun: Future[int], timeout: float) -> int:
+    """Wait until a stream has begun, and at which position.
 
     Raises:
         RuntimeUnavailable: It has not within `timeout` seconds.
         AgentRuntimeError: It was refused.
     """
     try:
-        begun.result(timeout)
+        return begun.result(timeout)
     except FutureTimeoutError:
         raise _not_begun(timeout) from None
 
 
-async def asettle(begun: Future[None], timeout: float) -> None:
+async def asettle(begun: Future[int], timeout: float) -> int:
     """`settle` for asyncio."""
     try:
         # Shielded: a wait that is given up must not cancel the stream's own future.
-        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(begun)), timeout)
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(begun)), timeout)
     except asyncio.TimeoutError:
         raise _not_begun(timeout) from None
 
@@ -219,19 +106,27 @@ def _close_elsewhere(source: StreamSource) -> None:
     _thread.start_new_thread(source.close, ())
 
 
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
 class _StreamBase(Generic[T]):
     def __init__(self, source: StreamSource, timeout: float) -> None:
         self._source = source
         self._timeout = timeout
         self._batch: deque[Any] = deque()
+        self._position: int | None = None
         # A stream that is dropped instead of closed must not go on for ever.
         self._dropped = weakref.finalize(self, _close_elsewhere, source)
         self._dropped.atexit = False  # type: ignore[misc]  # typeshed hides the setter
+
+    @property
+    def position(self) -> int | None:
+        """Where to go on from here (`after_sequence`, of a watch `after_revision`); None before the stream has begun.
+
+        Everything up to here has been handed out. It also moves over what this stream is not about.
+        """
+        # Read before the look into the mailbox, into which everything up to it was put before.
+        received = self._source.position
+        if self._position is not None and received is not None and not (self._batch or self._source.mailbox.waiting):
+            self._position = max(self._position, received)
+        return self._position
 
     @property
     def _closed(self) -> bool:
@@ -242,7 +137,9 @@ class _StreamBase(Generic[T]):
             self._source.close()
 
     def _next_of_batch(self) -> T:
-        item: T = self._source.convert(self._batch.popleft())
+        message = self._batch.popleft()
+        self._position = self._source.position_of(message)
+        item: T = self._source.convert(message)
         return item
 
 
@@ -255,7 +152,7 @@ class Stream(_StreamBase[T]):
     def __init__(self, source: StreamSource, timeout: float) -> None:
         super().__init__(source, timeout)
         try:
-            settle(source.begun, timeout)
+            self._position = settle(source.begun, timeout)
         except BaseException:
             self.close()
             raise
@@ -293,10 +190,6 @@ class AsyncStream(_StreamBase[T]):
     is seen. Waiting for an item may be cancelled (`asyncio.wait_for`) without losing one.
     """
 
-    def __init__(self, source: StreamSource, timeout: float) -> None:
-        super().__init__(source, timeout)
-        self._opened = False
-
     async def aclose(self) -> None:
         """End the stream; safe to call twice."""
         self._close()
@@ -325,9 +218,8 @@ class AsyncStream(_StreamBase[T]):
         await self.aclose()
 
     async def _open(self) -> None:
-        if not self._opened:
-            await asettle(self._source.begun, self._timeout)
-            self._opened = True
+        if self._position is None:
+            self._position = await asettle(self._source.begun, self._timeout)
 
 
 class StreamReader:
@@ -432,74 +324,3 @@ class StreamReader:
         elif self._transport.reached:
             logger.warning("stream lost, reconnecting", extra={"stream": self._name, "err": str(failure)})
         self._transport.reached = False
-
-
-class Watch(StreamReader):
-    """The changes of one key, or of all with a prefix, from the runtime to a mailbox."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        key: str,
-        prefix: str,
-        include_current: bool,
-        after_revision: int | None,
-    ) -> None:
-        super().__init__(transport, "agent-runtime-watch")
-        self._request = state_pb.WatchStateRequest(
-            key=key, prefix=prefix, include_current=include_current, after_revision=after_revision
-        )
-        self._closed = False
-        self._room = threading.Event()
-        self._room.set()
-        self.begun: Future[None] = Future()
-        self.begun.set_running_or_notify_cancel()
-        self.mailbox = Mailbox(on_drained=self._room.set)
-        transport.streams.add(self)
-        self.start_thread()
-
-    def close(self) -> None:
-        self.end(ClientClosed("the watch was closed"))
-
-    def end(self, error: AgentRuntimeError) -> None:
-        """Stop for good; the consumer gets `error` after what is there."""
-        self._closed = True
-        self._room.set()
-        self.mailbox.end(error)
-        self.interrupt()
-
-    def convert(self, message: state_pb.StateChange) -> StateChange:
-        return to_change(message)
-
-    def restart_in_child(self) -> None:
-        """End after a fork: the stream stays in the parent."""
-        self._closed = True
-        self._wake = threading.Event()
-        self.mailbox.restart_in_child()
-
-    def wanted(self) -> bool:
-        self._room.wait()
-        return not self._closed
-
-    def open(self, session: ChannelSession) -> Any:
-        return session.stream(WATCH_STATE, self._request, self._transport.metadata(new_request_id()))
-
-    def receive(self, response: state_pb.WatchStateResponse) -> bool:
-        # Cleared before the attempt: a mailbox that drains in between sets it again.
-        self._room.clear()
-        if response.changes and not self.mailbox.put(response.changes, response.ByteSize()):
-            return False
-        self._room.set()
-        self._request.after_revision = response.revision
-        if not self.begun.done():
-            self.begun.set_result(None)
-        return True
-
-    def failed(self, failure: CallFailure) -> None:
-        if failure.code in REFUSALS:
-            error = failure_error(failure, address=self._transport.address)
-            error.__cause__ = failure
-            if not self.begun.done():
-                self.begun.set_exception(error)
-            self.end(error)

@@ -19,8 +19,9 @@ from typing import Any
 
 from ._channel import SUBSCRIBE, ChannelSession, Transport, new_request_id
 from ._errors import CallFailure, failure_error, reason_error
+from ._mailbox import Mailbox
 from ._messages import to_event
-from ._streams import REFUSALS, Mailbox, StreamReader
+from ._streams import REFUSALS, StreamReader
 from .exceptions import AgentRuntimeError, ClientClosed, EventsTruncated
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .types import Event, EventGap
@@ -56,7 +57,7 @@ class Subscription:
         self.from_beginning = from_beginning
         self.wire_id: str | None = None
         """Its name on the open stream; None while it is not there."""
-        self.begun: Future[None] = Future()
+        self.begun: Future[int] = Future()
         self.begun.set_running_or_notify_cancel()
         self.mailbox = Mailbox(on_drained=lambda: hub.resume(self), on_item=on_item)
         self._hub = hub
@@ -81,6 +82,9 @@ class IteratedSubscription(Subscription):
 
     def convert(self, message: event_pb.Event) -> Event:
         return to_event(message)
+
+    def position_of(self, message: event_pb.Event) -> int:
+        return message.sequence
 
     def skip_gap(self, gap: EventGap) -> bool:
         return False
@@ -305,7 +309,7 @@ class EventHub(StreamReader):
                 if subscription.position is None:
                     subscription.position = response.added.after_sequence
                 if not subscription.begun.done():
-                    subscription.begun.set_result(None)
+                    subscription.begun.set_result(subscription.position)
             elif kind == "ended":
                 return self._receive_end(subscription, response.ended)
         return True

@@ -1,7 +1,8 @@
 """Events as Server-Sent Events, under ASGI and WSGI alike.
 
-The format is that of https://html.spec.whatwg.org/#server-sent-events. A reader resumes by the
-`id:` of the last event it saw, the runtime's own sequence, which browsers send as `Last-Event-ID`.
+The format is that of https://html.spec.whatwg.org/#server-sent-events. A reader resumes by the last
+`id:` it saw, the runtime's own sequence, which browsers send as `Last-Event-ID`. The first block has
+one already: a reader that drops before its first event misses nothing.
 """
 
 from __future__ import annotations
@@ -74,16 +75,16 @@ class EventStreamResponse(StreamingHttpResponse):
 
 
 async def write_blocks(events: AsyncStream[Event], *, named: bool) -> AsyncIterator[bytes]:
-    """The stream as bytes: each event when it comes, and a comment while there is none."""
+    """The stream as bytes: each event when it comes, and while there is none, how far the reader has got."""
     deadline = time.monotonic() + MAX_STREAM_SECONDS
     async with events:
-        yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+        yield f"retry: {RETRY_MILLISECONDS}\nid: {events.position}\n\n".encode()
         following = asyncio.ensure_future(events.__anext__())
         try:
             while time.monotonic() < deadline:
                 await asyncio.wait({following}, timeout=HEARTBEAT_SECONDS)
                 if not following.done():
-                    yield b": heartbeat\n\n"
+                    yield f"id: {events.position}\n: heartbeat\n\n".encode()
                     continue
                 yield format_event(following.result(), named=named)
                 following = asyncio.ensure_future(events.__anext__())

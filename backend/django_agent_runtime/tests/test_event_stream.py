@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 
     from django_agent_runtime.testing import FakeGoRuntime
 
-OPENING = b"retry: 2000\n\n"
+OPENING = b"retry: 2000\nid: 0\n\n"
+HEARTBEAT = b"id: 0\n: heartbeat\n\n"
 
 
 async def take(blocks: AsyncIterator[bytes], count: int) -> list[bytes]:
     return [await blocks.__anext__() for _ in range(count)]
 
 
+def read_field(block: bytes, name: str) -> str:
+    [line] = [line for line in block.decode().splitlines() if line.startswith(f"{name}: ")]
+    return line.removeprefix(f"{name}: ")
+
+
 def read_data(block: bytes) -> Any:
-    [line] = [line for line in block.decode().splitlines() if line.startswith("data: ")]
-    return json.loads(line.removeprefix("data: "))
+    return json.loads(read_field(block, "data"))
 
 
 async def test_silence_is_filled_with_heartbeats_and_loses_no_event(
@@ -37,16 +42,45 @@ async def test_silence_is_filled_with_heartbeats_and_loses_no_event(
     monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.01)
     runtime = get_go_runtime_integration()
     blocks = write_blocks(runtime.astream_events("a"), named=True)
-    assert await take(blocks, 3) == [OPENING, b": heartbeat\n\n", b": heartbeat\n\n"]
+    assert await take(blocks, 3) == [OPENING, HEARTBEAT, HEARTBEAT]
     for number in range(20):
         await runtime.apublish_event("a", number)
     events: list[bytes] = []
     while len(events) < 20:
         [block] = await take(blocks, 1)
-        events += [block] if block.startswith(b"id: ") else []
+        events += [block] if b"data: " in block else []
     assert [read_data(block)["data"] for block in events] == list(range(20))
     await blocks.aclose()  # type: ignore[attr-defined]
     assert await asyncio.to_thread(fake_go_runtime.wait_for_subscriptions, 0)
+
+
+@pytest.mark.usefixtures("fake_go_runtime")
+async def test_reader_that_drops_before_its_first_event_resumes_where_it_began() -> None:
+    runtime = get_go_runtime_integration()
+    await runtime.apublish_event("a", "before")
+    blocks = write_blocks(runtime.astream_events("a"), named=True)
+    [opening] = await take(blocks, 1)
+    await blocks.aclose()  # type: ignore[attr-defined]
+    await runtime.apublish_event("a", "meanwhile")
+    last_event_id = read_field(opening, "id")
+    blocks = write_blocks(runtime.astream_events("a", after_sequence=int(last_event_id)), named=True)
+    opening, event = await take(blocks, 2)
+    await blocks.aclose()  # type: ignore[attr-defined]
+    assert read_field(opening, "id") == last_event_id
+    assert read_data(event)["data"] == "meanwhile"
+
+
+@pytest.mark.usefixtures("fake_go_runtime")
+async def test_heartbeats_move_the_place_to_resume_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.01)
+    runtime = get_go_runtime_integration()
+    blocks = write_blocks(runtime.astream_events("a"), named=True)
+    assert await take(blocks, 1) == [OPENING]
+    await runtime.apublish_event("not wanted", 1)
+    async for block in blocks:
+        if read_field(block, "id") == "1":
+            break
+    await blocks.aclose()  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("fake_go_runtime")
@@ -58,6 +92,8 @@ async def test_stream_ends_after_its_longest_time(monkeypatch: pytest.MonkeyPatc
 
 class TruncatedStream:
     """A stream whose reader fell behind what is kept."""
+
+    position = 0
 
     async def __aenter__(self) -> Any:
         return self

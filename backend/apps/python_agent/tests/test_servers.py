@@ -66,7 +66,9 @@ class Stream:
         self.connection.request("GET", f"/api/events/stream/?{query}", headers=authorization | headers)
         self.response = self.connection.getresponse()
         assert self.response.status == 200, self.response.read()
-        assert self.read_block() == {"retry": "2000"}
+        opening = self.read_block()
+        assert opening.keys() == {"retry", "id"}
+        self.began_at = opening["id"]
 
     def read_block(self) -> dict[str, str]:
         """The fields of the next block, once it is there."""
@@ -146,6 +148,15 @@ def test_reader_that_reconnects_gets_what_follows_and_nothing_twice(site: Site) 
     seen += [int(again.read_block()["id"]) for _ in range(11)]
     again.close()
     assert seen == sequences
+
+
+def test_reader_that_drops_before_its_first_event_misses_nothing(site: Site) -> None:
+    stream = site.open_stream()
+    stream.close()
+    sequences = publish(site, stream.event_type, range(3))
+    again = Stream(site, {"Last-Event-ID": stream.began_at}, stream.event_type)
+    assert [int(again.read_block()["id"]) for _ in range(3)] == sequences
+    again.close()
 
 
 def test_open_stream_goes_on_when_the_runtime_was_killed(site: Site, go_runtime_process: GoRuntimeProcess) -> None:

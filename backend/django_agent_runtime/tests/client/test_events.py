@@ -195,6 +195,31 @@ def test_a_stream_of_events(client: GoRuntimeIntegration) -> None:
         assert next(events).data == 0
 
 
+def test_the_position_of_a_stream_follows_what_was_handed_out(client: GoRuntimeIntegration) -> None:
+    [first] = client.publish_events([NewEvent("t", "first")])
+    with client.stream_events("t") as events:
+        assert events.position == first.sequence
+        published = client.publish_events([NewEvent("t", number) for number in range(10)])
+        for item in published:
+            assert (events.position or 0) < item.sequence
+            assert next(events).sequence == item.sequence
+            assert events.position == item.sequence
+        [unwanted] = client.publish_events([NewEvent("unwanted", None)])
+        deadline = time.monotonic() + SECONDS
+        while (events.position or 0) < unwanted.sequence:
+            assert time.monotonic() < deadline, "events of other types do not move the position"
+    with client.stream_events("t", after_sequence=first.sequence) as events:
+        assert events.position == first.sequence, "what waits to be taken was not handed out"
+
+
+async def test_the_position_of_a_stream_is_known_once_it_has_begun(client: GoRuntimeIntegration) -> None:
+    [first] = await client.apublish_events([NewEvent("t", "first")])
+    events = client.astream_events("t")
+    assert events.position is None
+    async with events:
+        assert events.position == first.sequence
+
+
 def test_a_stream_that_is_dropped_is_closed(client: GoRuntimeIntegration) -> None:
     events = client.stream_events("t")
     assert client.stats["subscriptions"] == 1
