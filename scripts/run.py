@@ -1,7 +1,7 @@
 """Run the reference site and its runtime for development, until Ctrl-C, SIGTERM or the end of either.
 
 `make run` calls this with the Python of `.venv`. Both listen on loopback; the ports come from
-`PORT`, `GO_RUNTIME_PORT` and `GO_RUNTIME_HTTP_PORT`. Exit code 0 after a stop that was asked
+`PORT`, `GO_RUNTIME_PORT` and `GO_RUNTIME_HTTP_PORT`, and what they keep is in `VAR_DIR`, by default `var/`. Exit code 0 after a stop that was asked
 for, 1 with one sentence otherwise.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[1]
-VAR = ROOT / "var"
+VAR = Path(os.environ.get("VAR_DIR") or ROOT / "var").absolute()
 MANAGE = [sys.executable, str(ROOT / "backend" / "manage.py")]
 RUNTIME_BINARY = ROOT / "go-runtime" / "bin" / "agent-runtime"
 
@@ -134,7 +134,7 @@ class Child:
             return ""
         lines = self.log.read_text(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-        return f" Its last words: {last} (all of them: {self.log.relative_to(ROOT)})"
+        return f" Its last words: {last} (all of them: {self.log})"
 
 
 def main() -> int:
@@ -162,7 +162,7 @@ def run(children: list[Child]) -> NoReturn:
         StopAskedError: From the signal handler, at any point.
     """
     ports = Ports.from_environment()
-    VAR.mkdir(exist_ok=True)
+    VAR.mkdir(parents=True, exist_ok=True)
     environment = site_environment(ports)
     step(1, "building the runtime")
     call(["make", "build"], environment, "The runtime could not be built.")

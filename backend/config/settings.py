@@ -1,6 +1,6 @@
 """Settings of the reference site.
 
-With nothing in the environment it is a development site: DEBUG, SQLite under `var/`, and
+With nothing in the environment it is a development site: DEBUG, SQLite under `var/` (`VAR_DIR`), and
 answers for loopback names only. A deployed site sets `DJANGO_DEBUG=0`, `DJANGO_SECRET_KEY`,
 `DJANGO_ALLOWED_HOSTS`, and usually `DATABASE_URL` and `GO_RUNTIME_*`.
 """
@@ -24,6 +24,9 @@ if not SECRET_KEY:
     SECRET_KEY = "django-insecure-for-development-only"  # noqa: S105
 ALLOWED_HOSTS = environment.read_list("DJANGO_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = environment.read_list("DJANGO_CSRF_TRUSTED_ORIGINS", default=[])
+
+# What the site keeps on this machine.
+VAR_DIR = Path(os.environ.get("VAR_DIR") or BASE_DIR / "var")
 
 # The runtime. See django_agent_runtime.conf for every key.
 GO_RUNTIME = environment.read_go_runtime()
@@ -74,7 +77,7 @@ TEMPLATES = [
 ]
 
 # Connections are not kept between requests: an event stream would otherwise hold one for hours.
-DATABASES = {"default": environment.read_database("DATABASE_URL", default_path=BASE_DIR / "var" / "db.sqlite3")}
+DATABASES = {"default": environment.read_database("DATABASE_URL", default_path=VAR_DIR / "db.sqlite3")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -92,7 +95,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "var" / "static"
+STATIC_ROOT = VAR_DIR / "static"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
