@@ -1,8 +1,8 @@
 """Run the reference site and its runtime for development, until Ctrl-C, SIGTERM or the end of either.
 
 `make run` calls this with the Python of `.venv`. Both listen on loopback; the ports come from
-`PORT`, `GO_RUNTIME_PORT` and `GO_RUNTIME_HTTP_PORT`, and what they keep is in `VAR_DIR`, by default `var/`. Exit code 0 after a stop that was asked
-for, 1 with one sentence otherwise.
+`PORT`, `GO_RUNTIME_PORT` and `GO_RUNTIME_HTTP_PORT`, and `VAR_DIR` (by default `var/`) holds what
+they keep. Exit code 0 after a stop that was asked for, 1 with one sentence otherwise.
 """
 
 from __future__ import annotations
