@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,11 +77,15 @@ func freePorts(t *testing.T, n int) []int {
 	t.Helper()
 	var ports []int
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer func() {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports
@@ -161,7 +166,7 @@ func TestClusterLosesNothingWithANode(t *testing.T) {
 		}
 	}
 	for i := range 200 {
-		write(fmt.Sprint(i))
+		write(strconv.Itoa(i))
 	}
 	for _, node := range c.servers {
 		if node.JetStreamIsStreamLeader("$G", "STATE") {
@@ -171,7 +176,7 @@ func TestClusterLosesNothingWithANode(t *testing.T) {
 		}
 	}
 	for i := range 200 {
-		write(fmt.Sprint(i + 100))
+		write(strconv.Itoa(i + 100))
 	}
 	for key, seq := range acknowledged {
 		r, err := s.Last(ctx, "state."+key)
@@ -192,7 +197,7 @@ func TestClusterReadsAreNotStale(t *testing.T) {
 	for _, node := range c.servers {
 		j := start(t, journal.Config{NATSURL: node.ClientURL()})
 		s := open(t, j, journal.StreamConfig{Name: "STATE", Subjects: []string{"state.>"}, LastPerSubject: true})
-		for range 300 {
+		for range 100 {
 			seq, err := s.Append(t.Context(), journal.Message{Subject: "state.key"})
 			if err != nil {
 				t.Fatal(err)

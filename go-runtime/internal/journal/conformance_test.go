@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -206,7 +207,7 @@ func testAtomic(t *testing.T, j *journal.Journal) {
 		t.Fatalf("batch: %v, %v", seqs, err)
 	}
 	for i, seq := range seqs {
-		if r, err := s.Get(t.Context(), seq); err != nil || string(r.Data) != fmt.Sprint(i+1) || r.Header != nil {
+		if r, err := s.Get(t.Context(), seq); err != nil || string(r.Data) != strconv.Itoa(i+1) || r.Header != nil {
 			t.Errorf("record %d: %+v, %v", seq, r, err)
 		}
 	}
@@ -485,7 +486,7 @@ func testFollowMovesPosition(t *testing.T, j *journal.Journal) {
 	var last uint64
 	done := make(chan error, 1)
 	go func() {
-		done <- s.Follow(t.Context(), 0, []string{p + "mine"}, func(batch []journal.Record, position uint64) error {
+		done <- s.Follow(t.Context(), 0, []string{p + "mine"}, func(_ []journal.Record, position uint64) error {
 			once.Do(func() { close(following) })
 			if position >= 3 {
 				last = position

@@ -10,10 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server/gsl"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/nats-io/nats-server/v2/server/gsl"
 )
 
 const (
@@ -49,6 +48,7 @@ type cursor struct {
 	reply       string // where the pull under way is answered
 	delivered   uint64 // the consumer's own count
 	outstanding int    // records of the pull under way that may still come
+	unheard     int    // requests in a row that nobody took
 }
 
 func newCursor(s *Stream, after uint64, filters []string) *cursor {
@@ -226,8 +226,8 @@ func (c *cursor) receive(ctx context.Context) ([]Record, error) {
 			}
 			continue
 		}
-		meta, err := msg.Metadata()
-		if err != nil || meta.Sequence.Consumer != c.delivered+1 {
+		meta := metadata(msg)
+		if meta.Sequence.Consumer != c.delivered+1 {
 			c.close()
 			return records, nil
 		}
@@ -239,6 +239,15 @@ func (c *cursor) receive(ctx context.Context) ([]Record, error) {
 		}
 	}
 	return records, nil
+}
+
+// metadata is where a record comes from; zero when the server did not say it.
+func metadata(msg *nats.Msg) *nats.MsgMetadata {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return &nats.MsgMetadata{}
+	}
+	return meta
 }
 
 // pending reports whether more has arrived.
@@ -257,7 +266,14 @@ func (c *cursor) wait(ctx context.Context) (*nats.Msg, error) {
 	msg, err := c.sub.NextMsgWithContext(limit)
 	switch {
 	case err == nil:
+		c.unheard = 0
 		return msg, nil
+	case errors.Is(err, nats.ErrNoResponders) && c.unheard < leaderRetries:
+		// In a cluster a consumer takes requests only a moment after it was made.
+		c.unheard++
+		c.close()
+		pause(ctx, leaderRetry)
+		return nil, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case limit.Err() != nil:

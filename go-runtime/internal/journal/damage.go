@@ -59,6 +59,7 @@ func (c *damageCheck) report(p Problem) {
 // streamCheck is the check of one stream.
 type streamCheck struct {
 	*damageCheck
+
 	name   string
 	folder string
 	mark   mark

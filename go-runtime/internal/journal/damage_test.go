@@ -179,24 +179,30 @@ func checkDamaged(t *testing.T, dir string, records uint64) {
 			lost[seq] = true
 		}
 	}
+	for _, p := range problems {
+		for _, seq := range []uint64{p.First, p.Last} {
+			if _, err := s.Get(t.Context(), seq); !errors.Is(err, journal.ErrNotFound) {
+				t.Errorf("record %d is named as lost and reads as %v", seq, err)
+			}
+		}
+	}
+	left := make(map[uint64]bool)
+	if _, err := s.Scan(t.Context(), 0, false, nil, func(r journal.Record) error {
+		left[r.Sequence] = true
+		if !bytes.Equal(r.Data, content(r.Sequence)) {
+			t.Errorf("record %d has the content of another", r.Sequence)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	for seq := uint64(1); seq <= records; seq++ {
-		r, err := s.Get(t.Context(), seq)
-		switch {
-		case lost[seq] && !errors.Is(err, journal.ErrNotFound):
-			t.Fatalf("record %d is named as lost and reads as %v", seq, err)
-		case !lost[seq] && (err != nil || !bytes.Equal(r.Data, content(seq))):
-			t.Fatalf("record %d: %v", seq, err)
+		if lost[seq] == left[seq] {
+			t.Fatalf("record %d: named as lost %t, found %t", seq, lost[seq], left[seq])
 		}
 	}
 	if seq, err := s.Append(t.Context(), journal.Message{Subject: "log.new"}); err != nil || seq <= records {
 		t.Fatalf("append after the damage got %d, %v", seq, err)
-	}
-	got := uint64(0)
-	if _, err := s.Scan(t.Context(), 0, false, nil, func(journal.Record) error { got++; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if want := records - uint64(len(lost)) + 1; got != want {
-		t.Errorf("scanned %d records, want %d", got, want)
 	}
 	// A start after the repair finds nothing more and reuses nothing.
 	if err := j.Stop(context.Background()); err != nil {
@@ -257,7 +263,7 @@ func TestLegitimateGapsAreNoDamage(t *testing.T) {
 	log := journal.StreamConfig{Name: "LOG", Subjects: []string{"log.>"}}
 	s, l := open(t, j, state), open(t, j, log)
 	var last, lastLog uint64
-	for round := range 12 {
+	for round := range 6 {
 		var ms, ls []journal.Message
 		for i := range 500 {
 			ms = append(ms, journal.Message{Subject: fmt.Sprintf("state.%d", i), Data: content(uint64(round))})
@@ -275,7 +281,7 @@ func TestLegitimateGapsAreNoDamage(t *testing.T) {
 	}
 	if err := errors.Join(
 		s.Purge(t.Context(), "state.499"), s.Commit(t.Context(), last),
-		l.Purge(t.Context(), "log.3"), l.Purge(t.Context(), "log.11"), l.Commit(t.Context(), lastLog),
+		l.Purge(t.Context(), "log.3"), l.Purge(t.Context(), "log.5"), l.Commit(t.Context(), lastLog),
 	); err != nil {
 		t.Fatal(err)
 	}

@@ -17,10 +17,15 @@ const (
 )
 
 var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 	errNoMark  = errors.New("high-water mark is missing")
 	errBadMark = errors.New("high-water mark is damaged")
 )
+
+// markChecksum is the checksum at the end of a slot. The table is the
+// library's own, made once.
+func markChecksum(content []byte) uint32 {
+	return crc32.Checksum(content, crc32.MakeTable(crc32.Castagnoli))
+}
 
 // mark is how far a stream has come.
 type mark struct {
@@ -98,7 +103,7 @@ func parseMark(slots []byte) (mark, uint64, error) {
 	var count uint64
 	for ; len(slots) >= slotLength; slots = slots[min(slotSize, len(slots)):] {
 		slot := slots[:slotLength]
-		sum := crc32.Checksum(slot[:slotLength-4], castagnoli)
+		sum := markChecksum(slot[:slotLength-4])
 		if string(slot[:8]) != slotMagic || binary.LittleEndian.Uint32(slot[slotLength-4:]) != sum {
 			continue
 		}
@@ -131,12 +136,20 @@ func (m *markFile) write(to mark) error {
 	if to.thinned {
 		slot[32] = 1
 	}
-	binary.LittleEndian.PutUint32(slot[slotLength-4:], crc32.Checksum(slot[:slotLength-4], castagnoli))
+	binary.LittleEndian.PutUint32(slot[slotLength-4:], markChecksum(slot[:slotLength-4]))
 	if _, err := m.file.WriteAt(slot, int64((m.count+1)%2)*slotSize); err != nil {
 		return fmt.Errorf("write the high-water mark: %w", err)
 	}
 	m.count++
 	m.last = to
+	return nil
+}
+
+// flush makes what was written durable.
+func (m *markFile) flush() error {
+	if err := m.file.Sync(); err != nil {
+		return fmt.Errorf("sync the high-water mark: %w", err)
+	}
 	return nil
 }
 

@@ -31,6 +31,9 @@ type Journal struct {
 	problems []Problem
 	streams  map[string]*Stream
 
+	// closing refuses appends from the moment Stop begins.
+	closing atomic.Bool
+
 	// appends counts the records that this process appended.
 	appends atomic.Uint64
 
@@ -115,7 +118,7 @@ func (j *Journal) open(ctx context.Context) error {
 	}
 	j.backend, j.space, j.problems = store, store.space, store.problems
 	if j.cfg.Durability == Fsync {
-		j.barrier = newBarrier(store.sync, j.fail)
+		j.barrier = newBarrier(newSync(store.folder), j.fail)
 	} else {
 		j.barrier = newBarrier(nil, j.fail)
 	}
@@ -142,6 +145,7 @@ func (j *Journal) Stop(ctx context.Context) error {
 
 // release undoes Start, as far as it came.
 func (j *Journal) release(ctx context.Context) error {
+	j.closing.Store(true)
 	for _, s := range j.streams {
 		s.stop()
 	}

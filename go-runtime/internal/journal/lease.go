@@ -73,8 +73,7 @@ func takeLease(ctx context.Context, conn *nats.Conn, cfg Config, log *slog.Logge
 		done:  make(chan struct{}),
 	}
 	if err := l.renew(ctx); err != nil {
-		var other *otherOwnerError
-		if errors.As(err, &other) {
+		if other, ok := errors.AsType[*otherOwnerError](err); ok {
 			return nil, &LockedError{
 				Resource: "NATS cluster " + cfg.NATSURL,
 				Holder:   fmt.Sprintf("process %d on %s", other.owner.PID, other.owner.Host),

@@ -42,7 +42,9 @@ func appendAndTell(dir string) int {
 		if err != nil || s.Commit(ctx, seq) != nil {
 			return 5
 		}
-		fmt.Printf("%s%02d.\n", orderAck, i)
+		if _, err := fmt.Fprintf(os.Stdout, "%s%02d.\n", orderAck, i); err != nil {
+			return 7
+		}
 	}
 	if err := j.Stop(ctx); err != nil {
 		return 6
@@ -75,12 +77,10 @@ func TestSyncComesBeforeAcknowledgement(t *testing.T) {
 	record := regexp.MustCompile(orderMark + `(\d\d)\.`)
 	ack := regexp.MustCompile(`write\(1, .*` + orderAck + `(\d\d)\.`)
 	for n, line := range strings.Split(string(readFile(t, trace)), "\n") {
-		if m := syncCall.FindStringSubmatch(line); m != nil {
-			if strings.Contains(line, "<unfinished") {
-				unfinished[m[1]] = n
-			} else if strings.HasSuffix(line, "= 0") {
-				syncs = append(syncs, span{n, n})
-			}
+		if m := syncCall.FindStringSubmatch(line); m != nil && strings.Contains(line, "<unfinished") {
+			unfinished[m[1]] = n
+		} else if m != nil && strings.HasSuffix(line, "= 0") {
+			syncs = append(syncs, span{n, n})
 		} else if m := resumed.FindStringSubmatch(line); m != nil {
 			syncs = append(syncs, span{unfinished[m[1]], n})
 		} else if m := ack.FindStringSubmatch(line); m != nil {

@@ -15,13 +15,14 @@ func TestScanLastOnlyOverManyPulls(t *testing.T) {
 	const subjects, versions = 1000, 3
 	j := start(t, journal.Config{DataDir: t.TempDir()})
 	s := open(t, j, journal.StreamConfig{Name: "SCAN", Subjects: []string{"scan.>"}})
+	var ms []journal.Message
 	for i := range subjects {
 		for version := range versions {
-			message := journal.Message{Subject: "scan." + strconv.Itoa(i), Data: fmt.Append(nil, version)}
-			if _, err := s.Append(t.Context(), message); err != nil {
-				t.Fatal(err)
-			}
+			ms = append(ms, journal.Message{Subject: "scan." + strconv.Itoa(i), Data: fmt.Append(nil, version)})
 		}
+	}
+	if _, err := s.AppendAll(t.Context(), ms); err != nil {
+		t.Fatal(err)
 	}
 	seen := 0
 	_, err := s.Scan(t.Context(), 0, true, []string{"scan.>"}, func(r journal.Record) error {

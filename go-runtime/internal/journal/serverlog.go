@@ -8,15 +8,22 @@ import (
 	"syscall"
 )
 
-// writeFaults are the texts of errors after which the embedded server takes no
-// more writes until it is restarted. It says so in its log only: to the writer
-// it gives no answer.
-var writeFaults = []string{
-	"Critical write error",
-	"failed to store a msg",
-	syscall.ENOSPC.Error(),
-	syscall.EIO.Error(),
-	syscall.EROFS.Error(),
+// isWriteFault reports whether the embedded server takes no more writes until
+// it is restarted. It says so in its log only: to the writer it gives no
+// answer.
+func isWriteFault(text string) bool {
+	for _, fault := range []string{
+		"Critical write error",
+		"failed to store a msg",
+		syscall.ENOSPC.Error(),
+		syscall.EIO.Error(),
+		syscall.EROFS.Error(),
+	} {
+		if strings.Contains(text, fault) {
+			return true
+		}
+	}
+	return false
 }
 
 // serverLog hands the embedded server's log lines to slog, and watches them
@@ -32,13 +39,8 @@ func (l *serverLog) line(level slog.Level, format string, args []any) {
 	}
 	text := fmt.Sprintf(format, args...)
 	l.log.Log(context.Background(), level, "nats server", "text", text)
-	if level < slog.LevelWarn {
-		return
-	}
-	for _, fault := range writeFaults {
-		if strings.Contains(text, fault) {
-			l.fail(fmt.Errorf("the store cannot be written: %s", text))
-		}
+	if level >= slog.LevelWarn && isWriteFault(text) {
+		l.fail(fmt.Errorf("the store cannot be written: %s", text))
 	}
 }
 

@@ -30,9 +30,15 @@ func newSpace(folder *os.File, minFree int64) (*space, error) {
 	if err := unix.Fstatfs(int(folder.Fd()), &stat); err != nil {
 		return nil, fmt.Errorf("look up the disk of the store: %w", err)
 	}
-	s.total = int64(stat.Blocks) * int64(stat.Bsize)
-	s.free.Store(int64(stat.Bavail) * int64(stat.Bsize))
+	s.total = diskBytes(stat.Blocks, stat.Bsize)
+	s.free.Store(diskBytes(stat.Bavail, stat.Bsize))
 	return s, nil
+}
+
+// diskBytes is the size of so many blocks. The platforms give them in types
+// of their own.
+func diskBytes[C, S int64 | uint64 | int32 | uint32](blocks C, size S) int64 {
+	return int64(blocks) * int64(size)
 }
 
 // take refuses with ErrNoSpace an append of size bytes that would leave too
@@ -42,9 +48,9 @@ func (s *space) take(size int) error {
 	if last := s.checked.Load(); now-last > int64(spaceCheckInterval) && s.checked.CompareAndSwap(last, now) {
 		var stat unix.Statfs_t
 		if err := unix.Fstatfs(int(s.folder.Fd()), &stat); err != nil {
-			return fmt.Errorf("look up the disk of the store: %w", err)
+			return fmt.Errorf("%w: look up the disk of the store: %w", ErrUnavailable, err)
 		}
-		s.free.Store(int64(stat.Bavail) * int64(stat.Bsize))
+		s.free.Store(diskBytes(stat.Bavail, stat.Bsize))
 	}
 	// What was appended since the last look counts as taken.
 	if free := s.free.Add(-int64(size)); free < s.minFree {

@@ -25,6 +25,8 @@ const (
 	// leaderRetry is the pause before a message is offered to a stream again
 	// that had no leader.
 	leaderRetry = 50 * time.Millisecond
+	// leaderRetries is how often a reader does so.
+	leaderRetries = int(ackTimeout / leaderRetry)
 	// maxAtomicBatch is the server's limit of one atomic batch.
 	maxAtomicBatch = 1000
 	// maxAtomicInFlight keeps below the server's limit of 50 a stream.
@@ -46,8 +48,10 @@ type Stream struct {
 	// appended is the newest sequence known to be in the store, durable the
 	// newest that may be shown.
 	appended, durable atomic.Uint64
-	// thinned says that records were removed from between others, see mark.
-	thinned     atomic.Bool
+	// thinned says that records may be removed from between others, see mark;
+	// thinKnown says that a power cut cannot make the mark forget it.
+	thinned, thinKnown atomic.Bool
+
 	atomicSlots chan struct{}
 }
 
@@ -123,8 +127,11 @@ func (s *Stream) begin(ctx context.Context) error {
 		}
 	}
 	s.appended.Store(last)
-	s.thinned.Store(s.mark.last.thinned || s.cfg.LastPerSubject)
+	s.thinned.Store(s.mark.last.thinned)
 	j.barrier.add(s)
+	if s.thinned.Load() || s.cfg.LastPerSubject {
+		return s.thin(ctx)
+	}
 	return s.sync(ctx)
 }
 
@@ -151,14 +158,24 @@ func (s *Stream) sync(ctx context.Context) error {
 	return s.journal.barrier.note(s)
 }
 
-// thin notes, durably, that records are about to be removed from between
-// others.
+// thin returns when it is noted, durably whatever the durability of records
+// is, that records are about to be removed from between others: a removal
+// that outlived the note would look like damage.
 func (s *Stream) thin(ctx context.Context) error {
-	if s.mark == nil || s.thinned.Load() {
+	if s.mark == nil || s.thinKnown.Load() {
 		return nil
 	}
 	s.thinned.Store(true)
-	return s.sync(ctx)
+	if err := s.sync(ctx); err != nil {
+		return err
+	}
+	if s.journal.barrier.sync == nil {
+		if err := s.mark.flush(); err != nil {
+			return err
+		}
+	}
+	s.thinKnown.Store(true)
+	return nil
 }
 
 func cmpZero(v, whenZero int64) int64 {
@@ -204,6 +221,9 @@ func (s *Stream) prepare(ctx context.Context, m Message) (*nats.Msg, error) {
 	case <-s.journal.failed:
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, s.journal.Err())
 	default:
+	}
+	if s.journal.closing.Load() {
+		return nil, errStopped
 	}
 	msg, err := m.encode()
 	if err != nil {
