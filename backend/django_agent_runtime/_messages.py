@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -29,7 +28,6 @@ from .types import (
 
 __all__ = [
     "RUN_STATE_NUMBERS",
-    "duration",
     "to_agent",
     "to_change",
     "to_entry",
@@ -55,15 +53,6 @@ _CHANGE_KINDS = {
     state_pb.StateChange.KIND_EXPIRED: StateChangeKind.EXPIRED,
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-def duration(seconds: float | None) -> Duration | None:
-    """`seconds` for the wire; None stays unset."""
-    if seconds is None:
-        return None
-    message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
-    return message
 
 
 def to_run(run: agent_pb.Run) -> Run:

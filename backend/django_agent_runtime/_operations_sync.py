@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import grpc
 
 from . import _channel, _messages
+from ._arguments import MAX_PAGE_SIZE, check_seconds, check_whole, duration
 from ._channel import Q, R, Rpc, Transport, jittered, new_request_id
 from ._codec import check_key, decode, encode, encode_object
 from ._errors import CallFailure, failure_error, output_of
@@ -117,7 +117,7 @@ class SyncOperations:
         Raises:
             RuntimeUnavailable: It did not within `timeout` seconds.
         """
-        self._call(_channel.GET_SERVER_INFO, agent_pb.GetServerInfoRequest(), timeout=timeout)
+        self._call(_channel.GET_SERVER_INFO, agent_pb.GetServerInfoRequest(), timeout=check_seconds("timeout", timeout))
         return True
 
     def get_server_info(self, timeout: float | None = None) -> ServerInfo:
@@ -126,7 +126,9 @@ class SyncOperations:
         Args:
             timeout: Seconds the call may take; None: the `timeout` setting.
         """
-        info = self._call(_channel.GET_SERVER_INFO, agent_pb.GetServerInfoRequest(), timeout=timeout)
+        info = self._call(
+            _channel.GET_SERVER_INFO, agent_pb.GetServerInfoRequest(), timeout=check_seconds("timeout", timeout)
+        )
         return _messages.to_server_info(info)
 
     # Tasks and agents
@@ -306,7 +308,7 @@ class SyncOperations:
             RunNotFound: There is no such run.
         """
         timeout = self.settings.timeout if timeout is None else timeout
-        request = agent_pb.WaitRunRequest(run_id=run_id, max_wait=_messages.duration(timeout))
+        request = agent_pb.WaitRunRequest(run_id=run_id, max_wait=duration("timeout", timeout))
         response = self._call(_channel.WAIT_RUN, request, timeout=timeout + _ANSWER_GRACE)
         run = _messages.to_run(response.run)
         if not run.state.ended:
@@ -347,7 +349,7 @@ class SyncOperations:
             states=[_messages.RUN_STATE_NUMBERS[RunState(state)] for state in states],
             agent_id=agent_id,
             task_type=task_type,
-            page_size=page_size,
+            page_size=check_whole("page_size", page_size, MAX_PAGE_SIZE),
         )
         while True:
             page = self._call(_channel.LIST_RUNS, request)
@@ -429,8 +431,8 @@ class SyncOperations:
         request = state_pb.SetStateRequest(
             key=check_key(key),
             value=encode(value),
-            ttl=_messages.duration(ttl),
-            expected_revision=expected_revision,
+            ttl=duration("ttl", ttl),
+            expected_revision=check_whole("expected_revision", expected_revision),
             request_id=new_request_id(),
         )
         self._call(_channel.SET_STATE, request)
@@ -449,7 +451,9 @@ class SyncOperations:
             RevisionMismatch: The key is at another revision.
         """
         request = state_pb.DeleteStateRequest(
-            key=check_key(key), expected_revision=expected_revision, request_id=new_request_id()
+            key=check_key(key),
+            expected_revision=check_whole("expected_revision", expected_revision),
+            request_id=new_request_id(),
         )
         response = self._call(_channel.DELETE_STATE, request)
         return response.existed
@@ -462,7 +466,11 @@ class SyncOperations:
             keys_only: Leave values out; they are None.
             page_size: Entries fetched at a time, at most 1000; 0: the runtime's default.
         """
-        request = state_pb.ListStateRequest(prefix=prefix.removesuffix("*"), keys_only=keys_only, page_size=page_size)
+        request = state_pb.ListStateRequest(
+            prefix=prefix.removesuffix("*"),
+            keys_only=keys_only,
+            page_size=check_whole("page_size", page_size, MAX_PAGE_SIZE),
+        )
         while True:
             page = self._call(_channel.LIST_STATE, request)
             for entry in page.entries:
@@ -482,13 +490,16 @@ class SyncOperations:
             AgentRuntimeError: As in `set_state`.
         """
         request = state_pb.TransactStateRequest(request_id=new_request_id())
-        for operation in operations:
-            step = state_pb.StateOperation(expected_revision=operation.expected_revision)
+        for index, operation in enumerate(operations):
+            name = f"operations[{index}]"
+            step = state_pb.StateOperation(
+                expected_revision=check_whole(f"{name}.expected_revision", operation.expected_revision)
+            )
             if isinstance(operation, SetOperation):
                 step.set.key = check_key(operation.key)
                 step.set.value = encode(operation.value)
-                if operation.ttl is not None:
-                    step.set.ttl.FromTimedelta(timedelta(seconds=operation.ttl))
+                if ttl := duration(f"{name}.ttl", operation.ttl):
+                    step.set.ttl.CopyFrom(ttl)
             else:
                 step.delete.key = check_key(operation.key)
             request.operations.append(step)
@@ -514,7 +525,7 @@ class SyncOperations:
             key=check_key(pattern) if exact else "",
             prefix="" if exact else pattern[:-1],
             include_current=include_current,
-            after_revision=after_revision,
+            after_revision=check_whole("after_revision", after_revision),
         )
         return Stream(watch, self.settings.timeout)
 
@@ -591,6 +602,7 @@ class SyncOperations:
             RuntimeUnavailable: The runtime could not be reached within the `timeout` setting.
             InvalidRequest: A type is not valid.
         """
+        from_sequence = check_whole("from_sequence", from_sequence)
         subscription = CallbackSubscription(
             self._hub,
             _event_types(event_type),
@@ -636,6 +648,7 @@ class SyncOperations:
         Raises:
             EventsTruncated: While iterating: some of the events asked for are no longer kept.
         """
+        after_sequence = check_whole("after_sequence", after_sequence)
         subscription = IteratedSubscription(self._hub, _event_types(event_type), after_sequence, from_beginning)
         self._hub.add(subscription)
         return Stream(subscription, self.settings.timeout)
@@ -667,8 +680,8 @@ class SyncOperations:
             description=description,
             input=encode_object(input_data, "input_data"),
             metadata=encode_object(metadata, "metadata"),
-            deadline=_messages.duration(deadline),
-            run_timeout=_messages.duration(run_timeout),
+            deadline=duration("timeout" if wait else "deadline", deadline),
+            run_timeout=duration("run_timeout", run_timeout),
             wait=wait,
         )
         timeout = deadline + _ANSWER_GRACE if wait and deadline is not None else None

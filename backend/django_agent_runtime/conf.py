@@ -6,13 +6,15 @@ so that a system check, the client and a test all judge by the same rules. Nothi
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-__all__ = ["Problem", "RuntimeSettings", "TlsSettings", "load", "validate"]
+__all__ = ["MAX_SECONDS", "Problem", "RuntimeSettings", "TlsSettings", "load", "validate"]
+
+# A century: beyond it, clocks and timers overflow one after another.
+MAX_SECONDS = 100 * 365 * 86400
 
 _NAMESPACE = re.compile(r"[a-z0-9-]{1,63}")
 # A Unix socket's address holds 108 bytes with the closing zero.
@@ -109,10 +111,9 @@ def _describe(key: str, value: Any) -> str:
     return f"a {type(value).__name__}" if key == "token" else repr(value)
 
 
-def _is_number(value: Any, least: float, *, strictly: bool = False) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return False
-    return bool(value > least or (value == least and not strictly))
+def _is_seconds(value: Any) -> bool:
+    # NaN is not between anything.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_SECONDS
 
 
 def _is_whole(value: Any, least: int, most: int) -> bool:
@@ -152,11 +153,13 @@ _RULES: dict[str, _Rule] = {
     "port": _Rule(
         lambda v: _is_whole(v, 1, 65535), "a whole number from 1 to 65535", "The runtime's default is 50051."
     ),
-    "timeout": _Rule(lambda v: _is_number(v, 0, strictly=True), "a number of seconds above 0", "The default is 30."),
-    "reconnection_attempts": _Rule(
-        lambda v: _is_whole(v, 1, 1_000_000), "a whole number of at least 1", "The default is 5."
+    "timeout": _Rule(
+        lambda v: _is_seconds(v) and v > 0, f"a number of seconds above 0, at most {MAX_SECONDS}", "The default is 30."
     ),
-    "reconnection_delay": _Rule(lambda v: _is_number(v, 0), "a number of seconds of at least 0", "The default is 5."),
+    "reconnection_attempts": _Rule(
+        lambda v: _is_whole(v, 1, 1_000_000), "a whole number from 1 to 1000000", "The default is 5."
+    ),
+    "reconnection_delay": _Rule(_is_seconds, f"a number of seconds from 0 to {MAX_SECONDS}", "The default is 5."),
     "socket": _Rule(
         _is_socket, f"a path of at most {_SOCKET_PATH_BYTES} bytes, or None", "The path given to `serve --socket`."
     ),

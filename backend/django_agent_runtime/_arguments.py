@@ -1,0 +1,67 @@
+"""The numbers that callers pass, checked before anything is sent. None, which stands for a default, passes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from .conf import MAX_SECONDS
+from .exceptions import InvalidValue
+
+__all__ = ["MAX_PAGE_SIZE", "MAX_SEQUENCE", "check_seconds", "check_whole", "duration"]
+
+# Of revisions too.
+MAX_SEQUENCE = 2**64 - 1
+MAX_PAGE_SIZE = 2**31 - 1
+
+
+def check_seconds(name: str, seconds: float | None) -> float | None:
+    """`seconds`, if it can be how long something takes.
+
+    Raises:
+        InvalidValue: Not a number from 0 to `MAX_SECONDS`.
+    """
+    if seconds is None:
+        return None
+    if not _is_between(seconds, (int, float), MAX_SECONDS):
+        raise _refuse(name, seconds, f"a number of seconds from 0 to {MAX_SECONDS}")
+    return seconds
+
+
+def check_whole(name: str, number: int | None, most: int = MAX_SEQUENCE) -> int | None:
+    """`number`, if it can be a size, a sequence or a revision.
+
+    Raises:
+        InvalidValue: Not a whole number from 0 to `most`.
+    """
+    if number is None:
+        return None
+    if not _is_between(number, (int,), most):
+        raise _refuse(name, number, f"a whole number from 0 to {most}")
+    return number
+
+
+def duration(name: str, seconds: float | None) -> Duration | None:
+    """`seconds` for the wire.
+
+    Raises:
+        InvalidValue: As in `check_seconds`.
+    """
+    seconds = check_seconds(name, seconds)
+    if seconds is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message
+
+
+def _is_between(value: Any, kinds: tuple[type[float], ...], most: int) -> bool:
+    # NaN is not between anything.
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _refuse(name: str, value: object, expected: str) -> InvalidValue:
+    reason = f"is {value!r}, must be {expected}"
+    return InvalidValue(f"{name} {reason}", violations=[(name, reason)])

@@ -1,0 +1,99 @@
+"""Numbers that cannot be sent are a ValueError that names them, before anything is sent."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_agent_runtime._operations_sync import SyncOperations
+from django_agent_runtime.exceptions import InvalidValue
+from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.types import DeleteOperation, SetOperation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REQUIRED = {
+    "agent_id": "agent",
+    "callback": print,
+    "event_type": "type",
+    "key": "key",
+    "run_id": "00000000-0000-0000-0000-000000000001",
+    "task_type": "task",
+    "value": None,
+}
+NEVER = [2**70, -(2**70), -1, math.nan, math.inf, -math.inf, 1e300, "5", True]
+WHOLE = [*NEVER, 1.0]
+
+
+def numeric_arguments() -> Iterator[tuple[str, str, str]]:
+    for name, method in vars(SyncOperations).items():
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        for parameter in inspect.signature(method).parameters.values():
+            kind = str(parameter.annotation).split(" ", 1)[0]
+            if kind in {"int", "float"}:
+                yield name, parameter.name, kind
+
+
+@pytest.fixture
+def absent(unused_port: int) -> Iterator[GoRuntimeIntegration]:
+    """A client of a runtime that is not there: what is sent fails in another way."""
+    client = GoRuntimeIntegration(host="127.0.0.1", port=unused_port, timeout=0.2)
+    yield client
+    client.disconnect()
+
+
+def test_the_numeric_arguments_are_found() -> None:
+    found = {(method, name) for method, name, _ in numeric_arguments()}
+    assert found >= {("set_state", "ttl"), ("submit_task", "deadline"), ("list_runs", "page_size")}
+
+
+@pytest.mark.parametrize(("method", "name", "kind"), list(numeric_arguments()))
+def test_numbers_that_cannot_be_sent(absent: GoRuntimeIntegration, method: str, name: str, kind: str) -> None:
+    call: Callable[..., object] = getattr(absent, method)
+    required = {key: REQUIRED[key] for key in inspect.signature(call).parameters if key in REQUIRED}
+    for value in WHOLE if kind == "int" else NEVER:
+        with pytest.raises(InvalidValue, match=name) as refusal:
+            drain(call(**required, **{name: value}))
+        assert [field for field, _ in refusal.value.violations] == [name]
+    assert absent.stats["subscriptions"] == 0
+
+
+def drain(result: object) -> None:
+    """Take the first item of what is fetched as it is needed."""
+    if isinstance(result, Iterator):
+        next(result)
+
+
+@pytest.mark.parametrize("value", NEVER)
+def test_numbers_of_a_transaction(absent: GoRuntimeIntegration, value: Any) -> None:
+    other = SetOperation("other", None)
+    with pytest.raises(InvalidValue, match=r"operations\[1\]\.ttl"):
+        absent.transact_state([other, SetOperation("key", None, ttl=value)])
+    with pytest.raises(InvalidValue, match=r"operations\[1\]\.expected_revision"):
+        absent.transact_state([other, SetOperation("key", None, expected_revision=value)])
+    with pytest.raises(InvalidValue, match=r"operations\[1\]\.expected_revision"):
+        absent.transact_state([other, DeleteOperation("key", expected_revision=value)])
+
+
+@pytest.mark.parametrize("name", ["port", "timeout", "reconnection_attempts", "reconnection_delay"])
+@pytest.mark.parametrize("value", NEVER)
+def test_numbers_of_a_client(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        GoRuntimeIntegration(**{name: value})
+
+
+def test_the_longest_times_can_be_sent(client: GoRuntimeIntegration) -> None:
+    century = 100 * 365 * 86400
+    assert client.execute_task("example_task", timeout=century, run_timeout=1)["input"] == {}
+    assert client.set_state("key", 1, ttl=century)
+    entry = client.get_state_entry("key")
+    assert entry is not None
+    assert entry.expire_time is not None
+    assert entry.update_time is not None
+    assert (entry.expire_time - entry.update_time).total_seconds() == pytest.approx(century, abs=1)
