@@ -58,7 +58,11 @@ func (e *Engine) CreateRun(ctx context.Context, namespace string, r CreateReques
 	if r.Wait {
 		run, err = e.await(ctx, ent, 0)
 	} else {
-		run, err = e.read(ctx, ent)
+		run, err = e.commit(ctx, ent)
+	}
+	if err == nil {
+		run.Input = r.Input
+		run, err = e.withPayloads(ctx, ent, run)
 	}
 	return run, created, err
 }

@@ -50,6 +50,9 @@ func (e *Engine) change(ctx context.Context, ent *entry, payload []byte, edit fu
 			ent.deadline.Stop()
 		}
 		ent.task, ent.input = nil, nil
+		if ent.waiters > 0 {
+			ent.output = payload
+		}
 		close(ent.ended)
 	}
 	ent.mu.Unlock()

@@ -30,7 +30,11 @@ func (e *Engine) WaitRun(ctx context.Context, namespace, runID string, maxWait t
 	if err != nil {
 		return Run{}, err
 	}
-	return e.await(ctx, ent, maxWait)
+	run, err := e.await(ctx, ent, maxWait)
+	if err != nil {
+		return Run{}, err
+	}
+	return e.withPayloads(ctx, ent, run)
 }
 
 // ListRuns returns runs of a namespace without input and output, newest first,
@@ -72,18 +76,34 @@ func (e *Engine) find(namespace, runID string) (*entry, error) {
 	return nil, fmt.Errorf("%w: %q", ErrRunNotFound, runID)
 }
 
-// read returns a run as it is in memory once that is durable.
+// read returns a run with its input and output as it is, once that is durable.
 func (e *Engine) read(ctx context.Context, ent *entry) (Run, error) {
+	run, err := e.commit(ctx, ent)
+	if err != nil {
+		return Run{}, err
+	}
+	return e.withPayloads(ctx, ent, run)
+}
+
+// commit returns a run as it is in memory once that is durable.
+func (e *Engine) commit(ctx context.Context, ent *entry) (Run, error) {
 	run := ent.snapshot()
 	if err := e.stream.Commit(ctx, run.Sequence); err != nil {
 		return Run{}, fmt.Errorf("read run %s: %w", run.ID, err)
 	}
-	first, err := e.readRecord(ctx, ent.created)
-	if err != nil {
-		return Run{}, recordError("input", run.ID, err)
+	return run, nil
+}
+
+// withPayloads reads the input and the output of a run that is durable, unless it has them.
+func (e *Engine) withPayloads(ctx context.Context, ent *entry, run Run) (Run, error) {
+	if run.Input == nil {
+		first, err := e.readRecord(ctx, ent.created)
+		if err != nil {
+			return Run{}, recordError("input", run.ID, err)
+		}
+		run.Input = first.Payload
 	}
-	run.Input = first.Payload
-	if run.State == Succeeded {
+	if run.State == Succeeded && run.Output == nil {
 		last, err := e.readRecord(ctx, run.Sequence)
 		if err != nil {
 			return Run{}, recordError("output", run.ID, err)
@@ -125,8 +145,29 @@ func (e *Engine) readRecordSurely(ctx context.Context, seq uint64) (record, erro
 	}
 }
 
-// await is WaitRun for a run at hand.
+// await returns a run once it has ended or maxWait has passed, durable and with its output if that is at hand.
 func (e *Engine) await(ctx context.Context, ent *entry, maxWait time.Duration) (Run, error) {
+	ent.mu.Lock()
+	ent.waiters++
+	ent.mu.Unlock()
+	err := e.awaitEnd(ctx, ent, maxWait)
+
+	ent.mu.Lock()
+	output := ent.output
+	if ent.waiters--; ent.waiters == 0 {
+		ent.output = nil
+	}
+	ent.mu.Unlock()
+	if err != nil {
+		return Run{}, err
+	}
+	run, err := e.commit(ctx, ent)
+	run.Output = output
+	return run, err
+}
+
+// awaitEnd returns nil when the run has ended or maxWait (0: none) has passed.
+func (e *Engine) awaitEnd(ctx context.Context, ent *entry, maxWait time.Duration) error {
 	var patience <-chan time.Time
 	if maxWait > 0 {
 		timer := time.NewTimer(maxWait)
@@ -137,18 +178,18 @@ func (e *Engine) await(ctx context.Context, ent *entry, maxWait time.Duration) (
 	for {
 		select {
 		case <-ent.ended:
-			return e.read(ctx, ent)
+			return nil
 		case <-patience:
-			return e.read(ctx, ent)
+			return nil
 		case <-ctx.Done():
-			return Run{}, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-stopping:
 			if ent.snapshot().State == Queued {
-				return Run{}, ErrStopped
+				return ErrStopped
 			}
 			stopping = nil
 		case <-e.work.Done():
-			return Run{}, ErrStopped
+			return ErrStopped
 		}
 	}
 }
