@@ -125,26 +125,31 @@ func checkText(field, value string, limit int) error {
 	return nil
 }
 
-// accept appends the run's first record, which is also its place in the queue.
+// accept appends the run's first record, which is also its place in the queue;
+// where a place is free and nobody waits, it is the beginning of its first attempt.
 func (e *Engine) accept(
 	ctx context.Context, namespace, id string, hash payloadHash, r CreateRequest,
 ) (ent *entry, created bool, err error) {
-	select {
-	case <-e.stopping:
+	e.accepting.RLock()
+	defer e.accepting.RUnlock()
+	if e.isStopping() {
 		return nil, false, ErrStopped
-	default:
 	}
 	task, err := e.registry.Resolve(r.Target, r.AgentID, r.TaskType, r.Input)
 	if err != nil {
 		return nil, false, err
 	}
-	if err := e.queue.reserve(); err != nil {
-		return nil, false, err
+	begins := e.takePlace()
+	giveBack := e.freePlace
+	if !begins {
+		if err := e.queue.reserve(); err != nil {
+			return nil, false, err
+		}
+		giveBack = e.queue.release
 	}
-	reserved := true
 	defer func() {
-		if reserved {
-			e.queue.release()
+		if !created {
+			giveBack()
 		}
 	}()
 
@@ -159,6 +164,9 @@ func (e *Engine) accept(
 	}
 	if r.Deadline > 0 {
 		rec.Run.Deadline = now.Add(r.Deadline)
+	}
+	if begins {
+		rec.Run.begin(now)
 	}
 	data, err := rec.encode()
 	if err != nil {
@@ -178,18 +186,21 @@ func (e *Engine) accept(
 	rec.Run.Sequence = seq
 	ent = newEntry(&rec)
 	ent.task = task
-	if len(r.Input) <= maxHeldInputBytes {
+	if begins || len(r.Input) <= maxHeldInputBytes {
 		ent.input = r.Input
 	}
-	ent, created = e.index.add(ent)
-	if created {
-		reserved = false
-		if r.Deadline > 0 {
-			e.setDeadline(ent, r.Deadline)
-		}
+	if ent, created = e.index.add(ent); !created {
+		return ent, false, nil
+	}
+	if r.Deadline > 0 {
+		e.setDeadline(ent, r.Deadline)
+	}
+	if begins {
+		e.occupy(ent)
+	} else {
 		e.queue.push(ent)
 	}
-	return ent, created, nil
+	return ent, true, nil
 }
 
 // adopt takes up a run that the journal has and the index has not: an earlier

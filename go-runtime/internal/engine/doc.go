@@ -13,7 +13,8 @@
 //
 // Runs that were running when the process died are queued again at the next
 // Start and count another attempt; those that died in each of their attempts
-// fail. Runs given back by a graceful Stop do not count the attempt.
+// fail. A run that finds a place free begins with its acceptance: one record is
+// both. Runs given back by a graceful Stop do not count the attempt.
 //
 // Deadlines and timeouts run on the monotonic clock; only across a restart does
 // a deadline follow the wall clock.

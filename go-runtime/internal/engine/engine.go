@@ -33,8 +33,10 @@ type Engine struct {
 	stopping chan struct{}
 	work     context.Context //nolint:containedctx // the lifetime of all attempts, ended by Stop
 	endWork  context.CancelCauseFunc
-	stopOnce sync.Once
-	running  sync.WaitGroup
+	// accepting is held by those who may begin a run, and taken to begin the stop.
+	accepting sync.RWMutex
+	stopOnce  sync.Once
+	running   sync.WaitGroup
 }
 
 // New returns an engine that keeps its runs in the journal and takes their tasks
@@ -77,7 +79,11 @@ func (e *Engine) Start(ctx context.Context) error {
 // waits for a run that will not end here gets ErrStopped. It is safe to call twice and before Start.
 // The error says that tasks did not heed their context in time.
 func (e *Engine) Stop(ctx context.Context) error {
-	e.stopOnce.Do(func() { close(e.stopping) })
+	e.stopOnce.Do(func() {
+		e.accepting.Lock()
+		defer e.accepting.Unlock()
+		close(e.stopping)
+	})
 	finished := make(chan struct{})
 	go func() {
 		e.running.Wait()
@@ -95,6 +101,15 @@ func (e *Engine) Stop(ctx context.Context) error {
 		return nil
 	case <-time.After(stopGrace):
 		return errors.New("engine: tasks are still running after they were told to stop")
+	}
+}
+
+func (e *Engine) isStopping() bool {
+	select {
+	case <-e.stopping:
+		return true
+	default:
+		return false
 	}
 }
 

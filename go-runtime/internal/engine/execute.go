@@ -33,24 +33,40 @@ func (e *Engine) dispatch() {
 		if ent == nil {
 			return
 		}
-		e.running.Go(func() {
-			e.executing.Add(1)
-			defer func() {
-				e.executing.Add(-1)
-				<-e.places
-			}()
-			e.attempt(ent)
-		})
+		e.occupy(ent)
 	}
+}
+
+// takePlace takes a place if one is free and no run waits for it.
+func (e *Engine) takePlace() bool {
+	if e.queue.length() > 0 {
+		return false
+	}
+	select {
+	case e.places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (e *Engine) freePlace() { <-e.places }
+
+// occupy executes a run in a place that was taken for it.
+func (e *Engine) occupy(ent *entry) {
+	e.running.Go(func() {
+		e.executing.Add(1)
+		defer e.freePlace()
+		defer e.executing.Add(-1)
+		e.attempt(ent)
+	})
 }
 
 // next waits for a queued run; nil when the engine stops.
 func (e *Engine) next() *entry {
 	for {
-		select {
-		case <-e.stopping:
+		if e.isStopping() {
 			return nil
-		default:
 		}
 		if ent := e.queue.pop(); ent != nil {
 			return ent
@@ -67,7 +83,7 @@ func (e *Engine) next() *entry {
 func (e *Engine) attempt(ent *entry) {
 	task, call, err := e.prepare(ent)
 	if e.work.Err() != nil {
-		return
+		err = ErrStopped
 	}
 	if err != nil {
 		e.finish(ent, nil, err)
@@ -79,17 +95,21 @@ func (e *Engine) attempt(ent *entry) {
 	ent.cancel = cancel
 	ent.mu.Unlock()
 
-	run, err := e.change(e.work, ent, nil, func(run *Run) error {
-		if run.State != Queued {
-			return errUnchanged
+	run := ent.snapshot()
+	if run.State == Queued {
+		run, err = e.change(e.work, ent, nil, func(run *Run) error {
+			if run.State != Queued {
+				return errUnchanged
+			}
+			run.begin(e.cfg.Now().UTC())
+			return nil
+		})
+		if err != nil {
+			e.logUnlessUnchanged(run, err)
+			return
 		}
-		run.State = Running
-		run.Attempt++
-		run.StartedAt = e.cfg.Now().UTC()
-		return nil
-	})
-	if err != nil {
-		e.logUnlessUnchanged(run, err)
+	}
+	if run.State.Ended() {
 		return
 	}
 	call.Attempt = run.Attempt

@@ -72,6 +72,13 @@ type Run struct {
 	Sequence uint64
 }
 
+// begin makes the run's next attempt the one under way.
+func (r *Run) begin(now time.Time) {
+	r.State = Running
+	r.Attempt++
+	r.StartedAt = now
+}
+
 // RunError says why a run did not succeed.
 type RunError struct {
 	Reason  Reason `json:"reason"`
