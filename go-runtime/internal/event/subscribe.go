@@ -15,6 +15,9 @@ const (
 	// positionInterval is how often a subscriber hears that only events of
 	// other types were published.
 	positionInterval = time.Second
+	// leadStep is how far ahead of the beginning a subscription tries to begin
+	// at first, when the oldest events are removed faster than it reads.
+	leadStep = 64
 )
 
 // Start says where a subscription begins. Zero: with events published from now on.
@@ -58,7 +61,7 @@ func (l *Log) Subscribe(
 	wanted := parsePatterns(types)
 	filters, exact := wanted.filters(namespace)
 	s := subscription{wanted: wanted, exact: exact, fn: fn, called: time.Now()}
-	for {
+	for lead := uint64(0); ; lead = 2*lead + leadStep {
 		err := l.stream.Follow(ctx, after, filters, s.take)
 		if s.ended != nil {
 			return s.ended
@@ -71,8 +74,13 @@ func (l *Log) Subscribe(
 			l.log.WarnContext(ctx, "retention overtook a subscriber", "namespace", namespace, "oldest_sequence", truncated.Oldest)
 			return fmt.Errorf("subscribe to events: %w", err)
 		}
-		// The beginning has moved since it was looked up.
+		// The beginning has moved since it was looked up, and may move on.
+		newest, err := l.newest(ctx)
+		if err != nil {
+			return fmt.Errorf("subscribe to events: %w", err)
+		}
 		after = truncated.Oldest - 1
+		after = max(after, min(after+lead, newest))
 	}
 }
 

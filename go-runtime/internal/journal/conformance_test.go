@@ -525,6 +525,20 @@ func testTruncated(t *testing.T, j *journal.Journal) {
 	if !errors.Is(err, journal.ErrTruncated) || !errors.As(err, &truncated) || truncated.Oldest != first {
 		t.Fatalf("follow of removed records: %v, want the oldest %d", err, first)
 	}
+	// Removed records may have been for any filter, also for one that matches
+	// what is left only, or nothing.
+	if _, err := s.Append(t.Context(), journal.Message{Subject: p + "b"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, filter := range []string{"b", "*", "none"} {
+		err := s.Follow(t.Context(), 1, []string{p + filter}, func([]journal.Record, uint64) error {
+			t.Errorf("filter %s: records were handed over", filter)
+			return errDone
+		})
+		if !errors.Is(err, journal.ErrTruncated) {
+			t.Errorf("filter %s: follow of removed records: %v", filter, err)
+		}
+	}
 	next := truncated.Oldest
 	err = s.Follow(t.Context(), truncated.Oldest-1, []string{p + "a"}, func(batch []journal.Record, _ uint64) error {
 		for _, r := range batch {

@@ -18,7 +18,7 @@ import (
 const (
 	// cursorRecords and cursorBytes bound one pull, and with it what waits in
 	// memory for a reader.
-	cursorRecords = 256
+	cursorRecords = 512
 	cursorBytes   = 4 << 20
 	// cursorIdle is after what time the server forgets an abandoned cursor.
 	cursorIdle = time.Minute
@@ -170,7 +170,8 @@ func (c *cursor) close() {
 	c.sub = nil
 }
 
-// next returns at least one record, as many as have arrived. It reopens the
+// next returns at least one record: as many as have arrived when the cursor is
+// waiting, and else what one pull brings. It reopens the
 // consumer when the server lost it or a delivery was missed. errDrained means
 // that there was nothing at some moment after the call began.
 func (c *cursor) next(ctx context.Context) ([]Record, error) {
@@ -210,10 +211,12 @@ func (c *cursor) next(ctx context.Context) ([]Record, error) {
 // receive takes what one wait brings. Neither records nor an error means that
 // the caller shall try again. An error that follows records comes again.
 func (c *cursor) receive(ctx context.Context) ([]Record, error) {
+	limit, cancel := context.WithTimeout(ctx, 3*pullHeartbeat)
+	defer cancel()
 	var records []Record
 	size := 0
-	for first := true; first || len(records) < cursorRecords && size < cursorBytes && c.pending(); first = false {
-		msg, err := c.wait(ctx)
+	for first := true; first || len(records) < cursorRecords && size < cursorBytes && c.more(); first = false {
+		msg, err := c.wait(ctx, limit)
 		if err != nil || msg == nil {
 			return records, err
 		}
@@ -221,10 +224,7 @@ func (c *cursor) receive(ctx context.Context) ([]Record, error) {
 			if msg.Subject != c.reply {
 				continue // it ends an earlier pull, which is complete
 			}
-			if err := c.digest(status, msg.Header.Get("Description")); err != nil || c.outstanding == 0 {
-				return records, err
-			}
-			continue
+			return records, c.digest(status, msg.Header.Get("Description"))
 		}
 		meta := metadata(msg)
 		if meta.Sequence.Consumer != c.delivered+1 {
@@ -250,19 +250,17 @@ func metadata(msg *nats.Msg) *nats.MsgMetadata {
 	return meta
 }
 
-// pending reports whether more has arrived.
-func (c *cursor) pending() bool {
-	if c.sub == nil {
-		return false
+// more reports whether more has arrived, or comes without waiting for a writer.
+func (c *cursor) more() bool {
+	if !c.waiting {
+		return c.outstanding > 0
 	}
 	n, _, err := c.sub.Pending()
 	return err == nil && n > 0
 }
 
-// wait returns the next message, nil when the server has been silent.
-func (c *cursor) wait(ctx context.Context) (*nats.Msg, error) {
-	limit, cancel := context.WithTimeout(ctx, 3*pullHeartbeat)
-	defer cancel()
+// wait returns the next message, nil when the server was silent up to limit.
+func (c *cursor) wait(ctx, limit context.Context) (*nats.Msg, error) {
 	msg, err := c.sub.NextMsgWithContext(limit)
 	switch {
 	case err == nil:

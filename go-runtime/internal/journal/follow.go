@@ -391,34 +391,41 @@ func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([
 
 // readDisk returns the durable records that follow before, none at the end.
 func (t *tail) readDisk(ctx context.Context, f *follower, before uint64) ([]Record, error) {
-	if err := t.stream.checkTruncated(ctx, before+1); err != nil {
-		return nil, err
-	}
 	records, err := f.cursor.next(ctx)
-	if errors.Is(err, errDrained) {
-		return nil, t.stream.checkTruncated(ctx, before+1)
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errDrained) {
 		return nil, err
 	}
-	last := records[len(records)-1].Sequence
-	if err := t.stream.settle(ctx, last); err != nil {
-		return nil, err
+	if n := len(records); n > 0 {
+		if err := t.stream.settle(ctx, records[n-1].Sequence); err != nil {
+			return nil, err
+		}
 	}
-	// Retention that removed some of these while they were read, and did not
-	// get past them, had the reader ahead of it all the time.
-	return records, t.stream.checkTruncated(ctx, last+1)
+	return records, t.stream.checkTruncated(ctx, before, records)
 }
 
-// checkTruncated reports a *TruncatedError when retention has removed records
-// from the sequence next on.
-func (s *Stream) checkTruncated(ctx context.Context, next uint64) error {
+// checkTruncated reports a *TruncatedError when retention may have removed
+// records above after before they were read. What is asked after the read
+// holds for the time of the read: retention only goes on.
+func (s *Stream) checkTruncated(ctx context.Context, after uint64, read []Record) error {
 	if s.cfg.LastPerSubject || s.cfg.MaxAge == 0 && s.cfg.MaxBytes == 0 {
 		return nil
 	}
 	first, _, err := s.Bounds(ctx)
-	if err == nil && first > next {
+	if err == nil && !coversRemoved(after, first, read) {
 		err = &TruncatedError{Oldest: first}
 	}
 	return err
+}
+
+// coversRemoved reports whether the records read are all that were between
+// after and first. A record that is neither there nor read may have been one
+// that the reader's filters match.
+func coversRemoved(after, first uint64, read []Record) bool {
+	for _, r := range read {
+		if after+1 >= first || r.Sequence != after+1 {
+			break
+		}
+		after = r.Sequence
+	}
+	return after+1 >= first
 }
