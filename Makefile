@@ -54,7 +54,7 @@ soak: build ## Run the long tests as well: hours of faults, forks and events
 
 bench: build ## Measure against peers and write docs/benchmarks.md
 	@$(PYTHON) scripts/bootstrap.py --group bench
-	@$(VENV)/bin/python -m bench
+	@$(VENV)/bin/python -m bench --write-docs
 
 lint: build ## Check everything that can be checked without running it
 	@scripts/lint
