@@ -266,21 +266,28 @@ func (c *cursor) wait(ctx, limit context.Context) (*nats.Msg, error) {
 	case err == nil:
 		c.unheard = 0
 		return msg, nil
-	case errors.Is(err, nats.ErrNoResponders) && c.unheard < leaderRetries:
-		// In a cluster a consumer takes requests only a moment after it was made.
-		c.unheard++
-		c.close()
-		pause(ctx, leaderRetry)
-		return nil, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case limit.Err() != nil:
 		c.close()
-		return nil, nil
+		return nil, nil //nolint:nilerr // silence is no error: the consumer is made anew
+	case errors.Is(err, nats.ErrNoResponders) && c.unheard < leaderRetries:
+		return nil, c.retryLater(ctx)
 	default:
 		c.close()
 		return nil, mapRequestError(err)
 	}
+}
+
+// retryLater gives up a consumer that takes no requests, and waits before the
+// next one: in a cluster it takes them only a moment after it was made.
+func (c *cursor) retryLater(ctx context.Context) error {
+	c.unheard++
+	c.close()
+	if !pause(ctx, leaderRetry) {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // pull asks for the next records.

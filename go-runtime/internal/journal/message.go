@@ -128,9 +128,7 @@ func newRecord(subject string, header nats.Header, data []byte, seq uint64, at t
 
 // appendAck is the server's answer to an append.
 type appendAck struct {
-	Stream   string              `json:"stream"`
 	Sequence uint64              `json:"seq"`
-	Count    int                 `json:"count"`
 	Error    *jetstream.APIError `json:"error"`
 }
 

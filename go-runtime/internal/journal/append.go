@@ -1,0 +1,289 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// ackTimeout is how long an append waits for the server. A server that
+	// met a full disk does not answer at all.
+	ackTimeout = 10 * time.Second
+	// appendWindow is how many appends of AppendAll are under way at a time.
+	appendWindow = 512
+	// leaderRetry is the pause before a message is offered to a stream again
+	// that had no leader.
+	leaderRetry = 50 * time.Millisecond
+	// leaderRetries is how often a reader does so.
+	leaderRetries = int(ackTimeout / leaderRetry)
+	// maxAtomicBatch is the server's limit of one atomic batch.
+	maxAtomicBatch = 1000
+	// maxAtomicInFlight keeps below the server's limit of 50 a stream.
+	maxAtomicInFlight = 16
+)
+
+// Append adds one record. It is not durable until Commit(seq) returns.
+//
+// Errors: ErrConflict when Expect did not hold, ErrTooLarge, ErrNoSpace, and
+// with the outcome unknown ErrUnavailable or the context's.
+func (s *Stream) Append(ctx context.Context, m Message) (uint64, error) {
+	msg, err := s.prepare(ctx, m)
+	if err != nil {
+		return 0, fmt.Errorf("append to %s: %w", s.cfg.Name, err)
+	}
+	ack, err := s.request(ctx, msg)
+	if err != nil {
+		return 0, fmt.Errorf("append to %s: %w", s.cfg.Name, err)
+	}
+	s.journal.appends.Add(1)
+	s.noteAppended(ack.Sequence)
+	return ack.Sequence, nil
+}
+
+// prepare checks that the journal can take the message and encodes it.
+func (s *Stream) prepare(ctx context.Context, m Message) (*nats.Msg, error) {
+	select {
+	case <-s.journal.failed:
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, s.journal.Err())
+	default:
+	}
+	if s.journal.closing.Load() {
+		return nil, errStopped
+	}
+	msg, err := m.encode()
+	if err != nil {
+		return nil, err
+	}
+	if m.TTL > 0 {
+		if err := s.thin(ctx); err != nil {
+			return nil, err
+		}
+	}
+	size := msg.Size()
+	if limit := s.journal.cfg.MaxMessageBytes; size > limit {
+		return nil, fmt.Errorf("%w: %d bytes with headers, the limit is %d", ErrTooLarge, size, limit)
+	}
+	if s.journal.space != nil {
+		if err := s.journal.space.take(size); err != nil {
+			return nil, err
+		}
+	}
+	return msg, nil
+}
+
+// request publishes and waits for the acknowledgement. While the stream has no
+// leader nobody takes the message, so it is safe to send it again.
+func (s *Stream) request(ctx context.Context, msg *nats.Msg) (appendAck, error) {
+	wait, cancel := context.WithTimeoutCause(ctx, ackTimeout, ErrUnavailable)
+	defer cancel()
+	answer, err := s.journal.conn.RequestMsgWithContext(wait, msg)
+	for errors.Is(err, nats.ErrNoResponders) && pause(wait, leaderRetry) {
+		answer, err = s.journal.conn.RequestMsgWithContext(wait, msg)
+	}
+	if err != nil {
+		return appendAck{}, s.requestError(wait, err)
+	}
+	return decodeAck(answer.Data)
+}
+
+// pause waits and reports whether ctx has not ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// requestError explains why a request has no answer.
+func (s *Stream) requestError(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("no answer: %w", cause)
+	}
+	return mapRequestError(err)
+}
+
+func decodeAck(data []byte) (appendAck, error) {
+	if seq, ok := plainAck(data); ok {
+		return appendAck{Sequence: seq}, nil
+	}
+	var ack appendAck
+	if err := json.Unmarshal(data, &ack); err != nil {
+		return appendAck{}, fmt.Errorf("%w: acknowledgement %q: %w", ErrUnavailable, data, err)
+	}
+	if ack.Error != nil {
+		return appendAck{}, mapAppendError(ack.Error)
+	}
+	return ack, nil
+}
+
+// plainAck reads {"stream":"S","seq":N}, as nearly every acknowledgement is,
+// at a small part of what a JSON decoder costs.
+func plainAck(data []byte) (uint64, bool) {
+	before, after, _ := bytes.Cut(data, []byte(`","seq":`))
+	digits, ended := bytes.CutSuffix(after, []byte("}"))
+	if !ended || !bytes.HasPrefix(before, []byte(`{"stream":"`)) {
+		return 0, false
+	}
+	seq, err := strconv.ParseUint(string(digits), 10, 64)
+	return seq, err == nil
+}
+
+// AppendAll appends records in order, many under way at a time, and returns
+// their sequences. It is not atomic: after an error some of them, not
+// necessarily the first, may have been appended. Expect is not allowed.
+func (s *Stream) AppendAll(ctx context.Context, ms []Message) ([]uint64, error) {
+	seqs, err := s.appendAll(ctx, ms)
+	if err != nil {
+		return nil, fmt.Errorf("append %d records to %s: %w", len(ms), s.cfg.Name, err)
+	}
+	return seqs, nil
+}
+
+func (s *Stream) appendAll(ctx context.Context, ms []Message) ([]uint64, error) {
+	msgs := make([]*nats.Msg, len(ms))
+	for i, m := range ms {
+		if m.Expect != nil {
+			return nil, errors.New("a pipelined record cannot expect a sequence")
+		}
+		msg, err := s.prepare(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		msgs[i] = msg
+	}
+	acks, err := s.newAckWindow()
+	if err != nil {
+		return nil, err
+	}
+	defer acks.close()
+	seqs := make([]uint64, len(msgs))
+	for i, msg := range msgs {
+		if i >= appendWindow {
+			if err := acks.receive(ctx, seqs); err != nil {
+				return nil, err
+			}
+		}
+		msg.Reply = acks.inbox + "." + strconv.Itoa(i)
+		if err := s.journal.conn.PublishMsg(msg); err != nil {
+			return nil, mapRequestError(err)
+		}
+	}
+	for range min(len(msgs), appendWindow) {
+		if err := acks.receive(ctx, seqs); err != nil {
+			return nil, err
+		}
+	}
+	return seqs, nil
+}
+
+// ackWindow collects the acknowledgements of pipelined appends.
+type ackWindow struct {
+	stream *Stream
+	inbox  string
+	sub    *nats.Subscription
+}
+
+func (s *Stream) newAckWindow() (*ackWindow, error) {
+	inbox := s.journal.conn.NewInbox()
+	sub, err := s.journal.conn.SubscribeSync(inbox + ".*")
+	if err != nil {
+		return nil, mapRequestError(err)
+	}
+	return &ackWindow{stream: s, inbox: inbox, sub: sub}, nil
+}
+
+func (w *ackWindow) close() {
+	// The only error is that the connection is closed, which ends the
+	// subscription as well.
+	_ = w.sub.Unsubscribe()
+}
+
+// receive waits for one acknowledgement and files its sequence.
+func (w *ackWindow) receive(ctx context.Context, seqs []uint64) error {
+	wait, cancel := context.WithTimeoutCause(ctx, ackTimeout, ErrUnavailable)
+	defer cancel()
+	answer, err := w.sub.NextMsgWithContext(wait)
+	if err != nil {
+		return w.stream.requestError(wait, err)
+	}
+	if answer.Header.Get("Status") == "503" {
+		return fmt.Errorf("%w: the stream has no leader", ErrUnavailable)
+	}
+	ack, err := decodeAck(answer.Data)
+	if err != nil {
+		return err
+	}
+	i, err := strconv.Atoi(answer.Subject[len(w.inbox)+1:])
+	if err != nil || i >= len(seqs) {
+		return fmt.Errorf("%w: acknowledgement on %s", ErrUnavailable, answer.Subject)
+	}
+	seqs[i] = ack.Sequence
+	w.stream.journal.appends.Add(1)
+	w.stream.noteAppended(ack.Sequence)
+	return nil
+}
+
+// AppendAtomic appends all records or none, at most 1,000, and returns their
+// sequences. Expect is allowed for each record. It is some ten times slower
+// than Append.
+func (s *Stream) AppendAtomic(ctx context.Context, ms []Message) ([]uint64, error) {
+	seqs, err := s.appendAtomic(ctx, ms)
+	if err != nil {
+		return nil, fmt.Errorf("append %d records atomically to %s: %w", len(ms), s.cfg.Name, err)
+	}
+	return seqs, nil
+}
+
+func (s *Stream) appendAtomic(ctx context.Context, ms []Message) ([]uint64, error) {
+	switch {
+	case len(ms) == 0:
+		return nil, nil
+	case len(ms) > maxAtomicBatch:
+		return nil, fmt.Errorf("%w: at most %d records in one batch", ErrTooLarge, maxAtomicBatch)
+	}
+	select {
+	case s.atomicSlots <- struct{}{}:
+		defer func() { <-s.atomicSlots }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	id := nats.NewInbox()
+	var ack appendAck
+	for i, m := range ms {
+		msg, err := s.prepare(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		if msg.Header == nil {
+			msg.Header = make(nats.Header, 3)
+		}
+		msg.Header[headerBatchID] = []string{id}
+		msg.Header[headerBatchSequence] = []string{strconv.Itoa(i + 1)}
+		if i < len(ms)-1 {
+			if err := s.journal.conn.PublishMsg(msg); err != nil {
+				return nil, mapRequestError(err)
+			}
+			continue
+		}
+		msg.Header[headerBatchCommit] = []string{"1"}
+		if ack, err = s.request(ctx, msg); err != nil {
+			return nil, err
+		}
+	}
+	s.journal.appends.Add(uint64(len(ms)))
+	s.noteAppended(ack.Sequence)
+	seqs := make([]uint64, len(ms))
+	for i := range seqs {
+		seqs[i] = ack.Sequence - uint64(len(ms)-1-i)
+	}
+	return seqs, nil
+}
