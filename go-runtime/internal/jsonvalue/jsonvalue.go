@@ -4,8 +4,10 @@
 package jsonvalue
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -16,8 +18,13 @@ import (
 // the stack of every reader: Python's own decoder gives up not far above it.
 const MaxDepth = 200
 
+// MaxNumberBytes is how long a number may be: Python reads no integer with more digits.
+const MaxNumberBytes = 4300
+
 // Validate reports whether b is one JSON text (RFC 8259) in valid UTF-8, nested
-// at most MaxDepth levels deep, with nothing but white space around it. The
+// at most MaxDepth levels deep, with nothing but white space around it, and with
+// numbers that every reader can take: at most MaxNumberBytes long, and no fraction
+// or power of ten beyond a double's range, which Python would read as infinite. The
 // error is a *violation.Error of the field that says what is wrong and at which byte.
 // A text that passes costs no allocation.
 func Validate(field string, b []byte) error {
@@ -32,6 +39,9 @@ func Validate(field string, b []byte) error {
 	}
 	if !utf8.Valid(b) {
 		return violation.New(field, "is not valid UTF-8 at byte %d", invalidUTF8At(b))
+	}
+	if at := badNumberAt(b); at >= 0 {
+		return violation.New(field, "has a number that is too long or too large at byte %d", at)
 	}
 	return nil
 }
@@ -76,6 +86,59 @@ func tooDeepAt(b []byte) int {
 		}
 	}
 	return -1
+}
+
+// badNumberAt returns the offset of the first number of a JSON text that some
+// reader cannot take, or -1.
+func badNumberAt(b []byte) int {
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			i = stringEnd(b, i)
+		case c == '-' || '0' <= c && c <= '9':
+			end, whole := numberEnd(b, i)
+			if end-i > MaxNumberBytes || !whole && overflows(b[i:end]) {
+				return i
+			}
+			i = end - 1
+		}
+	}
+	return -1
+}
+
+// stringEnd returns the offset of the quote that ends the string that begins at i.
+func stringEnd(b []byte, i int) int {
+	for i++; b[i] != '"'; i++ {
+		if b[i] == '\\' {
+			i++
+		}
+	}
+	return i
+}
+
+// numberEnd returns the offset after the number that begins at i, and whether it is an integer.
+func numberEnd(b []byte, i int) (end int, whole bool) {
+	whole = true
+	for ; i < len(b); i++ {
+		switch b[i] {
+		case '.', 'e', 'E':
+			whole = false
+		case '-', '+', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		default:
+			return i, whole
+		}
+	}
+	return i, whole
+}
+
+// overflows reports whether a double cannot hold a number. One without an
+// exponent and with fewer digits than the largest double has always fits.
+func overflows(number []byte) bool {
+	if len(number) < 300 && bytes.IndexByte(number, 'e') < 0 && bytes.IndexByte(number, 'E') < 0 {
+		return false
+	}
+	_, err := strconv.ParseFloat(string(number), 64)
+	return err != nil
 }
 
 // syntaxError finds out why a text is no JSON.

@@ -22,7 +22,9 @@ func TestValidateAccepts(t *testing.T) {
 		"beyond a double":          `9223372036854775807`,
 		"negative zero":            `-0.0`,
 		"large float":              `1e308`,
-		"beyond any float":         `1e999`,
+		"integer beyond any float": strings.Repeat("9", MaxNumberBytes),
+		"number too small":         `1e-999`,
+		"number in a string":       `"1e999"`,
 		"emoji":                    `"👩‍🚀"`,
 		"lone surrogate escape":    `"\ud800"`,
 		"white space around":       " \t\r\n{}\n",
@@ -56,6 +58,10 @@ func TestValidateRefusesAndSaysWhere(t *testing.T) {
 		"invalid UTF-8":        {"\"a\xffb\"", "value: is not valid UTF-8 at byte 2"},
 		"encoded surrogate":    {"\"\xed\xa0\x80\"", "value: is not valid UTF-8 at byte 1"},
 		"byte order mark":      {"\ufeff1", "value: is not a JSON text: …"},
+		"power too large":      {`{"a":[1e308,1e309]}`, "value: has a number that is too long or too large at byte 12"},
+		"power in an exponent": {`-1E+999`, "value: has a number that is too long or too large at byte 0"},
+		"fraction too large":   {strings.Repeat("9", 400) + ".5", "value: has a number that is too long or too large at byte 0"},
+		"integer too long":     {`["",` + strings.Repeat("9", MaxNumberBytes+1) + `]`, "value: has a number that is too long or too large at byte 4"},
 		"201 levels":           {nested(201), "value: is nested more than 200 levels deep at byte 200"},
 		"a million brackets":   {strings.Repeat("[", 1_000_000), "value: is nested more than 200 levels deep at byte 200"},
 		"brackets that repeat": {strings.Repeat("]", 300), "value: is not a JSON text: …"},
@@ -104,22 +110,27 @@ func TestValidateObject(t *testing.T) {
 	}
 }
 
-// depthOf is a second opinion on nesting, by the standard library's tokens.
-func depthOf(text []byte) int {
+// withinBounds is a second opinion on nesting and numbers, by the standard library's tokens.
+func withinBounds(text []byte) bool {
 	decoder := json.NewDecoder(strings.NewReader(string(text)))
 	decoder.UseNumber()
-	depth, deepest := 0, 0
+	depth, fits := 0, true
 	for {
 		token, err := decoder.Token()
 		if err != nil {
-			return deepest
+			return fits
 		}
-		switch token {
-		case json.Delim('['), json.Delim('{'):
-			depth++
-			deepest = max(deepest, depth)
-		case json.Delim(']'), json.Delim('}'):
-			depth--
+		switch token := token.(type) {
+		case json.Delim:
+			if token == '[' || token == '{' {
+				depth++
+				fits = fits && depth <= MaxDepth
+			} else {
+				depth--
+			}
+		case json.Number:
+			_, err := token.Float64()
+			fits = fits && len(token) <= MaxNumberBytes && (err == nil || !strings.ContainsAny(string(token), ".eE"))
 		}
 	}
 }
@@ -127,13 +138,14 @@ func depthOf(text []byte) int {
 func FuzzValidate(f *testing.F) {
 	for _, seed := range []string{
 		`null`, `{"a":[1,-0.0,1e308,"\u0000\\\""]}`, "\"\xff\"", `[[[`, nested(200), nested(201), `"[\"[["`, ` 1 2`, "",
+		`[1e309]`, `{"1e309":-1.5E+3}`,
 	} {
 		f.Add([]byte(seed))
 	}
 
 	f.Fuzz(func(t *testing.T, text []byte) {
 		err := Validate("value", text)
-		want := json.Valid(text) && utf8.Valid(text) && depthOf(text) <= MaxDepth
+		want := json.Valid(text) && utf8.Valid(text) && withinBounds(text)
 		if (err == nil) != want {
 			t.Errorf("Validate(%q) = %v, want valid %v", text, err, want)
 		}
