@@ -238,6 +238,14 @@ func TestFilesThatCannotBeReadAreMistakes(t *testing.T) {
 	}
 }
 
+func TestAMistakeIsNotTakenForAnother(t *testing.T) {
+	t.Parallel()
+	_, err := load(t, nil, "--listen=127.0.0.1:99999")
+	if got := mistakes(t, err); !slices.Equal(got, []string{"listen"}) {
+		t.Errorf("mistakes = %v", err)
+	}
+}
+
 func TestLoadLooksAtFiles(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()

@@ -47,6 +47,11 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// about reports whether one of the mistakes is a setting's.
+func (e *Error) about(setting string) bool {
+	return slices.ContainsFunc(e.Mistakes, func(m Mistake) bool { return m.Setting == setting })
+}
+
 // Flags returns the flags of every setting, for Load.
 func Flags(name string) *pflag.FlagSet {
 	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
@@ -102,8 +107,12 @@ func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 		problems.Mistakes = append(problems.Mistakes,
 			Mistake{key, file.values[key], "file " + file.path, "there is no such setting"})
 	}
-	problems.Mistakes = append(problems.Mistakes, c.contradictions()...)
-	problems.Mistakes = append(problems.Mistakes, c.badFiles()...)
+	// A setting that could not be read seems empty: what follows from that is no mistake of its own.
+	for _, mistake := range slices.Concat(c.contradictions(), c.badFiles()) {
+		if !problems.about(mistake.Setting) {
+			problems.Mistakes = append(problems.Mistakes, mistake)
+		}
+	}
 	if len(problems.Mistakes) > 0 {
 		return Config{}, &problems
 	}
