@@ -8,6 +8,9 @@ flight is cut off, channels are closed and dropped, and the fork waits until gRP
   what they began, and streams resume behind the last thing they saw;
 - in the child, every client starts afresh: no channel, no subscriptions, no locks of threads it does not have.
 
+Under gevent a child has copies of its parent's greenlets, which go on in both. The client's own see by the process id
+that they are copies, and end; those of the caller are the caller's to stop.
+
 `os.fork`, `multiprocessing`, gunicorn, Celery and gevent come through here, because Python calls the handlers
 below. A fork in C does not (uWSGI without `lazy-apps`). `subprocess` needs none of this and does not call them.
 """

@@ -76,6 +76,10 @@ class Subscription:
             self.begun.set_exception(error)
         self.mailbox.end(error)
 
+    def restart_in_child(self) -> None:
+        """End after a fork: the subscription stays in the parent."""
+        self.mailbox.restart_in_child()
+
 
 class IteratedSubscription(Subscription):
     """A subscription consumed by an iterator, which gets EventsTruncated instead of skipping events."""
@@ -120,6 +124,10 @@ class CallbackSubscription(Subscription):
         self._closed = True
         super().end(error)
 
+    def restart_in_child(self) -> None:
+        self._closed = True
+        super().restart_in_child()
+
     def run_batch(self) -> bool:
         """Call back for the oldest batch; False if there is none, or never will be."""
         try:
@@ -152,10 +160,6 @@ class CallbackPool:
     def __init__(self) -> None:
         self.events_delivered = 0
         self.callbacks_failed = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Start afresh, after a fork or at first."""
         self._changed = threading.Condition()
         self._ready: deque[CallbackSubscription] = deque()
         self._scheduled: set[CallbackSubscription] = set()
@@ -211,7 +215,6 @@ class EventHub(StreamReader):
 
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport, "agent-runtime-events")
-        self.pool = CallbackPool()
         self._reset()
         transport.streams.add(self)
 
@@ -222,6 +225,8 @@ class EventHub(StreamReader):
         self._on_stream: dict[str, Subscription] = {}
         self._outbox: queue.SimpleQueue[event_pb.SubscribeRequest | None] | None = None
         self._wire_ids = 0
+        # Another, not the same once more: gevent's copies of the parent's workers end with the one they know.
+        self.pool = CallbackPool()
 
     @property
     def size(self) -> int:
@@ -268,11 +273,11 @@ class EventHub(StreamReader):
 
     def restart_in_child(self) -> None:
         for subscription in self._subscriptions.values():
-            subscription.mailbox.restart_in_child()
+            subscription.restart_in_child()
         self._wake = threading.Event()
         self._call = None
+        self.reconnects = 0
         self._reset()
-        self.pool.reset()
 
     def wanted(self) -> bool:
         with self._lock:

@@ -91,7 +91,7 @@ class GoRuntimeIntegration(SyncOperations, AsyncOperations):
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts since this client was made, but for `subscriptions`: those to events that are open now.
+        """Counts since this client was made, in a forked child since the fork; `subscriptions` are those open now.
 
         `events_delivered`: to callbacks. `callbacks_failed`: those that raised. `reconnects`: of the event stream.
         """
