@@ -322,6 +322,12 @@ func sendError(err error) error {
 	}
 }
 
+// fromGRPC reports whether an error is one of gRPC's own.
+func fromGRPC(err error) bool {
+	_, own := status.FromError(err)
+	return own
+}
+
 // status puts the refusal on the wire. A status whose details cannot be packed
 // is sent without them.
 func (r refusal) status() *status.Status {

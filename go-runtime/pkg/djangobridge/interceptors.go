@@ -2,6 +2,7 @@ package djangobridge
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime/debug"
 	"strings"
@@ -89,8 +90,7 @@ func (e *edge) stream(server any, stream grpc.ServerStream, info *grpc.StreamSer
 		defer context.AfterFunc(e.observers, func() { cancel(errDraining) })()
 	}
 	err = handle(server, &namedStream{ServerStream: stream, ctx: ctx})
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		// gRPC reports a send to a caller that has gone as an error of its own.
+	if cause := context.Cause(ctx); errors.Is(cause, errDraining) {
 		return cause
 	}
 	return err
@@ -161,6 +161,10 @@ func (e *edge) end(ctx context.Context, c *call, err error) error {
 		return nil
 	}
 	r := describe(err)
+	if cause := context.Cause(ctx); cause != nil && fromGRPC(err) {
+		// To a caller who has gone gRPC can send nothing, and says so with errors of its own.
+		r = describe(cause)
+	}
 	e.metrics.observe(c.method, r.code.String(), took)
 	shown := slog.String("err", r.message)
 	if r.unforeseen() {

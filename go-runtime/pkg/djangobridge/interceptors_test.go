@@ -3,6 +3,7 @@ package djangobridge
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -52,6 +53,21 @@ func TestAPanicFailsItsCallAlone(t *testing.T) {
 	}
 	if text := log.String(); id == "" || !strings.Contains(text, id) || !strings.Contains(text, "a secret detail") || !strings.Contains(text, "interceptors_test.go") {
 		t.Errorf("the log lacks the request id, the cause or the stack: %s", text)
+	}
+}
+
+// A caller may go between its call's arrival and the first thing said to it.
+func TestACallerThatHasGoneIsNoFault(t *testing.T) {
+	t.Parallel()
+	e := &edge{metrics: newMetrics("test", "fsync"), log: slog.New(slog.DiscardHandler)}
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	gone := status.Error(codes.Internal, "transport: SendHeader called multiple times")
+	if err := e.end(ctx, &call{}, gone); status.Code(err) != codes.Canceled {
+		t.Errorf("err = %v, want Canceled", err)
+	}
+	if err := e.end(ctx, &call{}, errors.New("a fault")); status.Code(err) != codes.Internal {
+		t.Errorf("err = %v, want Internal", err)
 	}
 }
 
