@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from ._errors import CallFailure
 from ._fork import Session, gate
 from .conf import RuntimeSettings, TlsSettings
-from .exceptions import AgentRuntimeError, ClientClosed
+from .exceptions import AgentRuntimeError, ClientClosed, InvalidValue
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
@@ -377,8 +377,7 @@ def _open_channel(settings: RuntimeSettings) -> grpc.Channel:
         # The path would be the authority otherwise, which is no host name to a server.
         options.append(("grpc.default_authority", "localhost"))
     else:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        target = f"{host}:{settings.port}"
+        target = settings.address
     if settings.tls is None:
         return grpc.insecure_channel(target, options=options)
     if settings.tls.server_name is not None:
@@ -387,11 +386,16 @@ def _open_channel(settings: RuntimeSettings) -> grpc.Channel:
 
 
 def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
-    def read(path: str | None) -> bytes | None:
-        return None if path is None else Path(path).read_bytes()
+    def read(key: str, path: str | None) -> bytes | None:
+        try:
+            return None if path is None else Path(path).read_bytes()
+        except OSError as error:
+            raise InvalidValue(f"GO_RUNTIME['tls']['{key}'] names a file that cannot be read: {error}") from error
 
     return grpc.ssl_channel_credentials(
-        root_certificates=read(tls.ca), private_key=read(tls.key), certificate_chain=read(tls.cert)
+        root_certificates=read("ca", tls.ca),
+        private_key=read("key", tls.key),
+        certificate_chain=read("cert", tls.cert),
     )
 
 

@@ -53,6 +53,10 @@ _BY_CODE: dict[grpc.StatusCode, type[exceptions.AgentRuntimeError]] = {
 }
 
 
+# What gRPC itself says of a message above the limit, on either side, with a code that means other things too.
+_GRPC_TOO_LARGE = "message larger than max"
+
+
 class CallFailure(Exception):
     """How one attempt of a call failed, apart from gRPC's own objects.
 
@@ -98,6 +102,8 @@ def failure_error(failure: CallFailure, *, address: str, request_id: str = "") -
             details["violations"] = [(field.field, field.description) for field in violation.field_violations]
         elif packed.Unpack(retry):
             details["retry_after"] = retry.retry_delay.ToTimedelta().total_seconds()
+    if kind is exceptions.Overloaded and _GRPC_TOO_LARGE in failure.details:
+        kind = exceptions.TooLarge
     if not issubclass(kind, exceptions.InvalidRequest):
         details.pop("violations", None)
     return kind(_describe(kind, failure, address), **details)
@@ -139,7 +145,7 @@ def _describe(kind: type[exceptions.AgentRuntimeError], failure: CallFailure, ad
     if kind is exceptions.RuntimeUnavailable:
         return (
             f"the agent runtime at {address} cannot be reached: {failure.details}. "
-            "Is it running (`manage.py goruntime`), and do host, port or socket in GO_RUNTIME match it?"
+            "Is it running (`manage.py goruntime`), and do host, port, socket and tls in GO_RUNTIME match it?"
         )
     if kind is exceptions.CallTimedOut:
         return f"the agent runtime at {address} did not answer in time"

@@ -6,6 +6,7 @@ A method that calls the runtime is named with a leading `a`; `scripts/unasync.py
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -612,6 +613,8 @@ class AsyncOperations:
             RuntimeUnavailable: The runtime could not be reached within the `timeout` setting.
             InvalidRequest: A type is not valid.
         """
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise InvalidValue("callback must be a plain function; for a coroutine iterate over astream_events()")
         from_sequence = check_whole("from_sequence", from_sequence)
         subscription = CallbackSubscription(
             self._hub,

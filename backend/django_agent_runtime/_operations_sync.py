@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -602,6 +603,8 @@ class SyncOperations:
             RuntimeUnavailable: The runtime could not be reached within the `timeout` setting.
             InvalidRequest: A type is not valid.
         """
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise InvalidValue("callback must be a plain function; for a coroutine iterate over stream_events()")
         from_sequence = check_whole("from_sequence", from_sequence)
         subscription = CallbackSubscription(
             self._hub,

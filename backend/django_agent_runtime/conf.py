@@ -6,6 +6,7 @@ so that a system check, the client and a test all judge by the same rules. Nothi
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -63,7 +64,7 @@ class RuntimeSettings:
     @property
     def address(self) -> str:
         """Where the runtime is, for people."""
-        return self.socket or f"{self.host}:{self.port}"
+        return self.socket or f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def validate(mapping: object) -> list[Problem]:
@@ -95,6 +96,8 @@ def load(mapping: Mapping[str, Any]) -> RuntimeSettings:
         values["tls"] = TlsSettings(**tls)
     elif not isinstance(tls, TlsSettings):
         values["tls"] = TlsSettings() if tls else None
+    if "host" in values:
+        values["host"] = values["host"].strip("[]")
     for optional in ("socket", "token"):
         values[optional] = values.get(optional) or None
     return RuntimeSettings(**values)
@@ -121,7 +124,12 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 
 def _is_host(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and not re.search(r"[\s/]", value)
+    if not isinstance(value, str) or not value or re.search(r"[\s/]", value):
+        return False
+    try:
+        return ":" not in value or ipaddress.ip_address(value.strip("[]")).version == 6  # noqa: PLR2004
+    except ValueError:
+        return False
 
 
 def _is_socket(value: Any) -> bool:

@@ -30,6 +30,8 @@ def test_the_defaults() -> None:
         ("host", ""),
         ("host", "http://localhost"),
         ("host", 7),
+        ("host", "a:b:c"),
+        ("host", "localhost:50051"),
         ("port", 0),
         ("port", 65536),
         ("port", "50051"),
@@ -85,6 +87,16 @@ def test_tls_may_be_a_flag_or_paths() -> None:
     assert load({"tls": True}).tls == TlsSettings()
     assert load({"tls": False}).tls is None
     assert load({"tls": {"ca": "ca.pem", "server_name": "go"}}).tls == TlsSettings(ca="ca.pem", server_name="go")
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_may_have_its_brackets(host: str) -> None:
+    assert load({"host": host}).address == "[::1]:50051"
+
+
+def test_a_tls_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"\['tls'\]\['ca'\] names a file that cannot be read.*absent\.pem"):
+        GoRuntimeIntegration(tls={"ca": "/absent.pem"}).get_state("key")
 
 
 def test_the_socket_goes_before_host_and_port() -> None:

@@ -83,6 +83,16 @@ def test_no_type_is_refused(client: GoRuntimeIntegration, types: Any) -> None:
         client.subscribe_to_events(types, print)
 
 
+async def _coroutine_callback(event: Event) -> None:
+    """Nobody would await it."""
+
+
+@pytest.mark.parametrize("callback", [None, "name", _coroutine_callback])
+def test_a_callback_that_cannot_be_called_is_refused(client: GoRuntimeIntegration, callback: Any) -> None:
+    with pytest.raises(ValueError, match="callback must be a plain function"):
+        client.subscribe_to_events("callback", callback)
+
+
 def test_a_subscription_can_begin_in_the_past(client: GoRuntimeIntegration, inbox: Inbox) -> None:
     published = client.publish_events([{"event_type": "t", "data": number} for number in range(5)])
     client.subscribe_to_events("t", inbox, from_beginning=True)

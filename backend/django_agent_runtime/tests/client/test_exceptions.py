@@ -84,6 +84,12 @@ def test_a_status_without_a_reason_is_what_people_catch(code: grpc.StatusCode, b
     assert error.request_id == "q"
 
 
+def test_a_message_that_grpc_finds_too_large_is_too_large() -> None:
+    details = "CLIENT: Sent message larger than max (20971564 vs. 16777216)"
+    error = failure_error(CallFailure(grpc.StatusCode.RESOURCE_EXHAUSTED, details), address="here")
+    assert isinstance(error, exceptions.TooLarge)
+
+
 def test_what_the_runtime_says_is_carried() -> None:
     failure = make_failure(
         grpc.StatusCode.INVALID_ARGUMENT,
