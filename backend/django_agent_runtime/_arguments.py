@@ -1,7 +1,8 @@
-"""The numbers that callers pass, checked before anything is sent. None, which stands for a default, passes."""
+"""What callers pass, checked before anything is sent. A number that is None, which stands for a default, passes."""
 
 from __future__ import annotations
 
+import inspect
 from datetime import timedelta
 from typing import Any
 
@@ -10,11 +11,21 @@ from google.protobuf.duration_pb2 import Duration
 from .conf import MAX_SECONDS
 from .exceptions import InvalidValue
 
-__all__ = ["MAX_PAGE_SIZE", "MAX_SEQUENCE", "check_seconds", "check_whole", "duration"]
+__all__ = ["MAX_PAGE_SIZE", "MAX_SEQUENCE", "check_callback", "check_seconds", "check_whole", "duration"]
 
 # Of revisions too.
 MAX_SEQUENCE = 2**64 - 1
 MAX_PAGE_SIZE = 2**31 - 1
+
+
+def check_callback(callback: object) -> None:
+    """Refuse a callback that a thread of the client cannot simply call.
+
+    Raises:
+        InvalidValue: Not callable, or a coroutine function, which nobody would await.
+    """
+    if not callable(callback) or inspect.iscoroutinefunction(callback):
+        raise InvalidValue("callback must be a plain function; for a coroutine iterate over astream_events()")
 
 
 def check_seconds(name: str, seconds: float | None) -> float | None:

@@ -6,7 +6,6 @@ A method that calls the runtime is named with a leading `a`; `scripts/unasync.py
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import grpc
 
 from . import _channel, _messages
-from ._arguments import MAX_PAGE_SIZE, check_seconds, check_whole, duration
+from ._arguments import MAX_PAGE_SIZE, check_callback, check_seconds, check_whole, duration
 from ._channel import Q, R, Rpc, Transport, jittered, new_request_id
 from ._codec import check_key, decode, encode, encode_object
 from ._errors import CallFailure, failure_error, output_of
@@ -613,8 +612,7 @@ class AsyncOperations:
             RuntimeUnavailable: The runtime could not be reached within the `timeout` setting.
             InvalidRequest: A type is not valid.
         """
-        if not callable(callback) or inspect.iscoroutinefunction(callback):
-            raise InvalidValue("callback must be a plain function; for a coroutine iterate over astream_events()")
+        check_callback(callback)
         from_sequence = check_whole("from_sequence", from_sequence)
         subscription = CallbackSubscription(
             self._hub,
