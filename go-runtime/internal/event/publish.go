@@ -85,7 +85,10 @@ func (l *Log) checkPublish(events []Event, requestID string) error {
 	}
 	var checks []error
 	for i := range events {
-		checks = append(checks, l.checkEvent(fmt.Sprintf("events[%d].", i), &events[i]))
+		// The names of the fields are made only for an event that does not fit.
+		if l.checkEvent("", &events[i]) != nil {
+			checks = append(checks, l.checkEvent(fmt.Sprintf("events[%d].", i), &events[i]))
+		}
 	}
 	checks = append(checks, checkText("request_id", requestID, maxRequestIDBytes))
 	return violation.Join(checks...)
