@@ -38,7 +38,9 @@ func (s *Stream) Append(ctx context.Context, m Message) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("append to %s: %w", s.cfg.Name, err)
 	}
+	change := s.newest.begin(m)
 	ack, err := s.request(ctx, msg)
+	change.end(answered(err))
 	if err != nil {
 		return 0, fmt.Errorf("append to %s: %w", s.cfg.Name, err)
 	}
@@ -111,6 +113,11 @@ func (s *Stream) requestError(ctx context.Context, err error) error {
 	return mapRequestError(err)
 }
 
+// answered reports whether it is known how an append went that ended with err.
+func answered(err error) bool {
+	return err == nil || errors.Is(err, ErrConflict) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNoSpace)
+}
+
 func decodeAck(data []byte) (appendAck, error) {
 	if seq, ok := plainAck(data); ok {
 		return appendAck{Sequence: seq}, nil
@@ -141,7 +148,9 @@ func plainAck(data []byte) (uint64, bool) {
 // their sequences. It is not atomic: after an error some of them, not
 // necessarily the first, may have been appended. Expect is not allowed.
 func (s *Stream) AppendAll(ctx context.Context, ms []Message) ([]uint64, error) {
+	change := s.newest.begin(ms...)
 	seqs, err := s.appendAll(ctx, ms)
+	change.end(err == nil)
 	if err != nil {
 		return nil, fmt.Errorf("append %d records to %s: %w", len(ms), s.cfg.Name, err)
 	}
@@ -236,7 +245,9 @@ func (w *ackWindow) receive(ctx context.Context, seqs []uint64) error {
 // sequences. Expect is allowed for each record. It is some ten times slower
 // than Append.
 func (s *Stream) AppendAtomic(ctx context.Context, ms []Message) ([]uint64, error) {
+	change := s.newest.begin(ms...)
 	seqs, err := s.appendAtomic(ctx, ms)
+	change.end(answered(err))
 	if err != nil {
 		return nil, fmt.Errorf("append %d records atomically to %s: %w", len(ms), s.cfg.Name, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ func TestConformance(t *testing.T) {
 		"Sequences":      testSequences,
 		"CompareAndSet":  testCompareAndSet,
 		"Racing":         testRacingCompareAndSet,
+		"Newest":         testLastIsNewest,
 		"Dedupe":         testDedupe,
 		"Headers":        testHeaders,
 		"Atomic":         testAtomic,
@@ -157,6 +159,66 @@ func testRacingCompareAndSet(t *testing.T, j *journal.Journal) {
 		}
 		expect = winners[0]
 	}
+}
+
+// No reader sees a record older than one that was acknowledged or seen before,
+// not even while appends are given up before their answer comes.
+func testLastIsNewest(t *testing.T, j *journal.Journal) {
+	s, p := stream(t, j, journal.StreamConfig{LastPerSubject: true})
+	var acknowledged atomic.Uint64
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			var seen uint64
+			for {
+				least := max(seen, acknowledged.Load())
+				r, err := s.Last(t.Context(), p+"a")
+				if least == 0 && errors.Is(err, journal.ErrNotFound) {
+					err = nil
+				}
+				if err != nil || r.Sequence < least {
+					t.Errorf("record %d, %v; %d was there before", r.Sequence, err, least)
+					return
+				}
+				seen = r.Sequence
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		ctx, cancel := context.WithCancel(t.Context())
+		if i%4 == 3 {
+			go cancel()
+		}
+		ms := []journal.Message{{Subject: p + "a"}, {Subject: p + "b"}}
+		var seq uint64
+		var err error
+		if i%10 == 9 {
+			var seqs []uint64
+			if seqs, err = s.AppendAtomic(ctx, ms); err == nil {
+				seq = seqs[0]
+			}
+		} else {
+			seq, err = s.Append(ctx, ms[0])
+		}
+		if err == nil {
+			err = s.Commit(ctx, seq)
+		}
+		cancel()
+		switch {
+		case err == nil:
+			acknowledged.Store(seq)
+		case !errors.Is(err, context.Canceled):
+			t.Fatal(err)
+		}
+	}
+	close(done)
+	readers.Wait()
 }
 
 func testDedupe(t *testing.T, j *journal.Journal) {

@@ -7,8 +7,12 @@ import (
 )
 
 // Last returns the newest record of a subject, once it is durable, or
-// ErrNotFound.
+// ErrNotFound. The record may be one that has expired since.
 func (s *Stream) Last(ctx context.Context, subject string) (Record, error) {
+	r, version, found := s.newest.find(subject)
+	if found {
+		return r, nil
+	}
 	raw, err := s.log.GetLastMsgForSubject(ctx, subject)
 	if err != nil {
 		return Record{}, fmt.Errorf("last of %s in %s: %w", subject, s.cfg.Name, mapRequestError(err))
@@ -16,7 +20,9 @@ func (s *Stream) Last(ctx context.Context, subject string) (Record, error) {
 	if err := s.settle(ctx, raw.Sequence); err != nil {
 		return Record{}, fmt.Errorf("last of %s: %w", subject, err)
 	}
-	return decodeRaw(raw), nil
+	r = decodeRaw(raw)
+	s.newest.keep(version, r)
+	return r, nil
 }
 
 // Get returns the record at a sequence, once it is durable; ErrNotFound when

@@ -26,6 +26,7 @@ type Stream struct {
 	log     jetstream.Stream
 	tail    *tail
 	mark    *markFile // nil in a cluster
+	newest  *newest   // nil in a cluster, and where subjects keep older records
 
 	// appended is the newest sequence known to be in the store, durable the
 	// newest that may be shown.
@@ -74,6 +75,9 @@ func (j *Journal) OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, er
 	}
 	s := &Stream{journal: j, cfg: cfg, log: log, atomicSlots: make(chan struct{}, maxAtomicInFlight)}
 	s.tail = newTail(s)
+	if cfg.LastPerSubject && j.barrier != nil {
+		s.newest = newNewest()
+	}
 	if err := s.begin(ctx); err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", cfg.Name, err)
 	}
@@ -219,5 +223,6 @@ func (s *Stream) Purge(ctx context.Context, subject string) error {
 	if err := s.log.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
 		return fmt.Errorf("purge %s of %s: %w", subject, s.cfg.Name, mapRequestError(err))
 	}
+	s.newest.clear()
 	return nil
 }
