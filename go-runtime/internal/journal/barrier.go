@@ -11,12 +11,15 @@ import (
 
 // barrier makes appends durable in groups: a writer waits for the next sync
 // that starts after its append, and one sync serves every writer that waits.
+// While no sync is under way a writer does it itself, which saves two switches
+// between goroutines; what gathers meanwhile is left to a goroutine.
 type barrier struct {
 	// sync makes what was written durable. It is nil with Durability OS:
 	// a commit then only notes the stream's mark.
 	sync func() error
 	fail func(error)
 
+	turn chan struct{} // capacity 1: taken by who syncs
 	kick chan struct{} // capacity 1: somebody waits
 	quit chan struct{}
 	done chan struct{}
@@ -33,14 +36,16 @@ type barrier struct {
 
 // round is one sync and those who wait for it.
 type round struct {
-	done chan struct{}
-	err  error // set before done is closed
+	awaited bool // under the barrier's mutex
+	done    chan struct{}
+	err     error // set before done is closed
 }
 
 func newBarrier(sync func() error, fail func(error)) *barrier {
 	b := &barrier{
 		sync: sync,
 		fail: fail,
+		turn: make(chan struct{}, 1),
 		kick: make(chan struct{}, 1),
 		quit: make(chan struct{}),
 		done: make(chan struct{}),
@@ -65,10 +70,17 @@ func (b *barrier) wait(ctx context.Context) error {
 		return b.err
 	}
 	r := b.next
+	r.awaited = true
 	b.mu.Unlock()
 	select {
-	case b.kick <- struct{}{}:
+	case b.turn <- struct{}{}:
+		b.flush()
+		<-b.turn
 	default:
+		select {
+		case b.kick <- struct{}{}:
+		default:
+		}
 	}
 	select {
 	case <-r.done:
@@ -101,19 +113,27 @@ func (b *barrier) run() {
 	for {
 		select {
 		case <-b.kick:
+			b.turn <- struct{}{}
 			b.flush()
+			<-b.turn
 		case <-b.quit:
+			b.turn <- struct{}{} // and nobody gets it any more
 			b.flush()
 			return
 		}
 	}
 }
 
-// flush is one round. A failed one is final: the kernel may have dropped the
-// pages it could not write, so a second try would report a success that lies.
+// flush is one round, for who has the turn; none if nobody waits for it. A
+// failed one is final: the kernel may have dropped the pages it could not
+// write, so a second try would report a success that lies.
 func (b *barrier) flush() {
 	b.mu.Lock()
 	r := b.next
+	if !r.awaited {
+		b.mu.Unlock()
+		return
+	}
 	b.next = &round{done: make(chan struct{})}
 	streams := b.streams
 	err := b.err
@@ -160,15 +180,19 @@ func (b *barrier) syncStreams(streams []*Stream) error {
 	return nil
 }
 
-// stop syncs once more and ends the barrier. Nobody
-// may append any more.
+// stop syncs once more and ends the barrier. Nobody may append any more.
 func (b *barrier) stop() error {
+	b.mu.Lock()
+	b.next.awaited = true
+	b.mu.Unlock()
 	close(b.quit)
 	<-b.done
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	err := b.err
 	b.err = errStopped
+	b.next.err = errStopped
+	close(b.next.done)
 	for _, s := range b.streams {
 		err = errors.Join(err, s.mark.close())
 	}

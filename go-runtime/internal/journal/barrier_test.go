@@ -1,0 +1,85 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+)
+
+// Whoever waits is served by a sync that began after it began to wait.
+func TestBarrierServesEveryWaiterWithALaterSync(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var written, durable int
+	b := newBarrier(func() error {
+		mu.Lock()
+		begun := written
+		mu.Unlock()
+		mu.Lock()
+		defer mu.Unlock()
+		durable = begun
+		return nil
+	}, func(err error) { t.Error(err) })
+	var writers sync.WaitGroup
+	for range 16 {
+		writers.Go(func() {
+			for range 300 {
+				mu.Lock()
+				written++
+				mine := written
+				mu.Unlock()
+				if err := b.wait(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				if durable < mine {
+					t.Errorf("write %d was acknowledged when %d were durable", mine, durable)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	writers.Wait()
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := b.wait(t.Context()); !errors.Is(err, errStopped) {
+		t.Errorf("after stop: %v", err)
+	}
+}
+
+// A sync that takes long holds up neither those whose context ends nor, once it
+// has ended, those who came meanwhile; stop waits for all of it.
+func TestBarrierWithASlowSync(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		b := newBarrier(func() error { <-release; return nil }, func(err error) { t.Error(err) })
+		results := make(chan error, 3)
+		for range 2 {
+			go func() { results <- b.wait(t.Context()) }()
+			synctest.Wait()
+		}
+		gone := errors.New("caller has gone")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(gone)
+		if err := b.wait(ctx); !errors.Is(err, gone) {
+			t.Errorf("with a context that has ended: %v", err)
+		}
+		stopped := make(chan error)
+		go func() { stopped <- b.stop() }()
+		synctest.Wait()
+		close(release)
+		for range 2 {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}
