@@ -10,6 +10,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -19,7 +20,9 @@ type schema struct {
 	raw []byte
 	// description is its top-level `description`, which every schema here has.
 	description string
-	compiled    *jsonschema.Schema
+	// open says that every object fits.
+	open     bool
+	compiled *jsonschema.Schema
 }
 
 func newSchema(name string, raw []byte) (*schema, error) {
@@ -45,7 +48,20 @@ func newSchema(name string, raw []byte) (*schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile schema %s: %w", name, err)
 	}
-	return &schema{raw: raw, description: head.Description, compiled: compiled}, nil
+	return &schema{raw: raw, description: head.Description, open: isOpen(document), compiled: compiled}, nil
+}
+
+// isOpen reports whether a schema asks for nothing but an object.
+func isOpen(document any) bool {
+	members, _ := document.(map[string]any)
+	for name := range members {
+		switch name {
+		case "$schema", "title", "description", "type":
+		default:
+			return false
+		}
+	}
+	return members["type"] == "object"
 }
 
 // mergeSchemas adds the properties of a schema of an object to those of another,
@@ -75,6 +91,9 @@ func mergeSchemas(base, extra []byte) ([]byte, error) {
 // check returns a *violation.Error that names every field of a JSON text that
 // does not fit, by its path from root; nil when all do.
 func (s *schema) check(root string, text []byte) error {
+	if s.open && jsonvalue.ValidateObject(root, text) == nil {
+		return nil
+	}
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
 		return violation.New(root, "is not valid JSON")

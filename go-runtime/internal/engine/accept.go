@@ -61,7 +61,6 @@ func (e *Engine) CreateRun(ctx context.Context, namespace string, r CreateReques
 		run, err = e.commit(ctx, ent)
 	}
 	if err == nil {
-		run.Input = r.Input
 		run, err = e.withPayloads(ctx, ent, run)
 	}
 	return run, created, err
@@ -184,6 +183,7 @@ func (e *Engine) accept(
 		return nil, false, fmt.Errorf("accept run %s: %w", id, err)
 	}
 	rec.Run.Sequence = seq
+	e.payloads.Add(seq, r.Input)
 	ent = newEntry(&rec)
 	ent.task = task
 	if begins || len(r.Input) <= maxHeldInputBytes {

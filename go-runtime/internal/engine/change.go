@@ -42,6 +42,9 @@ func (e *Engine) change(ctx context.Context, ent *entry, payload []byte, edit fu
 		return before, fmt.Errorf("record after sequence %d that run %s is %s: %w", before.Sequence, next.ID, next.State, err)
 	}
 	next.Sequence = seq
+	if payload != nil {
+		e.payloads.Add(seq, payload)
+	}
 
 	ent.mu.Lock()
 	ent.run = next
@@ -50,9 +53,6 @@ func (e *Engine) change(ctx context.Context, ent *entry, payload []byte, edit fu
 			ent.deadline.Stop()
 		}
 		ent.task, ent.input = nil, nil
-		if ent.waiters > 0 {
-			ent.output = payload
-		}
 		close(ent.ended)
 	}
 	ent.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/recent"
 )
 
 // Engine runs what it accepts. All methods are safe for concurrent use.
@@ -22,7 +23,9 @@ type Engine struct {
 	stream *journal.Stream
 	index  *index
 	queue  *queue
-	places chan struct{}
+	// payloads are inputs and outputs of late, by the sequence of their record.
+	payloads *recent.Cache[uint64, []byte]
+	places   chan struct{}
 	// executing counts the places whose run has been found.
 	executing atomic.Int64
 	// expired brings runs whose deadline has passed.
@@ -39,6 +42,9 @@ type Engine struct {
 	running   sync.WaitGroup
 }
 
+// payloadBytes bounds the inputs and outputs that are kept in memory.
+const payloadBytes = 8 << 20
+
 // New returns an engine that keeps its runs in the journal and takes their tasks
 // from the registry. It reports every mistake of cfg at once.
 func New(cfg Config, j *journal.Journal, registry Registry, log *slog.Logger) (*Engine, error) {
@@ -49,6 +55,7 @@ func New(cfg Config, j *journal.Journal, registry Registry, log *slog.Logger) (*
 	e := &Engine{
 		cfg: cfg, journal: j, registry: registry, log: log,
 		index: newIndex(), queue: newQueue(cfg.MaxQueued),
+		payloads: recent.New(payloadBytes, func(_ uint64, payload []byte) int { return len(payload) }),
 		places:   make(chan struct{}, cfg.MaxConcurrent),
 		expired:  make(chan *entry),
 		stopping: make(chan struct{}),

@@ -27,9 +27,6 @@ type entry struct {
 	// restart has neither and gets them when it starts.
 	task  Task
 	input []byte
-	// waiters counts the callers that wait for the end; output is held for them.
-	waiters int
-	output  []byte
 	// cancel ends the attempt that is under way; nil between attempts.
 	cancel context.CancelCauseFunc
 	// deadline fires when the run has to end; nil without one.

@@ -94,23 +94,29 @@ func (e *Engine) commit(ctx context.Context, ent *entry) (Run, error) {
 	return run, nil
 }
 
-// withPayloads reads the input and the output of a run that is durable, unless it has them.
-func (e *Engine) withPayloads(ctx context.Context, ent *entry, run Run) (Run, error) {
-	if run.Input == nil {
-		first, err := e.readRecord(ctx, ent.created)
-		if err != nil {
-			return Run{}, recordError("input", run.ID, err)
-		}
-		run.Input = first.Payload
+// withPayloads adds the input and the output of a run that is durable.
+func (e *Engine) withPayloads(ctx context.Context, ent *entry, run Run) (_ Run, err error) {
+	if run.Input, err = e.readPayload(ctx, ent.created); err != nil {
+		return Run{}, recordError("input", run.ID, err)
 	}
-	if run.State == Succeeded && run.Output == nil {
-		last, err := e.readRecord(ctx, run.Sequence)
-		if err != nil {
+	if run.State == Succeeded {
+		if run.Output, err = e.readPayload(ctx, run.Sequence); err != nil {
 			return Run{}, recordError("output", run.ID, err)
 		}
-		run.Output = last.Payload
 	}
 	return run, nil
+}
+
+func (e *Engine) readPayload(ctx context.Context, seq uint64) ([]byte, error) {
+	if payload, found := e.payloads.Get(seq); found {
+		return payload, nil
+	}
+	rec, err := e.readRecord(ctx, seq)
+	if err != nil {
+		return nil, err
+	}
+	e.payloads.Add(seq, rec.Payload)
+	return rec.Payload, nil
 }
 
 // recordError explains why a run cannot be read: its records may be gone with
@@ -145,25 +151,12 @@ func (e *Engine) readRecordSurely(ctx context.Context, seq uint64) (record, erro
 	}
 }
 
-// await returns a run once it has ended or maxWait has passed, durable and with its output if that is at hand.
+// await returns a run once it has ended or maxWait has passed, and that is durable.
 func (e *Engine) await(ctx context.Context, ent *entry, maxWait time.Duration) (Run, error) {
-	ent.mu.Lock()
-	ent.waiters++
-	ent.mu.Unlock()
-	err := e.awaitEnd(ctx, ent, maxWait)
-
-	ent.mu.Lock()
-	output := ent.output
-	if ent.waiters--; ent.waiters == 0 {
-		ent.output = nil
-	}
-	ent.mu.Unlock()
-	if err != nil {
+	if err := e.awaitEnd(ctx, ent, maxWait); err != nil {
 		return Run{}, err
 	}
-	run, err := e.commit(ctx, ent)
-	run.Output = output
-	return run, err
+	return e.commit(ctx, ent)
 }
 
 // awaitEnd returns nil when the run has ended or maxWait (0: none) has passed.

@@ -4,18 +4,13 @@ import (
 	"hash/maphash"
 	"sync"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/recent"
 )
 
 const (
 	newestShards = 64
-	// newestBytes bounds what one shard keeps, 16 MiB in all.
-	newestBytes = (16 << 20) / newestShards
-	// newestRecordBytes is the largest record that is kept; a larger one costs
-	// more to send than to read.
-	newestRecordBytes = 32 << 10
-	// newestOverhead is about what a record takes besides its text.
-	newestOverhead = 400
+	// newestBytes bounds what all shards keep.
+	newestBytes = 16 << 20
 )
 
 // newest remembers the newest durable records of subjects that were read, so
@@ -38,8 +33,7 @@ type newestShard struct {
 	mu sync.Mutex
 	// writers are the appends under way; changes moves when one begins or ends.
 	writers, changes uint64
-	bytes            int
-	records          *simplelru.LRU[string, Record]
+	records          *recent.Cache[string, Record]
 }
 
 // lostAppend is an append that got no answer, and its place among these.
@@ -51,16 +45,12 @@ type lostAppend struct {
 func newNewest() *newest {
 	n := &newest{seed: maphash.MakeSeed()}
 	for i := range n.shards {
-		shard := &n.shards[i]
-		// The only error is a size below 1. Bytes, not the count, are the bound.
-		shard.records, _ = simplelru.NewLRU(newestBytes/newestOverhead, func(_ string, r Record) {
-			shard.bytes -= newestSize(r)
+		n.shards[i].records = recent.New(newestBytes/newestShards, func(subject string, r Record) int {
+			return 2*len(subject) + len(r.Data)
 		})
 	}
 	return n
 }
-
-func newestSize(r Record) int { return newestOverhead + 2*len(r.Subject) + len(r.Data) }
 
 func (n *newest) shardOf(subject string) *newestShard {
 	return &n.shards[maphash.String(n.seed, subject)%newestShards]
@@ -82,7 +72,7 @@ func (n *newest) find(subject string) (r Record, version uint64, found bool) {
 // keep remembers a durable record that was read after find, unless the subject
 // may have got another one since.
 func (n *newest) keep(version uint64, r Record) {
-	if n == nil || len(r.Data) > newestRecordBytes {
+	if n == nil {
 		return
 	}
 	shard := n.shardOf(r.Subject)
@@ -91,12 +81,7 @@ func (n *newest) keep(version uint64, r Record) {
 	if shard.writers > 0 || shard.changes != version {
 		return
 	}
-	shard.records.Remove(r.Subject)
 	shard.records.Add(r.Subject, r)
-	shard.bytes += newestSize(r)
-	for shard.bytes > newestBytes {
-		shard.records.RemoveOldest()
-	}
 }
 
 // change is one or more appends under way.
@@ -167,7 +152,7 @@ func (n *newest) clear() {
 		shard := &n.shards[i]
 		shard.mu.Lock()
 		shard.changes++
-		shard.records.Purge()
+		shard.records.Clear()
 		shard.mu.Unlock()
 	}
 }

@@ -1,9 +1,6 @@
 package journal
 
-import (
-	"strconv"
-	"testing"
-)
+import "testing"
 
 func TestNewestIsForgottenBeforeAnAppend(t *testing.T) {
 	t.Parallel()
@@ -59,35 +56,5 @@ func TestAppendWithoutAnswerMayHappenUntilALaterOneIsAnswered(t *testing.T) {
 	n.begin(Message{Subject: "s.b"}, Message{Subject: "s.c"}).end(true)
 	if !remembers() {
 		t.Error("not remembered although the server took a later append")
-	}
-}
-
-func TestNewestIsBounded(t *testing.T) {
-	t.Parallel()
-	n := newNewest()
-	for i := range 4 * newestShards {
-		r := Record{Subject: "s." + strconv.Itoa(i), Data: make([]byte, newestRecordBytes)}
-		for range 20 {
-			_, version, _ := n.find(r.Subject)
-			n.keep(version, r)
-		}
-		r.Subject, r.Data = r.Subject+".large", make([]byte, newestRecordBytes+1)
-		n.keep(0, r)
-	}
-	for i := range n.shards {
-		shard, size := &n.shards[i], 0
-		for _, r := range shard.records.Values() {
-			size += newestSize(r)
-			if len(r.Data) > newestRecordBytes {
-				t.Errorf("a record of %d bytes is remembered", len(r.Data))
-			}
-		}
-		if size != shard.bytes || size > newestBytes {
-			t.Errorf("shard %d has %d bytes and counts %d, the limit is %d", i, size, shard.bytes, newestBytes)
-		}
-	}
-	n.clear()
-	if n.shards[0].bytes != 0 {
-		t.Errorf("%d bytes are counted after a clear", n.shards[0].bytes)
 	}
 }
