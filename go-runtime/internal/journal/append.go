@@ -194,20 +194,22 @@ func (s *Stream) appendAll(ctx context.Context, ms []Message) ([]uint64, error) 
 	return seqs, nil
 }
 
-// ackWindow collects the acknowledgements of pipelined appends.
+// ackWindow collects the acknowledgements of pipelined appends, at most
+// appendWindow of which are under way. It is for one goroutine.
 type ackWindow struct {
-	stream *Stream
-	inbox  string
-	sub    *nats.Subscription
+	stream  *Stream
+	inbox   string
+	sub     *nats.Subscription
+	answers chan *nats.Msg
 }
 
 func (s *Stream) newAckWindow() (*ackWindow, error) {
-	inbox := s.journal.conn.NewInbox()
-	sub, err := s.journal.conn.SubscribeSync(inbox + ".*")
-	if err != nil {
+	w := &ackWindow{stream: s, inbox: s.journal.conn.NewInbox(), answers: make(chan *nats.Msg, appendWindow)}
+	var err error
+	if w.sub, err = s.journal.conn.ChanSubscribe(w.inbox+".*", w.answers); err != nil {
 		return nil, mapRequestError(err)
 	}
-	return &ackWindow{stream: s, inbox: inbox, sub: sub}, nil
+	return w, nil
 }
 
 func (w *ackWindow) close() {
@@ -218,11 +220,9 @@ func (w *ackWindow) close() {
 
 // receive waits for one acknowledgement and files its sequence.
 func (w *ackWindow) receive(ctx context.Context, seqs []uint64) error {
-	wait, cancel := context.WithTimeoutCause(ctx, ackTimeout, ErrUnavailable)
-	defer cancel()
-	answer, err := w.sub.NextMsgWithContext(wait)
+	answer, err := w.next(ctx)
 	if err != nil {
-		return w.stream.requestError(wait, err)
+		return err
 	}
 	if answer.Header.Get("Status") == "503" {
 		return fmt.Errorf("%w: the stream has no leader", ErrUnavailable)
@@ -239,6 +239,27 @@ func (w *ackWindow) receive(ctx context.Context, seqs []uint64) error {
 	w.stream.journal.appends.Add(1)
 	w.stream.noteAppended(ack.Sequence)
 	return nil
+}
+
+// next waits for one answer. Most are there already, and cost no timer.
+func (w *ackWindow) next(ctx context.Context) (*nats.Msg, error) {
+	select {
+	case answer := <-w.answers:
+		return answer, nil
+	default:
+	}
+	timer := time.NewTimer(ackTimeout)
+	defer timer.Stop()
+	select {
+	case answer := <-w.answers:
+		return answer, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no answer: %w", context.Cause(ctx))
+	case <-timer.C:
+		return nil, fmt.Errorf("no answer: %w", ErrUnavailable)
+	case <-w.stream.journal.failed:
+		return nil, fmt.Errorf("no answer: %w: %w", ErrUnavailable, w.stream.journal.Err())
+	}
 }
 
 // AppendAtomic appends all records or none, at most 1,000, and returns their
