@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -80,7 +81,7 @@ func parse(data []byte) ([]Entry, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return nil, explain(err)
 	}
 	var mistakes []error
 	if len(file.Tokens) == 0 {
@@ -100,6 +101,30 @@ func parse(data []byte) ([]Entry, error) {
 		names[entry.Name], hashes[entry.Hash] = true, true
 	}
 	return file.Tokens, errors.Join(mistakes...)
+}
+
+// explain puts the decoder's mistakes in the words of the file.
+func explain(err error) error {
+	mistaken, found := errors.AsType[*yaml.TypeError](err)
+	if !found {
+		return err
+	}
+	words := strings.NewReplacer(
+		" not found in type token.Entry", " is none of a token's: name, hash, namespaces, access, rate, burst",
+		" not found in type struct { Tokens []token.Entry \"yaml:\\\"tokens\\\"\" }", " is not known: there is only tokens",
+		"cannot unmarshal", "cannot read",
+		"into []token.Entry", "as a list of tokens",
+		"into token.Entry", "as a token",
+		"into []string", "as a list of texts",
+		"into string", "as a text",
+		"into float64", "as a number",
+		"into int", "as a whole number",
+	)
+	errs := make([]error, len(mistaken.Errors))
+	for i, mistake := range mistaken.Errors {
+		errs[i] = errors.New(words.Replace(mistake))
+	}
+	return errors.Join(errs...)
 }
 
 // BySecret returns the token with this secret, or nil. How long it takes says

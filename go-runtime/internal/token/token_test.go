@@ -168,3 +168,22 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestMistakesAreToldInTheWordsOfTheFile(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"tokens: 5":                             "line 1: cannot read !!int `5` as a list of tokens",
+		"tokens: [5]":                           "line 1: cannot read !!int `5` as a token",
+		"tokens:\n - name: {}":                  "line 2: cannot read !!map as a text",
+		"tokens:\n - {name: a, rate: b}":        "line 2: cannot read !!str `b` as a number",
+		"tokens:\n - {name: a, burst: b}":       "line 2: cannot read !!str `b` as a whole number",
+		"tokens:\n - {name: a, namespaces: {}}": "line 2: cannot read !!map as a list of texts",
+		"tokens:\n - {name: a, secret: b}":      "line 2: field secret is none of a token's",
+		"token: []":                             "line 1: field token is not known: there is only tokens",
+	} {
+		_, err := token.Load(write(t, text))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "token.Entry") {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}

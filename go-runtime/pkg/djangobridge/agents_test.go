@@ -3,9 +3,11 @@ package djangobridge_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -81,6 +83,69 @@ func TestRunsAreReadListedAndNotCancelledOnceEnded(t *testing.T) {
 	_, err = sys.agents.GetRun(in(t, "other"), &agentruntimev1.GetRunRequest{RunId: id})
 	if about := refused(t, err, codes.NotFound, "RUN_NOT_FOUND"); about["run_id"] != id {
 		t.Errorf("metadata = %v", about)
+	}
+}
+
+// begin creates a run that sleeps, and returns when it is running.
+func begin(t *testing.T, sys *system, seconds string) (runID string) {
+	t.Helper()
+	ctx := testContext(t)
+	created, err := sys.agents.CreateRun(ctx, &agentruntimev1.CreateRunRequest{TaskType: "sleep", Input: []byte(`{"seconds":` + seconds + `}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for run := created.GetRun(); run.GetState() != agentruntimev1.RunState_RUN_STATE_RUNNING; {
+		got, err := sys.agents.GetRun(ctx, &agentruntimev1.GetRunRequest{RunId: run.GetRunId()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		run = got.GetRun()
+	}
+	return created.GetRun().GetRunId()
+}
+
+func TestCancelEndsARunningRunForThoseWhoWait(t *testing.T) {
+	t.Parallel()
+	sys, ctx := start(t), testContext(t)
+	id := begin(t, sys, "600")
+	waited := make(chan *agentruntimev1.Run, 1)
+	go func() {
+		response, err := sys.agents.WaitRun(ctx, &agentruntimev1.WaitRunRequest{RunId: id})
+		if err != nil {
+			t.Errorf("wait: %v", err)
+		}
+		waited <- response.GetRun()
+	}()
+	cancelled, err := sys.agents.CancelRun(ctx, &agentruntimev1.CancelRunRequest{RunId: id, Reason: "enough"})
+	if err != nil || cancelled.GetRun().GetState() != agentruntimev1.RunState_RUN_STATE_CANCELLED {
+		t.Fatalf("cancel: %v, %v", cancelled, err)
+	}
+	if run := <-waited; run.GetState() != agentruntimev1.RunState_RUN_STATE_CANCELLED || run.GetError().GetMessage() == "" {
+		t.Errorf("the waiter got %v", run)
+	}
+}
+
+func TestADrainLetsARunEndAndTellsItsWaiter(t *testing.T) {
+	t.Parallel()
+	sys, ctx := start(t), testContext(t)
+	id := begin(t, sys, "1")
+	wait, err := sys.conn.NewStream(ctx, new(grpc.StreamDesc), agentruntimev1.AgentService_WaitRun_FullMethodName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(wait.SendMsg(&agentruntimev1.WaitRunRequest{RunId: id}), wait.CloseSend()); err != nil {
+		t.Fatal(err)
+	}
+	// What the connection carries next is answered, so the runtime has the wait.
+	if _, err := sys.agents.GetServerInfo(ctx, new(agentruntimev1.GetServerInfoRequest)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sys.Stop(ctx); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	var response agentruntimev1.WaitRunResponse
+	if err := wait.RecvMsg(&response); err != nil || response.GetRun().GetState() != agentruntimev1.RunState_RUN_STATE_SUCCEEDED {
+		t.Errorf("the waiter got %v, %v", response.GetRun(), err)
 	}
 }
 

@@ -141,3 +141,33 @@ func TestWatchStateSendsCurrentEntriesThenChanges(t *testing.T) {
 		t.Errorf("change = %v at %d", seen[1], revision)
 	}
 }
+
+func TestWatchStateGoesOnAfterARevision(t *testing.T) {
+	t.Parallel()
+	sys, ctx := start(t), testContext(t)
+	var revisions []uint64
+	for _, value := range []string{"1", "2", "3"} {
+		set, err := sys.state.SetState(ctx, &agentruntimev1.SetStateRequest{Key: "w." + value, Value: []byte(value)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		revisions = append(revisions, set.GetRevision())
+	}
+	watch, err := sys.state.WatchState(ctx, &agentruntimev1.WatchStateRequest{Prefix: "w.", AfterRevision: &revisions[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []uint64
+	for len(seen) < 2 {
+		frame, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, change := range frame.GetChanges() {
+			seen = append(seen, change.GetEntry().GetRevision())
+		}
+	}
+	if seen[0] != revisions[1] || seen[1] != revisions[2] {
+		t.Errorf("revisions %v, want those of %v after the first", seen, revisions)
+	}
+}
