@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import Message
 
 from ._errors import CallFailure
-from ._fork import Session, gate
+from ._fork import Session, gate, threads_are_greenlets
 from .conf import RuntimeSettings, TlsSettings
 from .exceptions import AgentRuntimeError, ClientClosed, InvalidValue
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
@@ -401,8 +401,7 @@ def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
 
 def _prepare_gevent() -> None:
     """Have gRPC yield to gevent instead of blocking its only thread, where gevent has patched this process."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("threading"):
+    if threads_are_greenlets():
         from grpc.experimental.gevent import init_gevent  # noqa: PLC0415 - only where gevent is
 
         init_gevent()

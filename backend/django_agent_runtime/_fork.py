@@ -8,8 +8,10 @@ flight is cut off, channels are closed and dropped, and the fork waits until gRP
   what they began, and streams resume behind the last thing they saw;
 - in the child, every client starts afresh: no channel, no subscriptions, no locks of threads it does not have.
 
-Under gevent a child has copies of its parent's greenlets, which go on in both. The client's own see by the process id
-that they are copies, and end; those of the caller are the caller's to stop.
+Under gevent a child has copies of its parent's greenlets, which go on in both: so the locks they hold and the forks
+they are about to make count in the child too, and whoever waits in the client is woken there as in the parent. The
+client's own greenlets see by the process id that they are copies, and end; those of the caller go on, and are the
+caller's to stop.
 
 `os.fork`, `multiprocessing`, gunicorn, Celery and gevent come through here, because Python calls the handlers
 below. A fork in C does not (uWSGI without `lazy-apps`). `subprocess` needs none of this and does not call them.
@@ -17,6 +19,7 @@ below. A fork in C does not (uWSGI without `lazy-apps`). `subprocess` needs none
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import os
@@ -28,7 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-__all__ = ["Forkable", "Session", "gate"]
+__all__ = ["Forkable", "Session", "gate", "start_thread", "threads_are_greenlets"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,21 @@ _GRPC_THREADS = ("event_engine", "lifeguard", "grpc_global_tim", "grpc_shutdown"
 _GEVENT_PATIENCE = 0.5
 # Where threads cannot be listed (anything but Linux), gRPC gets this long to end, in seconds.
 _BLIND_WAIT = 0.05
+
+
+def threads_are_greenlets() -> bool:
+    """Whether gevent has put its greenlets in the place of threads, so that a fork copies them."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def start_thread(target: Callable[[], object], name: str) -> None:
+    """Run `target` in a daemon thread."""
+    if threads_are_greenlets():
+        # In a child, threading knows nothing of its parent's threads, and a copy that ends could not sign off.
+        _thread.start_new_thread(target, ())
+    else:
+        threading.Thread(target=target, name=name, daemon=True).start()
 
 
 class Session:
@@ -133,9 +151,14 @@ class Gate:
 
     def after_fork_in_child(self) -> None:
         """Start afresh: a thread that does not exist here may have held the lock."""
-        self.changed = threading.Condition()
-        self._forks = 0
         self._opened = False
+        if threads_are_greenlets():
+            # For a fork that gevent did not make itself; the second time it does nothing.
+            sys.modules["gevent"].reinit()
+            self.after_fork_in_parent()
+        else:
+            self.changed = threading.Condition()
+            self._forks = 0
         for member in list(self._members):
             member.restart_in_child()
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ._fork import threads_are_greenlets
 from .exceptions import AgentRuntimeError, ClientClosed
 
 __all__ = ["Mailbox"]
@@ -109,9 +110,13 @@ class Mailbox:
                 return batch
 
     def restart_in_child(self) -> None:
-        """Drop everything after a fork: whoever consumed this stays in the parent."""
+        """Drop everything after a fork: whoever consumed this stays in the parent, but for a greenlet's copy."""
+        abandoned = self._changed
         self._reset()
         self._error = ClientClosed("this stream belongs to the process that opened it, which has forked since")
+        if threads_are_greenlets():
+            with abandoned:
+                abandoned.notify_all()
 
     def _tell(self) -> None:
         self._changed.notify_all()

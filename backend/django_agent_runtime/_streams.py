@@ -18,7 +18,7 @@ import grpc
 
 from ._channel import ChannelSession, Transport, jittered
 from ._errors import CallFailure
-from ._fork import gate
+from ._fork import gate, start_thread
 from ._mailbox import Mailbox
 from .exceptions import ClientClosed, RuntimeUnavailable
 
@@ -237,7 +237,7 @@ class StreamReader:
 
     def start_thread(self) -> None:
         """Begin to read; the thread ends when `wanted` says so."""
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        start_thread(self._run, self._name)
 
     def interrupt(self) -> None:
         """Have the thread look again, now, at whether and how it is wanted."""
@@ -269,11 +269,13 @@ class StreamReader:
         process = os.getpid()
         while True:
             self._wake.clear()
-            # gevent's threads are copied by a fork; the child's subscriptions have a reader of their own.
             if os.getpid() != process or not self.wanted():
                 return
             session = self._transport.enter()
             try:
+                # gevent's threads are copied by a fork; the child's subscriptions have a reader of their own.
+                if os.getpid() != process:
+                    return
                 failure, progress = self._read(session)
             finally:
                 gate.leave(session)

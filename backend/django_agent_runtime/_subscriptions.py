@@ -9,6 +9,7 @@ subscription sees every event once and in order, and none can hold up another.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import uuid
@@ -19,6 +20,7 @@ from typing import Any
 
 from ._channel import SUBSCRIBE, ChannelSession, Transport, new_request_id
 from ._errors import CallFailure, failure_error, reason_error
+from ._fork import start_thread
 from ._mailbox import Mailbox
 from ._messages import to_event
 from ._streams import REFUSALS, StreamReader
@@ -183,10 +185,12 @@ class CallbackPool:
                 self._changed.notify()
             elif self._workers < _MOST_WORKERS:
                 self._workers += 1
-                threading.Thread(target=self._work, name="agent-runtime-callback", daemon=True).start()
+                start_thread(self._work, "agent-runtime-callback")
 
     def _work(self) -> None:
-        while (subscription := self._next()) is not None:
+        process = os.getpid()
+        # A copy that gevent made of this at a fork ends with the callback it is in.
+        while os.getpid() == process and (subscription := self._next()) is not None:
             more = subscription.run_batch()
             with self._changed:
                 if more:

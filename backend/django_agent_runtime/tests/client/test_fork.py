@@ -40,7 +40,7 @@ WORKERS = 4
 TASKS = 40
 
 
-def run_program(runtime: GoRuntimeProcess, *arguments: str) -> dict[str, Any]:
+def run_program(runtime: GoRuntimeProcess, *arguments: str) -> Any:
     done = subprocess.run(
         [sys.executable, *arguments],
         env=make_environment(runtime),
@@ -49,8 +49,7 @@ def run_program(runtime: GoRuntimeProcess, *arguments: str) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return report
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def make_environment(runtime: GoRuntimeProcess) -> dict[str, str]:
@@ -98,6 +97,16 @@ def test_forks_amid_calls_and_subscriptions(go_runtime_process: GoRuntimeProcess
 
 def test_forks_with_gevent(go_runtime_process: GoRuntimeProcess) -> None:
     torture(go_runtime_process, 20, "--gevent")
+
+
+@pytest.mark.timeout(120)
+def test_forks_with_gevent_while_greenlets_are_in_the_client(go_runtime_process: GoRuntimeProcess) -> None:
+    assert run_program(go_runtime_process, str(FORKS / "greenlets.py"), "10") == ["fine"] * 10
+
+
+@pytest.mark.soak
+def test_two_hundred_forks_with_gevent_while_greenlets_are_in_the_client(go_runtime_process: GoRuntimeProcess) -> None:
+    assert run_program(go_runtime_process, str(FORKS / "greenlets.py"), "200") == ["fine"] * 200
 
 
 @pytest.mark.soak
