@@ -27,6 +27,8 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"\bimport AsyncIterator, Callable, Iterable, Iterator\b", "import Callable, Iterable, Iterator"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncStream\b", "Stream"),
+    (r"\bAsyncPendingCall\b", "PendingCall"),
+    (r"\baresult\b", "result"),
     (r"\basettle\b", "settle"),
     (r"\bAsyncOperations\b", "SyncOperations"),
     (r" for asyncio\.", " for threads."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from datetime import timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -63,9 +62,8 @@ def duration(name: str, seconds: float | None) -> Duration | None:
     seconds = check_seconds(name, seconds)
     if seconds is None:
         return None
-    message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
-    return message
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    return Duration(seconds=whole, nanos=microseconds * 1000)
 
 
 def _is_between(value: Any, kinds: tuple[type[float], ...], most: int) -> bool:

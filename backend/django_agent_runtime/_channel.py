@@ -9,7 +9,7 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -65,6 +65,11 @@ class Rpc(Generic[Q, R]):
     method: str
     request: type[Q]
     response: type[R]
+    names_itself: bool = field(init=False)
+    """Whether a request has a `request_id`, under which it is joined when it is made again."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names_itself", "request_id" in self.request.DESCRIPTOR.fields_by_name)
 
     @property
     def path(self) -> str:
@@ -262,7 +267,10 @@ class Transport:
                 outcome = session.call(rpc, request, deadline - time.monotonic(), metadata)
             finally:
                 gate.leave(session)
-            if not session.suspended or not _is_cut_off(outcome):
+            if not isinstance(outcome, CallFailure):
+                self.reached = True
+                return outcome
+            if not session.suspended or outcome.code not in _CUT_OFF:
                 return self._note(outcome)
 
     async def aattempt(self, rpc: Rpc[Q, R], request: Q, deadline: float, metadata: CallMetadata) -> R | CallFailure:
@@ -281,7 +289,10 @@ class Transport:
             except asyncio.CancelledError:
                 call.cancel()
                 raise
-            if not session.suspended or not _is_cut_off(outcome):
+            if not isinstance(outcome, CallFailure):
+                self.reached = True
+                return outcome
+            if not session.suspended or outcome.code not in _CUT_OFF:
                 return self._note(outcome)
 
     def enter(self) -> ChannelSession:
@@ -314,16 +325,11 @@ class Transport:
             self._session = ChannelSession(self._settings)
         return self._session
 
-    def _note(self, outcome: R | CallFailure) -> R | CallFailure:
-        code = outcome.code if isinstance(outcome, CallFailure) else grpc.StatusCode.OK
+    def _note(self, failure: CallFailure) -> CallFailure:
         # A call that ended on our side, by its deadline or by being cancelled, says nothing about the runtime.
-        if code not in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
-            self.reached = code is not grpc.StatusCode.UNAVAILABLE
-        return outcome
-
-
-def _is_cut_off(outcome: object) -> bool:
-    return isinstance(outcome, CallFailure) and outcome.code in _CUT_OFF
+        if failure.code not in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
+            self.reached = failure.code is not grpc.StatusCode.UNAVAILABLE
+        return failure
 
 
 class _LoopCall:

@@ -10,17 +10,30 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .exceptions import InvalidValue
 
-__all__ = ["MAX_DEPTH", "MAX_KEY_BYTES", "check_key", "decode", "decode_object", "encode", "encode_object"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_KEY_BYTES",
+    "check_event_pattern",
+    "check_event_type",
+    "check_key",
+    "check_text",
+    "decode",
+    "decode_object",
+    "encode",
+    "encode_object",
+]
 
 MAX_DEPTH = 200
 MAX_KEY_BYTES = 512
+MAX_TYPE_BYTES = 200
 
 _SCALARS = (str, int, float, bool, type(None))
+_PLAIN = frozenset(_SCALARS)
 
 
 def encode(value: Any, name: str = "value") -> bytes:
@@ -34,10 +47,10 @@ def encode(value: Any, name: str = "value") -> bytes:
     Raises:
         InvalidValue: Not JSON: NaN or infinity, a key that is no string, deeper than 200 levels, or another type.
     """
-    if type(value) not in _SCALARS:
+    if type(value) not in _PLAIN:
         _check_containers(value, name)
     try:
-        text = _encoder.encode(value)
+        text = "".join(_encode_parts(value, 0))
     except (ValueError, TypeError) as error:
         raise _locate(value, name, error) from error
     try:
@@ -65,12 +78,18 @@ def encode_object(value: Mapping[str, Any] | None, name: str) -> bytes:
 
 def decode(text: bytes) -> Any:
     """The value of a JSON text."""
-    return json.loads(text)
+    try:
+        characters = text.decode()
+        value, end = _scan(characters, 0)
+    except (UnicodeDecodeError, StopIteration):
+        return json.loads(text)
+    # Space around a value, of a client that writes it, is for the slower way.
+    return value if end == len(characters) else json.loads(text)
 
 
 def decode_object(text: bytes) -> dict[str, Any]:
     """The dict of a JSON object; empty bytes are an empty one."""
-    value: dict[str, Any] = json.loads(text) if text else {}
+    value: dict[str, Any] = decode(text) if text else {}
     return value
 
 
@@ -80,42 +99,89 @@ def check_key(key: str) -> str:
     Raises:
         InvalidValue: Not a string, empty, above 512 bytes of UTF-8, or not UTF-8 at all.
     """
-    if not isinstance(key, str):
-        raise _refuse("key", f"must be a string, not {type(key).__name__}")
-    if not key:
-        raise _refuse("key", "must not be empty")
+    return _check_name("key", key, MAX_KEY_BYTES)
+
+
+def check_event_type(event_type: str) -> str:
+    """`event_type`, if an event can be published with it.
+
+    Raises:
+        InvalidValue: Not a string, empty, above 200 bytes of UTF-8, not UTF-8 at all, or with a `*`.
+    """
+    if "*" in _check_name("event_type", event_type, MAX_TYPE_BYTES):
+        raise _refuse("event_type", f"is {event_type!r}; a `*` is for subscriptions")
+    return event_type
+
+
+def check_event_pattern(event_type: str) -> str:
+    """`event_type`, if one can subscribe to it: a type, or the beginning of types with a `*` behind it.
+
+    Raises:
+        InvalidValue: As in `check_event_type`, or a `*` that is not at the end.
+    """
+    if "*" in _check_name("event_type", event_type, MAX_TYPE_BYTES)[:-1]:
+        raise _refuse("event_type", f"is {event_type!r}; a `*` can stand at the end only, for all that begins so")
+    return event_type
+
+
+def check_text(name: str, text: str) -> str:
+    """`text`, if it can be sent: any string that has a UTF-8.
+
+    Raises:
+        InvalidValue: Not a string, or one with a lone surrogate.
+    """
+    if not isinstance(text, str):
+        raise _refuse(name, f"must be a string, not {type(text).__name__}")
+    if not text.isascii():
+        _size_of(name, text)
+    return text
+
+
+def _check_name(name: str, text: str, most: int) -> str:
+    if not isinstance(text, str):
+        raise _refuse(name, f"must be a string, not {type(text).__name__}")
+    if not text:
+        raise _refuse(name, "must not be empty")
+    size = len(text) if text.isascii() else _size_of(name, text)
+    if size > most:
+        raise _refuse(name, f"has {size} bytes of UTF-8, the limit is {most}")
+    return text
+
+
+def _size_of(name: str, text: str) -> int:
     try:
-        size = len(key.encode())
+        return len(text.encode())
     except UnicodeEncodeError as error:
-        raise _refuse("key", f"{key!r} is not valid Unicode") from error
-    if size > MAX_KEY_BYTES:
-        raise _refuse("key", f"has {size} bytes of UTF-8, the limit is {MAX_KEY_BYTES}")
-    return key
+        raise _refuse(name, f"{text!r} is not valid Unicode") from error
 
 
 def _check_containers(value: Any, name: str) -> None:
     """Check what the JSON encoder would let through: keys that are no strings, and depth.
 
     Level by level, so that flat values cost one pass and deep ones no recursion; each container once a level,
-    so that a value that contains itself is found too deep instead of growing without end.
+    so that a value that contains itself is found too deep instead of growing without end. The loops over what is
+    as usual are in C.
     """
     level: Iterable[Any] = (value,)
     for _ in range(MAX_DEPTH):
         below: dict[int, Any] = {}
         for container in level:
             if isinstance(container, dict):
-                for key in container:
-                    if not isinstance(key, str):
-                        path = _path_of(value, name, container)
-                        raise _refuse(path, f"has the key {key!r}, a {type(key).__name__}; keys must be strings")
+                try:
+                    "".join(container)
+                except TypeError:
+                    key = next(key for key in container if not isinstance(key, str))
+                    path = _path_of(value, name, container)
+                    raise _refuse(path, f"has the key {key!r}, a {type(key).__name__}; keys must be strings") from None
                 children: Any = container.values()
             elif isinstance(container, (list, tuple)):
                 children = container
             else:
                 continue
-            for child in children:
-                if type(child) not in _SCALARS:
-                    below[id(child)] = child
+            if not _PLAIN.issuperset(map(type, children)):
+                for child in children:
+                    if type(child) not in _PLAIN:
+                        below[id(child)] = child
         if not below:
             return
         level = below.values()
@@ -138,7 +204,23 @@ def _fallback_encoder() -> json.JSONEncoder:
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default)
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed hides it
 _ascii_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_default)
+
+
+def _make_parts_encoder() -> Callable[[Any, int], Iterable[str]]:
+    """`_encoder` without what it does anew for each value: most of the time that a small one takes."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return lambda value, _indent: _encoder.iterencode(value)
+    # Nothing contains itself any more where this is called: that would be nested too deep.
+    encoder: Callable[[Any, int], Iterable[str]] = make(
+        None, _default, json.encoder.encode_basestring, None, ":", ",", False, False, False
+    )
+    return encoder
+
+
+_encode_parts = _make_parts_encoder()
 
 
 def _refuse(path: str, reason: str) -> InvalidValue:

@@ -91,10 +91,15 @@ class Gate:
     """What every call passes: open, but for the moments around a fork. One for the whole process."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self._start_afresh()
+        self._members: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+    def _start_afresh(self) -> None:
+        # Taken as it is on the way of every call, which is faster than through the condition.
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
         self._forks = 0
         self._opened = False
-        self._members: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
     def register(self, member: Forkable) -> None:
         """Have `member` follow every fork for as long as it lives."""
@@ -106,7 +111,7 @@ class Gate:
 
         `current` is called with the lock held, and may open a session.
         """
-        with self.changed:
+        with self._lock:
             while self._forks:
                 self.changed.wait()
             self._opened = True
@@ -116,7 +121,7 @@ class Gate:
 
     def leave(self, session: Session) -> None:
         """End a call begun with `enter`; no object of gRPC may be held any more."""
-        with self.changed:
+        with self._lock:
             session.calls -= 1
             if session.closed and not session.calls:
                 self.changed.notify_all()
@@ -151,14 +156,13 @@ class Gate:
 
     def after_fork_in_child(self) -> None:
         """Start afresh: a thread that does not exist here may have held the lock."""
-        self._opened = False
         if threads_are_greenlets():
             # For a fork that gevent did not make itself; the second time it does nothing.
             sys.modules["gevent"].reinit()
+            self._opened = False
             self.after_fork_in_parent()
         else:
-            self.changed = threading.Condition()
-            self._forks = 0
+            self._start_afresh()
         for member in list(self._members):
             member.restart_in_child()
 

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ._codec import decode, decode_object
+from ._errors import output_of
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
@@ -32,6 +33,7 @@ __all__ = [
     "to_change",
     "to_entry",
     "to_event",
+    "to_output",
     "to_run",
     "to_server_info",
     "to_task_type",
@@ -78,6 +80,17 @@ def to_run(run: agent_pb.Run) -> Run:
         deadline=_time_field(run, "deadline"),
         sequence=run.sequence,
     )
+
+
+def to_output(run: agent_pb.Run) -> dict[str, Any]:
+    """The output of a run that was waited for, without the rest of it.
+
+    Raises:
+        RunFailed: As in `output_of`.
+    """
+    if run.state == agent_pb.RUN_STATE_SUCCEEDED:
+        return decode_object(run.output) or {}
+    return output_of(to_run(run))
 
 
 def to_task_type(task_type: agent_pb.TaskType) -> TaskType:
@@ -149,5 +162,4 @@ def _time(stamp: Timestamp) -> datetime:
 
 
 def _time_field(message: Message, name: str) -> datetime | None:
-    stamp: Any = getattr(message, name)
-    return _time(stamp) if message.HasField(name) else None
+    return _time(getattr(message, name)) if message.HasField(name) else None

@@ -9,20 +9,23 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from . import _channel, _messages
+from ._ahead import AsyncPendingCall
 from ._arguments import MAX_PAGE_SIZE, check_callback, check_seconds, check_whole, duration
 from ._channel import Q, R, Rpc, Transport, jittered, new_request_id
-from ._codec import check_key, decode, encode, encode_object
-from ._errors import CallFailure, failure_error, output_of
+from ._codec import check_event_pattern, check_event_type, check_key, check_text, decode, encode, encode_object
+from ._errors import CallFailure, failure_error
 from ._streams import AsyncStream, asettle
 from ._subscriptions import CallbackSubscription, EventHub, IteratedSubscription
 from ._watch import Watch
 from .conf import RuntimeSettings
-from .exceptions import CallTimedOut, InvalidValue, RuntimeUnavailable
+from .exceptions import AgentRuntimeError, CallTimedOut, InvalidValue, RuntimeUnavailable
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
@@ -56,6 +59,37 @@ _PING_SECONDS = 1.0
 # The most that one call publishes; a longer batch takes several.
 _BATCH_EVENTS = 1000
 _BATCH_BYTES = 8 << 20
+
+
+class _RunOrder(NamedTuple):
+    """What every method that begins a run takes."""
+
+    task_type: str
+    input_data: Mapping[str, Any] | None
+    agent_id: str | None
+    description: str
+    metadata: Mapping[str, Any] | None
+    run_timeout: float | None
+    idempotency_key: str | None
+    run_id: str | None
+
+    def to_request(
+        self, target: agent_pb.RunTarget, deadline: Duration | None, *, wait: bool
+    ) -> agent_pb.CreateRunRequest:
+        return agent_pb.CreateRunRequest(
+            run_id=self.run_id or "",
+            idempotency_key=self.idempotency_key or "",
+            request_id=new_request_id(),
+            target=target,
+            agent_id=self.agent_id or "",
+            task_type=self.task_type,
+            description=self.description,
+            input=encode_object(self.input_data, "input_data"),
+            metadata=encode_object(self.metadata, "metadata"),
+            deadline=deadline,
+            run_timeout=duration("run_timeout", self.run_timeout),
+            wait=wait,
+        )
 
 
 class AsyncOperations:
@@ -179,21 +213,8 @@ class AsyncOperations:
             CallTimedOut: No answer came in time.
             RuntimeUnavailable: The runtime could not be reached in time.
         """
-        return output_of(
-            await self._acreate_run(
-                target=agent_pb.RUN_TARGET_TASK,
-                task_type=task_type,
-                input_data=input_data,
-                agent_id=agent_id,
-                description=description,
-                metadata=metadata,
-                deadline=self.settings.timeout if timeout is None else timeout,
-                run_timeout=run_timeout,
-                idempotency_key=idempotency_key,
-                run_id=run_id,
-                wait=True,
-            )
-        )
+        order = _RunOrder(task_type, input_data, agent_id, description, metadata, run_timeout, idempotency_key, run_id)
+        return await self._aexecute(order, agent_pb.RUN_TARGET_TASK, timeout)
 
     async def aexecute_agent_task(
         self,
@@ -214,21 +235,8 @@ class AsyncOperations:
             AgentNotFound: There is no such agent; `list_agents()` names those there are.
             AgentRuntimeError: As in `execute_task`.
         """
-        return output_of(
-            await self._acreate_run(
-                target=agent_pb.RUN_TARGET_AGENT,
-                task_type=task_type,
-                input_data=input_data,
-                agent_id=agent_id,
-                description=description,
-                metadata=metadata,
-                deadline=self.settings.timeout if timeout is None else timeout,
-                run_timeout=run_timeout,
-                idempotency_key=idempotency_key,
-                run_id=run_id,
-                wait=True,
-            )
-        )
+        order = _RunOrder(task_type, input_data, agent_id, description, metadata, run_timeout, idempotency_key, run_id)
+        return await self._aexecute(order, agent_pb.RUN_TARGET_AGENT, timeout)
 
     async def asubmit_task(
         self,
@@ -250,19 +258,8 @@ class AsyncOperations:
 
         The other arguments and the errors are those of `execute_task`, but for those of a run that ended.
         """
-        return await self._acreate_run(
-            target=agent_pb.RUN_TARGET_TASK,
-            task_type=task_type,
-            input_data=input_data,
-            agent_id=agent_id,
-            description=description,
-            metadata=metadata,
-            deadline=deadline,
-            run_timeout=run_timeout,
-            idempotency_key=idempotency_key,
-            run_id=run_id,
-            wait=False,
-        )
+        order = _RunOrder(task_type, input_data, agent_id, description, metadata, run_timeout, idempotency_key, run_id)
+        return await self._asubmit(order, agent_pb.RUN_TARGET_TASK, deadline)
 
     async def asubmit_agent_task(
         self,
@@ -282,19 +279,8 @@ class AsyncOperations:
         Raises:
             AgentNotFound: There is no such agent.
         """
-        return await self._acreate_run(
-            target=agent_pb.RUN_TARGET_AGENT,
-            task_type=task_type,
-            input_data=input_data,
-            agent_id=agent_id,
-            description=description,
-            metadata=metadata,
-            deadline=deadline,
-            run_timeout=run_timeout,
-            idempotency_key=idempotency_key,
-            run_id=run_id,
-            wait=False,
-        )
+        order = _RunOrder(task_type, input_data, agent_id, description, metadata, run_timeout, idempotency_key, run_id)
+        return await self._asubmit(order, agent_pb.RUN_TARGET_AGENT, deadline)
 
     async def aget_run(self, run_id: str) -> Run:
         """Read one run as it is now.
@@ -309,16 +295,19 @@ class AsyncOperations:
         """Wait until a run has ended, however it did.
 
         Args:
-            timeout: Seconds to wait; None: the `timeout` setting.
+            timeout: Seconds to wait; 0: ask once, without waiting; None: the `timeout` setting.
 
         Raises:
             CallTimedOut: A TimeoutError: it has not ended within `timeout` seconds. The run goes on.
             RunNotFound: There is no such run.
         """
         timeout = self.settings.timeout if timeout is None else timeout
-        request = agent_pb.WaitRunRequest(run_id=run_id, max_wait=duration("timeout", timeout))
-        response = await self._acall(_channel.WAIT_RUN, request, timeout=timeout + _ANSWER_GRACE)
-        run = _messages.to_run(response.run)
+        if timeout == 0:
+            run = await self.aget_run(run_id)
+        else:
+            request = agent_pb.WaitRunRequest(run_id=run_id, max_wait=duration("timeout", timeout))
+            response = await self._acall(_channel.WAIT_RUN, request, timeout=timeout + _ANSWER_GRACE)
+            run = _messages.to_run(response.run)
         if not run.state.ended:
             raise CallTimedOut(f"run {run_id} is still {run.state} after {timeout:g} s")
         return run
@@ -477,7 +466,7 @@ class AsyncOperations:
             page_size: Entries fetched at a time, at most 1000; 0: the runtime's default.
         """
         request = state_pb.ListStateRequest(
-            prefix=prefix.removesuffix("*"),
+            prefix=check_text("prefix", prefix).removesuffix("*"),
             keys_only=keys_only,
             page_size=check_whole("page_size", page_size, MAX_PAGE_SIZE),
         )
@@ -533,7 +522,7 @@ class AsyncOperations:
         watch = Watch(
             self._transport,
             key=check_key(pattern) if exact else "",
-            prefix="" if exact else pattern[:-1],
+            prefix="" if exact else check_text("pattern", pattern)[:-1],
             include_current=include_current,
             after_revision=check_whole("after_revision", after_revision),
         )
@@ -547,7 +536,7 @@ class AsyncOperations:
         """Publish an event; once this returns, it survives whatever dies.
 
         Args:
-            event_type: 1 to 200 bytes of UTF-8, by convention words with dots between: `order.created`.
+            event_type: 1 to 200 bytes of UTF-8 without `*`, by convention words with dots between: `order.created`.
             data: Any JSON value.
             source: Who publishes it, at most 200 bytes.
             metadata: A JSON object.
@@ -565,20 +554,39 @@ class AsyncOperations:
     async def apublish_events(self, events: Iterable[NewEvent | Mapping[str, Any]]) -> list[PublishedEvent]:
         """Publish many events in order: up to 1000 in a call, and each call all or none.
 
+        A call is sent when the one before it has been answered; meanwhile its events are taken and encoded. A call
+        that is repeated after a lost connection has no second effect.
+
         Args:
-            events: `NewEvent` objects, or mappings with the same keys.
+            events: `NewEvent` objects, or mappings with the same keys; an iterator need not end soon.
 
         Returns:
             The id and sequence of each event, in order.
 
         Raises:
-            InvalidRequest: An event cannot be published as it is. Of a batch longer than one call, events before
-                the call at fault were published.
+            AgentRuntimeError: Not all were published. `error.published` are those that were, the first ones of
+                `events`; of those behind them none was, except that after CallTimedOut and RuntimeUnavailable the
+                next 1000 or fewer may have been: their call was sent, and its answer was lost.
+            InvalidRequest: Of these errors, the one for an event that cannot be published as it is.
         """
         published: list[PublishedEvent] = []
-        for request in _publish_requests(events):
-            response = await self._acall(_channel.PUBLISH_EVENTS, request)
-            published.extend(PublishedEvent(item.event_id, item.sequence) for item in response.events)
+        requests = _publish_requests(events)
+        request, more = next(requests, (None, False))
+        try:
+            while request is not None:
+                if not more:
+                    _add_published(published, await self._acall(_channel.PUBLISH_EVENTS, request))
+                    break
+                sending = AsyncPendingCall(partial(self._acall, _channel.PUBLISH_EVENTS, request))
+                # Let it begin, before the next events take this thread.
+                await asyncio.sleep(0)
+                try:
+                    request, more = next(requests, (None, False))
+                finally:
+                    _add_published(published, await sending.aresult())
+        except AgentRuntimeError as error:
+            error.published = tuple(published)
+            raise
         return published
 
     async def asubscribe_to_events(
@@ -599,6 +607,7 @@ class AsyncOperations:
 
         Args:
             event_type: A type, or several. `*` is every type; `order.*` every type that begins with `order.`.
+                A `*` stands at the end only.
             callback: Called with an `Event`.
             from_sequence: The first sequence wanted; None: from now on.
             from_beginning: Begin with the oldest event that is still kept.
@@ -610,10 +619,11 @@ class AsyncOperations:
 
         Raises:
             RuntimeUnavailable: The runtime could not be reached within the `timeout` setting.
-            InvalidRequest: A type is not valid.
+            InvalidRequest: A type is not valid, or both `from_sequence` and `from_beginning` are given.
         """
         check_callback(callback)
         from_sequence = check_whole("from_sequence", from_sequence)
+        _check_one_start("from_sequence", from_sequence, from_beginning)
         subscription = CallbackSubscription(
             self._hub,
             _event_types(event_type),
@@ -660,43 +670,22 @@ class AsyncOperations:
             EventsTruncated: While iterating: some of the events asked for are no longer kept.
         """
         after_sequence = check_whole("after_sequence", after_sequence)
+        _check_one_start("after_sequence", after_sequence, from_beginning)
         subscription = IteratedSubscription(self._hub, _event_types(event_type), after_sequence, from_beginning)
         self._hub.add(subscription)
         return AsyncStream(subscription, self.settings.timeout)
 
     # How calls are made
 
-    async def _acreate_run(
-        self,
-        *,
-        target: agent_pb.RunTarget,
-        task_type: str,
-        input_data: Mapping[str, Any] | None,
-        agent_id: str | None,
-        description: str,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        run_timeout: float | None,
-        idempotency_key: str | None,
-        run_id: str | None,
-        wait: bool,
-    ) -> Run:
-        request = agent_pb.CreateRunRequest(
-            run_id=run_id or "",
-            idempotency_key=idempotency_key or "",
-            request_id=new_request_id(),
-            target=target,
-            agent_id=agent_id or "",
-            task_type=task_type,
-            description=description,
-            input=encode_object(input_data, "input_data"),
-            metadata=encode_object(metadata, "metadata"),
-            deadline=duration("timeout" if wait else "deadline", deadline),
-            run_timeout=duration("run_timeout", run_timeout),
-            wait=wait,
-        )
-        timeout = deadline + _ANSWER_GRACE if wait and deadline is not None else None
-        response = await self._acall(_channel.CREATE_RUN, request, timeout=timeout)
+    async def _aexecute(self, order: _RunOrder, target: agent_pb.RunTarget, timeout: float | None) -> dict[str, Any]:
+        timeout = self.settings.timeout if timeout is None else timeout
+        request = order.to_request(target, duration("timeout", timeout), wait=True)
+        response = await self._acall(_channel.CREATE_RUN, request, timeout=timeout + _ANSWER_GRACE)
+        return _messages.to_output(response.run)
+
+    async def _asubmit(self, order: _RunOrder, target: agent_pb.RunTarget, deadline: float | None) -> Run:
+        request = order.to_request(target, duration("deadline", deadline), wait=False)
+        response = await self._acall(_channel.CREATE_RUN, request)
         return _messages.to_run(response.run)
 
     async def _acall(self, rpc: Rpc[Q, R], request: Q, *, timeout: float | None = None, retry: bool = True) -> R:
@@ -707,7 +696,8 @@ class AsyncOperations:
         call that did so until its deadline could not tell a runtime that is away from one that is slow.
         """
         deadline = time.monotonic() + (self.settings.timeout if timeout is None else timeout)
-        request_id: str = getattr(request, "request_id", "") or new_request_id()
+        named: Any = request
+        request_id: str = (named.request_id if rpc.names_itself else "") or new_request_id()
         metadata = self._transport.metadata(request_id)
         pause = _FIRST_PAUSE
         while True:
@@ -723,26 +713,35 @@ class AsyncOperations:
 
 def _event_types(event_type: str | Sequence[str]) -> tuple[str, ...]:
     types = (event_type,) if isinstance(event_type, str) else tuple(event_type)
-    if not types or not all(types):
+    if not types:
         raise InvalidValue("event_type must be a non-empty string, or a non-empty sequence of such")
-    return types
+    return tuple(check_event_pattern(item) for item in types)
 
 
-def _publish_requests(events: Iterable[NewEvent | Mapping[str, Any]]) -> Iterator[event_pb.PublishEventsRequest]:
+def _check_one_start(name: str, sequence: int | None, from_beginning: bool) -> None:
+    if from_beginning and sequence is not None:
+        raise InvalidValue(f"{name} and from_beginning contradict each other")
+
+
+def _add_published(published: list[PublishedEvent], response: event_pb.PublishEventsResponse) -> None:
+    published.extend(PublishedEvent(item.event_id, item.sequence) for item in response.events)
+
+
+def _publish_requests(
+    events: Iterable[NewEvent | Mapping[str, Any]],
+) -> Iterator[tuple[event_pb.PublishEventsRequest, bool]]:
+    """The requests that publish `events`, each with whether another one follows."""
     request, size = event_pb.PublishEventsRequest(request_id=new_request_id()), 0
     for item in events:
         event = item if isinstance(item, NewEvent) else NewEvent(**item)
-        message = event_pb.Event(
-            type=event.event_type,
-            data=encode(event.data, "data"),
-            source=event.source or "",
-            metadata=encode_object(event.metadata, "metadata"),
-        )
-        size += len(message.data) + len(message.metadata)
+        event_type = check_event_type(event.event_type)
+        data = encode(event.data, "data")
+        metadata = encode_object(event.metadata, "metadata")
+        size += len(data) + len(metadata)
         if len(request.events) == _BATCH_EVENTS or (request.events and size > _BATCH_BYTES):
-            yield request
+            yield request, True
             request = event_pb.PublishEventsRequest(request_id=new_request_id())
-            size = len(message.data) + len(message.metadata)
-        request.events.append(message)
+            size = len(data) + len(metadata)
+        request.events.add(type=event_type, data=data, source=event.source or "", metadata=metadata)
     if request.events:
-        yield request
+        yield request, False

@@ -233,7 +233,10 @@ class StreamReader:
         self._name = name
         self._call: Any = None
         self._wake = threading.Event()
+        self._was_open = False
+        self._lost = False
         self.reconnects = 0
+        """How often a lost stream was open again."""
 
     def start_thread(self) -> None:
         """Begin to read; the thread ends when `wanted` says so."""
@@ -285,12 +288,12 @@ class StreamReader:
                 pause = _FIRST_PAUSE
             if failure.code is not grpc.StatusCode.CANCELLED:
                 self._report(failure)
+                self._lost = self._was_open
             self.failed(failure)
             if failure.code in REFUSALS:
                 pause = _LONGEST_PAUSE
             self._wake.wait(jittered(pause))
             pause = min(pause * 2, _LONGEST_PAUSE)
-            self.reconnects += 1
 
     def _read(self, session: ChannelSession) -> tuple[CallFailure | None, bool]:
         """Read until the stream ends: how it failed, if it did, and whether it gave anything."""
@@ -302,8 +305,9 @@ class StreamReader:
                 call.cancel()
             for response in call:
                 if not progress:
-                    self._transport.reached = True
-                    progress = True
+                    progress = self._was_open = self._transport.reached = True
+                    self.reconnects += self._lost
+                    self._lost = False
                 if not self.receive(response):
                     return None, progress
             return CallFailure(grpc.StatusCode.UNAVAILABLE, "the runtime ended the stream"), progress

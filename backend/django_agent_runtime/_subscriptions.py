@@ -280,6 +280,7 @@ class EventHub(StreamReader):
             subscription.restart_in_child()
         self._wake = threading.Event()
         self._call = None
+        self._was_open = self._lost = False
         self.reconnects = 0
         self._reset()
 

@@ -38,7 +38,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .types import Run
+    from .types import PublishedEvent, Run
 
 __all__ = [
     "AccessDenied",
@@ -81,7 +81,10 @@ class AgentRuntimeError(Exception):
         metadata: What the runtime says about this reason, such as `run_id`.
         request_id: Names the call in the runtime's log; empty for errors found before sending.
         retry_after: Seconds after which the runtime suggests to call again, or None.
+        published: Of `publish_events` alone: the first of its events, which were published nevertheless.
     """
+
+    published: tuple[PublishedEvent, ...] = ()
 
     def __init__(
         self,

@@ -93,7 +93,8 @@ class GoRuntimeIntegration(SyncOperations, AsyncOperations):
     def stats(self) -> dict[str, int]:
         """Counts since this client was made, in a forked child since the fork; `subscriptions` are those open now.
 
-        `events_delivered`: to callbacks. `callbacks_failed`: those that raised. `reconnects`: of the event stream.
+        `events_delivered`: to callbacks. `callbacks_failed`: those that raised. `reconnects`: how often the lost
+        event stream was open again.
         """
         return {
             "subscriptions": self._hub.size,

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import queue
-import sys
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from django_agent_runtime import exceptions
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import event_service_pb2_grpc, state_service_pb2_grpc
 from django_agent_runtime.grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
-from django_agent_runtime.types import EventGap
+from django_agent_runtime.types import EventGap, NewEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,12 +31,14 @@ class ScriptedServer(state_service_pb2_grpc.StateServiceServicer, event_service_
     """A real gRPC server that answers as a test says, for what neither the runtime nor its fake does on request.
 
     It fails with each of `failures` in turn, then answers; it keeps what it was sent.
+    Events are published when `hold` is set, where there is one, each with its data plus 1 as its sequence.
     On a stream of events it sends what the test puts into `responses`; None ends the stream.
     """
 
     def __init__(self) -> None:
         self.failures: deque[grpc.StatusCode] = deque()
         self.calls: list[tuple[Any, dict[str, Any]]] = []
+        self.hold: threading.Event | None = None
         self.requests: queue.SimpleQueue[event_pb.SubscribeRequest] = queue.SimpleQueue()
         self.responses: queue.SimpleQueue[event_pb.SubscribeResponse | None] = queue.SimpleQueue()
         self._server = grpc.server(ThreadPoolExecutor(16))
@@ -54,6 +57,18 @@ class ScriptedServer(state_service_pb2_grpc.StateServiceServicer, event_service_
         if self.failures:
             context.abort(self.failures.popleft(), "as the test says")
         return state_pb.SetStateResponse(revision=1)
+
+    def PublishEvents(  # noqa: N802
+        self, request: event_pb.PublishEventsRequest, context: grpc.ServicerContext
+    ) -> event_pb.PublishEventsResponse:
+        self.calls.append((request, dict(context.invocation_metadata())))
+        if self.hold is not None:
+            assert self.hold.wait(SECONDS)
+        if self.failures and (code := self.failures.popleft()) is not grpc.StatusCode.OK:
+            context.abort(code, "as the test says")
+        return event_pb.PublishEventsResponse(
+            events=[event_pb.PublishedEvent(sequence=int(event.data) + 1) for event in request.events]
+        )
 
     def Subscribe(  # noqa: N802
         self, request_iterator: Iterator[event_pb.SubscribeRequest], context: grpc.ServicerContext
@@ -100,17 +115,14 @@ def test_namespace_token_and_request_id_travel_with_every_call(
     assert "traceparent" not in metadata
 
 
-@pytest.mark.parametrize("is_valid", [True, False])
-def test_an_active_span_travels_with_the_call(
-    server: ScriptedServer, scripted: GoRuntimeIntegration, monkeypatch: pytest.MonkeyPatch, is_valid: bool
-) -> None:
-    # OpenTelemetry is optional; this is the part of its interface that the client reads.
-    context = SimpleNamespace(is_valid=is_valid, trace_id=0xABC, span_id=0xDEF, trace_flags=1)
-    span = SimpleNamespace(get_span_context=lambda: context)
-    monkeypatch.setitem(sys.modules, "opentelemetry.trace", SimpleNamespace(get_current_span=lambda: span))
-    scripted.set_state("k", 1)
-    expected = f"00-{0xABC:032x}-{0xDEF:016x}-01" if is_valid else None
-    assert server.calls[0][1].get("traceparent") == expected
+def test_an_active_span_travels_with_the_call(server: ScriptedServer, scripted: GoRuntimeIntegration) -> None:
+    with trace.get_tracer(__name__, tracer_provider=TracerProvider()).start_as_current_span("call") as span:
+        scripted.set_state("k", 1)
+    scripted.set_state("k", 2)
+    context = span.get_span_context()
+    (_, within), (_, outside) = server.calls
+    assert within["traceparent"] == f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    assert "traceparent" not in outside
 
 
 def test_an_unavailable_runtime_is_asked_again_under_the_same_request_id(
@@ -140,6 +152,60 @@ def test_nothing_else_is_asked_again(
         scripted.set_state("k", 1)
     ((request, _),) = server.calls
     assert caught.value.request_id == request.request_id
+
+
+def release_at(hold: threading.Event, number: int, count: int) -> Iterator[NewEvent]:
+    """Events, of which one lets the server answer."""
+    for data in range(count):
+        if data == number:
+            hold.set()
+        yield NewEvent("t", data)
+
+
+def test_events_are_taken_while_the_call_before_them_is_under_way(
+    server: ScriptedServer, scripted: GoRuntimeIntegration
+) -> None:
+    server.hold = threading.Event()
+    published = scripted.publish_events(release_at(server.hold, 1500, 2500))
+    assert [event.sequence for event in published] == list(range(1, 2501))
+    assert [len(request.events) for request, _ in server.calls] == [1000, 1000, 500]
+
+
+async def test_the_twin_takes_events_while_the_call_before_them_is_under_way(
+    server: ScriptedServer, scripted: GoRuntimeIntegration
+) -> None:
+    server.hold = threading.Event()
+    published = await scripted.apublish_events(release_at(server.hold, 1500, 2500))
+    assert [event.sequence for event in published] == list(range(1, 2501))
+
+
+def test_no_call_is_sent_before_the_one_before_it_has_been_answered(
+    server: ScriptedServer, scripted: GoRuntimeIntegration
+) -> None:
+    server.failures.extend([grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
+    with pytest.raises(exceptions.Overloaded) as caught:
+        scripted.publish_events(NewEvent("t", data) for data in range(3500))
+    assert [event.sequence for event in caught.value.published] == list(range(1, 1001))
+    # The one that was asked again was joined under its name, and nothing was sent behind the one that failed.
+    assert [int(request.events[0].data) for request, _ in server.calls] == [0, 1000, 1000]
+    assert len({request.request_id for request, _ in server.calls}) == 2
+
+
+def test_what_was_published_before_an_event_that_cannot_be_is_told(
+    server: ScriptedServer, scripted: GoRuntimeIntegration
+) -> None:
+    values = [*range(1700), float("nan")]
+    with pytest.raises(exceptions.InvalidValue) as caught:
+        scripted.publish_events(NewEvent("t", value) for value in values)
+    assert len(caught.value.published) == len(server.calls[0][0].events) == 1000
+    assert len(server.calls) == 1
+
+
+def test_the_trace_goes_with_every_call_of_a_long_batch(server: ScriptedServer, scripted: GoRuntimeIntegration) -> None:
+    with trace.get_tracer(__name__, tracer_provider=TracerProvider()).start_as_current_span("publish") as span:
+        scripted.publish_events(NewEvent("t", data) for data in range(1500))
+    trace_id = f"{span.get_span_context().trace_id:032x}"
+    assert [metadata["traceparent"].split("-")[1] for _, metadata in server.calls] == [trace_id] * 2
 
 
 def added(wire_id: str, after_sequence: int) -> event_pb.SubscribeResponse:
@@ -174,6 +240,19 @@ def test_a_lost_stream_is_resumed_behind_the_last_batch(server: ScriptedServer, 
     server.responses.put(batch("1", 12, 13))
     server.responses.put(batch("2", 14))
     assert [seen.get(timeout=SECONDS) for _ in range(3)] == [12, 13, 14]
+    assert scripted.stats["reconnects"] == 1
+
+
+def test_only_a_stream_that_is_open_again_counts_as_a_reconnect(
+    server: ScriptedServer, scripted: GoRuntimeIntegration
+) -> None:
+    seen: queue.SimpleQueue[object] = queue.SimpleQueue()
+    server.failures.extend([grpc.StatusCode.UNAVAILABLE] * 3)
+    # It fails once before it has ever been open, and then twice in a row.
+    for response in (None, added("2", 10), None, None, added("4", 10), batch("4", 11)):
+        server.responses.put(response)
+    scripted.subscribe_to_events("t", lambda event: seen.put(event.data))
+    assert seen.get(timeout=SECONDS) == 11
     assert scripted.stats["reconnects"] == 1
 
 
