@@ -732,6 +732,8 @@ def _publish_requests(
             yield request, True
             request = event_pb.PublishEventsRequest(request_id=new_request_id())
             size = len(data) + len(metadata)
-        request.events.add(type=event_type, data=data, source=event.source or "", metadata=metadata)
+        request.events.add(
+            type=event_type, data=data, source=check_text("source", event.source or ""), metadata=metadata
+        )
     if request.events:
         yield request, False

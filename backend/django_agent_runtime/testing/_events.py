@@ -58,8 +58,8 @@ class FakeEventService(event_service_pb2_grpc.EventServiceServicer):
         if not 1 <= len(request.events) <= MAX_BATCH:
             refuse_field(context, "events", f"must be 1 to {MAX_BATCH} events")
         for index, event in enumerate(request.events):
-            if not event.type:
-                refuse_field(context, f"events[{index}].type", "must not be empty")
+            if not event.type or "*" in event.type:
+                refuse_field(context, f"events[{index}].type", "must not be empty, nor have a `*`")
         with self._changed:
             done = self._answers.get((namespace, request.request_id))
             if done:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
@@ -97,7 +98,11 @@ func (l *Log) checkPublish(events []Event, requestID string) error {
 // checkEvent refuses an event that does not fit; prefix comes before the names of its fields.
 func (l *Log) checkEvent(prefix string, e *Event) error {
 	if size := len(e.Data) + len(e.Metadata); size > l.cfg.MaxValueBytes {
-		return &violation.TooLargeError{Field: prefix + "data", Size: size, Limit: l.cfg.MaxValueBytes}
+		larger := "data"
+		if len(e.Metadata) > len(e.Data) {
+			larger = "metadata"
+		}
+		return &violation.TooLargeError{Field: prefix + larger, Size: size, Limit: l.cfg.MaxValueBytes}
 	}
 	var given, metadata error
 	if e.ID != "" || e.Sequence != 0 || !e.PublishedAt.IsZero() {
@@ -115,11 +120,27 @@ func (l *Log) checkEvent(prefix string, e *Event) error {
 	)
 }
 
+// checkType refuses what no event can have as its type.
 func checkType(field, eventType string) error {
-	if eventType == "" {
+	if strings.Contains(eventType, "*") {
+		return violation.New(field, "has a `*`, which is for subscriptions")
+	}
+	return checkName(field, eventType)
+}
+
+// checkPattern refuses what no subscription can ask for.
+func checkPattern(field, s string) error {
+	if strings.Contains(strings.TrimSuffix(s, "*"), "*") {
+		return violation.New(field, "has a `*` before its end")
+	}
+	return checkName(field, s)
+}
+
+func checkName(field, name string) error {
+	if name == "" {
 		return violation.New(field, "is required")
 	}
-	return checkText(field, eventType, maxTypeBytes)
+	return checkText(field, name, maxTypeBytes)
 }
 
 func checkText(field, text string, limit int) error {

@@ -58,7 +58,7 @@ func TestPublishedEventsComeBackAsTheyWere(t *testing.T) {
 	tests := map[string]Event{
 		"plain":          {Type: "order.created", Data: []byte(`{"id": 7}`)},
 		"everything":     {Type: "order.created", Source: "shop", Data: []byte(` 1`), Metadata: []byte(`{"a": "b"}`)},
-		"odd type":       {Type: ".a b.*.>.ü.\x00.", Data: []byte("null")},
+		"odd type":       {Type: ".a b.>.ü.\x00.", Data: []byte("null")},
 		"odd source":     {Type: "a", Source: " \r\n\x00ü👩‍🚀: ", Data: []byte("1")},
 		"longest":        {Type: strings.Repeat(".", 200), Source: strings.Repeat("é", 100), Data: []byte("1")},
 		"exact numbers":  {Type: "a", Data: []byte(`[9223372036854775807, -0.0, 1e308, "👩‍🚀 \ud83d\ude00"]`)},
@@ -179,6 +179,9 @@ func TestInvalidRequestsAreRefusedWithEveryMistake(t *testing.T) {
 		"no type":         {publishing("", Event{Data: []byte("1")}), "events[0].type: is required"},
 		"long type":       {publishing("", Event{Type: strings.Repeat("t", 201), Data: []byte("1")}), "events[0].type: is 201 bytes long, at most 200 are allowed"},
 		"type not UTF-8":  {publishing("", Event{Type: "\xff", Data: []byte("1")}), "events[0].type: is not valid UTF-8"},
+		"type with star":  {publishing("", Event{Type: "a*", Data: []byte("1")}), "events[0].type: has a `*`, which is for subscriptions"},
+		"only a star":     {publishing("", Event{Type: "*", Data: []byte("1")}), "events[0].type: has a `*`, which is for subscriptions"},
+		"stars inside":    {subscribing(Start{}, "*.a", "a*b", "a**", "ok*"), "types[0]: has a `*` before its end; types[1]: has a `*` before its end; types[2]: has a `*` before its end"},
 		"no data":         {publishing("", Event{Type: "a"}), "events[0].data: must be a JSON text, but is empty"},
 		"metadata list":   {publishing("", Event{Type: "a", Data: []byte("1"), Metadata: []byte("[]")}), "events[0].metadata: must be a JSON object, but is an array"},
 		"long source":     {publishing("", Event{Type: "a", Data: []byte("1"), Source: strings.Repeat("s", 201)}), "events[0].source: is 201 bytes long, at most 200 are allowed"},
@@ -212,18 +215,25 @@ func TestInvalidRequestsAreRefusedWithEveryMistake(t *testing.T) {
 func TestEventsAboveTheLimitAreTooLarge(t *testing.T) {
 	t.Parallel()
 
-	tests := map[string]Event{
-		"data":     {Type: "a", Data: make([]byte, DefaultMaxValueBytes+1)},
-		"together": {Type: "a", Data: make([]byte, DefaultMaxValueBytes), Metadata: []byte("{")},
+	const half = DefaultMaxValueBytes / 2
+	tests := map[string]struct {
+		data, metadata int
+		field          string
+	}{
+		"data":            {DefaultMaxValueBytes + 1, 0, "events[1].data"},
+		"metadata":        {1, DefaultMaxValueBytes, "events[1].metadata"},
+		"together":        {DefaultMaxValueBytes, 1, "events[1].data"},
+		"mostly metadata": {half, half + 1, "events[1].metadata"},
 	}
-	for name, event := range tests {
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
+			event := Event{Type: "a", Data: make([]byte, test.data), Metadata: make([]byte, test.metadata)}
 			_, err := shared.Publish(testContext(t), newNamespace(), []Event{{Type: "a", Data: []byte("1")}, event}, "")
 			var tooLarge *violation.TooLargeError
-			if !errors.As(err, &tooLarge) || tooLarge.Field != "events[1].data" || tooLarge.Size != DefaultMaxValueBytes+1 || tooLarge.Limit != DefaultMaxValueBytes {
-				t.Errorf("got %v, want a TooLargeError", err)
+			if !errors.As(err, &tooLarge) || tooLarge.Field != test.field || tooLarge.Size != DefaultMaxValueBytes+1 || tooLarge.Limit != DefaultMaxValueBytes {
+				t.Errorf("got %v, want a TooLargeError of %s", err, test.field)
 			}
 		})
 	}

@@ -90,7 +90,7 @@ func checkSubscription(types []string, start Start) error {
 	}
 	var checks []error
 	for i, t := range types {
-		checks = append(checks, checkType(fmt.Sprintf("types[%d]", i), t))
+		checks = append(checks, checkPattern(fmt.Sprintf("types[%d]", i), t))
 	}
 	if start.After != nil && start.Beginning {
 		checks = append(checks, violation.New("after_sequence", "cannot be combined with from_beginning"))

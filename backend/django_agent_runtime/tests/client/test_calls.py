@@ -138,10 +138,13 @@ def test_submit_wait_cancel(client: GoRuntimeIntegration) -> None:
     run = client.submit_task("sleep", {"seconds": 60})
     with pytest.raises(TimeoutError):
         client.wait_run(run.run_id, timeout=0.1)
+    with pytest.raises(TimeoutError, match="after 0 s"):
+        client.wait_run(run.run_id, timeout=0)
     assert client.cancel_run(run.run_id, "enough").state is RunState.CANCELLED
     assert client.wait_run(run.run_id).state is RunState.CANCELLED
     done = client.submit_task("example_task", {"a": 1})
     assert client.wait_run(done.run_id).state is RunState.SUCCEEDED
+    assert client.wait_run(done.run_id, timeout=0).state is RunState.SUCCEEDED
     with pytest.raises(exceptions.RunEnded):
         client.cancel_run(done.run_id)
     with pytest.raises(exceptions.RunNotFound):

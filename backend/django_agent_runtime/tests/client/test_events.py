@@ -77,10 +77,34 @@ def test_types_and_patterns(
     assert inbox.take(len(expected)) == expected
 
 
-@pytest.mark.parametrize("types", ["", [], [""]])
-def test_no_type_is_refused(client: GoRuntimeIntegration, types: Any) -> None:
-    with pytest.raises(ValueError, match="event_type"):
+@pytest.mark.parametrize(
+    "types", ["", [], [""], "*.a", "a*b", "a**", "**", ["ok", "*.a"], "\ud800", "t" * 201, ["ok", None]]
+)
+def test_a_type_nobody_can_subscribe_to_is_refused(client: GoRuntimeIntegration, types: Any) -> None:
+    with pytest.raises(exceptions.InvalidValue, match="event_type"):
         client.subscribe_to_events(types, print)
+    with pytest.raises(exceptions.InvalidValue, match="event_type"):
+        client.stream_events(types)
+    assert client.stats["subscriptions"] == 0
+
+
+@pytest.mark.parametrize("event_type", ["", "*", "a*", "*.a", "a*b", "\ud800", "t" * 201, "é" * 101, 7, None])
+def test_a_type_that_cannot_be_published_is_refused(client: GoRuntimeIntegration, event_type: Any) -> None:
+    with pytest.raises(exceptions.InvalidValue, match="event_type"):
+        client.publish_event(event_type, 1)
+
+
+def test_two_places_to_begin_at_are_refused(client: GoRuntimeIntegration) -> None:
+    with pytest.raises(exceptions.InvalidValue, match="from_sequence and from_beginning"):
+        client.subscribe_to_events("t", print, 1, True)
+    with pytest.raises(exceptions.InvalidValue, match="after_sequence and from_beginning"):
+        client.stream_events("t", after_sequence=0, from_beginning=True)
+
+
+def test_too_much_metadata_is_called_so(client: GoRuntimeIntegration) -> None:
+    with pytest.raises(exceptions.TooLarge, match="metadata") as caught:
+        client.publish_event("t", 1, metadata={"much": "x" * (1 << 20)})
+    assert caught.value.metadata["field"] == "events[0].metadata"
 
 
 async def _coroutine_callback(event: Event) -> None:
@@ -113,8 +137,8 @@ def test_a_long_batch_takes_several_calls_and_stays_in_order(client: GoRuntimeIn
 def test_an_event_that_cannot_be_published(client: GoRuntimeIntegration) -> None:
     with pytest.raises(ValueError, match="data is nan"):
         client.publish_event("t", float("nan"))
-    with pytest.raises(exceptions.InvalidRequest):
-        client.publish_event("", 1)
+    with pytest.raises(exceptions.InvalidValue, match=r"source .* is not valid Unicode"):
+        client.publish_event("t", 1, source="\ud800")
 
 
 def test_a_callback_that_raises_stops_nobody(

@@ -103,6 +103,14 @@ def test_list_goes_through_pages_in_byte_order(client: GoRuntimeIntegration) -> 
     assert list(client.list_state("nothing")) == []
 
 
+def test_a_prefix_that_is_not_unicode_is_refused(client: GoRuntimeIntegration) -> None:
+    with pytest.raises(exceptions.InvalidValue, match=r"prefix .* is not valid Unicode"):
+        list(client.list_state("\ud800*"))
+    for pattern, name in (("\ud800*", "pattern"), ("\ud800", "key")):
+        with pytest.raises(exceptions.InvalidValue, match=f"{name} .* is not valid Unicode"):
+            client.watch_state(pattern)
+
+
 def test_a_transaction_is_all_or_nothing(client: GoRuntimeIntegration) -> None:
     client.set_state("b", 1)
     results = client.transact_state([SetOperation("a", {"x": 1}, ttl=60), DeleteOperation("b"), DeleteOperation("c")])

@@ -27,7 +27,7 @@ type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique; given by the runtime.
 	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// 1 to 200 bytes of UTF-8, by convention words with dots between: `order.created`.
+	// 1 to 200 bytes of UTF-8 without `*`, by convention words with dots between: `order.created`.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// A JSON text.
 	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
@@ -360,7 +360,7 @@ type AddSubscription struct {
 	// The client's name for it, 1 to 64 bytes, unique among those open on the stream.
 	SubscriptionId string `protobuf:"bytes,1,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
 	// 1 to 100 event types. `*` is every type; one that ends in `*` is every type
-	// with the prefix before it (`order.*`: whatever begins with `order.`).
+	// with the prefix before it (`order.*`: whatever begins with `order.`). A `*` stands at the end only.
 	Types []string `protobuf:"bytes,2,rep,name=types,proto3" json:"types,omitempty"`
 	// Types that are valid to be assigned to Start:
 	//
