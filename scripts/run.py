@@ -36,6 +36,7 @@ STEPS = 5
 READY_SECONDS = 60
 POLL_SECONDS = 0.05
 STOP_SECONDS = 30
+MAX_PORT = 65535
 
 
 class StopAskedError(BaseException):
@@ -59,13 +60,16 @@ class Ports:
         """Read the ports, and check that nothing else listens there.
 
         Raises:
-            RunFailedError: A port is no number, or is in use.
+            RunFailedError: A port is no number, is in use, or is named twice.
         """
-        return cls(
-            site=free_port("PORT", 8000),
-            grpc=free_port("GO_RUNTIME_PORT", 50051),
-            http=free_port("GO_RUNTIME_HTTP_PORT", 8090),
-        )
+        names = {"PORT": 8000, "GO_RUNTIME_PORT": 50051, "GO_RUNTIME_HTTP_PORT": 8090}
+        owners: dict[int, str] = {}
+        for name, default in names.items():
+            port = free_port(name, default)
+            if port in owners:
+                raise RunFailedError(f"{owners[port]} and {name} are both {port}: set one of them to another port.")
+            owners[port] = name
+        return cls(*owners)
 
 
 class Child:
@@ -232,14 +236,15 @@ def site_environment(ports: Ports) -> dict[str, str]:
 def free_port(variable: str, default: int) -> int:
     """The port that an environment variable names, once it is known to be free."""
     text = os.environ.get(variable, str(default))
+    port = int(text) if text.isdecimal() else 0
+    # For port 0 the system would choose one that nobody knows.
+    if not 1 <= port <= MAX_PORT:
+        raise RunFailedError(f"{variable}={text} is no port: set it to a number from 1 to {MAX_PORT}.")
     try:
-        port = int(text)
         with socket.socket() as probe:
             # As servers do: a port in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
-    except (ValueError, OverflowError):
-        raise RunFailedError(f"{variable}={text} is no port: set it to a number from 1 to 65535.") from None
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise RunFailedError(f"Port {port} cannot be used ({reason}): set {variable} to another one.") from None

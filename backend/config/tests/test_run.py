@@ -122,3 +122,19 @@ def test_port_in_use(variables: dict[str, str], name: str) -> None:
     (sentence,) = refused.lines
     assert variables[name] in sentence
     assert f"set {name} to another one" in sentence
+
+
+@pytest.mark.parametrize("name", PORTS)
+@pytest.mark.parametrize("text", ["0", "65536", "-1", "web", ""])
+def test_a_port_that_is_none(variables: dict[str, str], name: str, text: str) -> None:
+    refused = Run(variables | {name: text})
+    assert refused.finish() == 1
+    (sentence,) = refused.lines
+    assert f"{name}={text} is no port: set it to a number from 1 to 65535" in sentence
+
+
+def test_a_port_named_twice(variables: dict[str, str]) -> None:
+    refused = Run(variables | {"GO_RUNTIME_HTTP_PORT": variables["PORT"]})
+    assert refused.finish() == 1
+    (sentence,) = refused.lines
+    assert f"PORT and GO_RUNTIME_HTTP_PORT are both {variables['PORT']}" in sentence

@@ -54,8 +54,23 @@ STATUSES: tuple[tuple[type[exceptions.AgentRuntimeError], HTTPStatus], ...] = (
     (exceptions.RunCancelled, HTTPStatus.CONFLICT),
     (exceptions.AgentRuntimeError, HTTPStatus.BAD_GATEWAY),
 )
-RESERVED_MEMBERS = frozenset(
-    {"type", "title", "status", "detail", "code", "request_id", "runtime_request_id", "errors", "run_id"}
+# What of the runtime's own facts about a reason a caller is shown: those that error.proto names. One that a newer
+# runtime adds is not for everybody until somebody has looked at it, and must not take the place of another member.
+RUNTIME_MEMBERS = frozenset(
+    {
+        "access",
+        "agent_id",
+        "field",
+        "key",
+        "known",
+        "limit",
+        "namespace",
+        "oldest_sequence",
+        "revision",
+        "size",
+        "state",
+        "task_type",
+    }
 )
 
 
@@ -126,7 +141,7 @@ def describe_problem(status: HTTPStatus, *, code: str, detail: str, **extra: Any
 
 def describe_error(exc: exceptions.AgentRuntimeError, status: HTTPStatus) -> dict[str, Any]:
     """An error of the library as the members of a problem."""
-    extra: dict[str, Any] = {key: value for key, value in exc.metadata.items() if key not in RESERVED_MEMBERS}
+    extra: dict[str, Any] = {key: value for key, value in exc.metadata.items() if key in RUNTIME_MEMBERS}
     if exc.request_id:
         extra["runtime_request_id"] = exc.request_id
     if isinstance(exc, exceptions.InvalidRequest) and exc.violations:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HEADER = "X-Request-ID"
 # What another program may name a request: short, and harmless in a log line and a header.
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Where a request carries its id; no header of a caller can have this name.
+_META_KEY = "django_agent_runtime.request_id"
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -48,7 +50,7 @@ class RequestIdMiddleware:
         """Serve one request under its id."""
         if self._is_async:
             return self._serve_async(request)
-        token = _current.set(_choose_id(request))
+        token = _current.set(_name_request(request))
         try:
             response: HttpResponseBase = self.get_response(request)  # type: ignore[assignment]
             response[HEADER] = _current.get()
@@ -57,7 +59,7 @@ class RequestIdMiddleware:
             _current.reset(token)
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
-        token = _current.set(_choose_id(request))
+        token = _current.set(_name_request(request))
         try:
             response: HttpResponseBase = await self.get_response(request)  # type: ignore[misc]
             response[HEADER] = _current.get()
@@ -71,10 +73,16 @@ class RequestIdFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the attribute; let every record through."""
-        record.request_id = _current.get()
+        request_id = _current.get()
+        if not request_id and (request := getattr(record, "request", None)) is not None:
+            # Django logs an answer of 4xx or 5xx when the middleware is through with it.
+            request_id = getattr(request, "META", {}).get(_META_KEY, "")
+        record.request_id = request_id
         return True
 
 
-def _choose_id(request: HttpRequest) -> str:
+def _name_request(request: HttpRequest) -> str:
     given = request.headers.get(HEADER, "")
-    return given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
+    request_id: str = given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
+    request.META[_META_KEY] = request_id
+    return request_id

@@ -117,11 +117,15 @@ def test_retry_after_is_in_whole_seconds(status: int) -> None:
 
 def test_what_the_runtime_says_about_the_reason_is_in_the_body() -> None:
     error = exceptions.RevisionMismatch(
-        "old", reason="REVISION_MISMATCH", metadata={"key": "k", "revision": "7", "status": "x"}, request_id="r1"
+        "old",
+        reason="REVISION_MISMATCH",
+        metadata={"key": "k", "revision": "7", "status": "x", "new": "x"},
+        request_id="r1",
     )
     body = read(answer(error))
     assert (body["key"], body["revision"], body["runtime_request_id"]) == ("k", "7", "r1")
     assert body["status"] == 409
+    assert "new" not in body
 
 
 def test_each_field_at_fault_is_listed() -> None:

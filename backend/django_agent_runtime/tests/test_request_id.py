@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from django.http import HttpResponse
-from django.test import RequestFactory
+from django.test import AsyncClient, Client, RequestFactory
 
 from django_agent_runtime.api.request_id import HEADER, RequestIdFilter, RequestIdMiddleware, current_request_id
 
@@ -51,3 +51,21 @@ def test_log_records_carry_the_id() -> None:
     record = logging.makeLogRecord({"msg": "run accepted"})
     assert RequestIdFilter().filter(record)
     assert record.request_id == ""  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_line_of_a_refused_request_carries_its_id(*, is_async: bool) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.addFilter(RequestIdFilter())
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("django.request")
+    logger.addHandler(handler)
+    try:
+        if is_async:
+            asyncio.run(AsyncClient().get("/nowhere/", headers={HEADER: "order-7"}))  # type: ignore[arg-type]
+        else:
+            Client().get("/nowhere/", headers={HEADER: "order-7"})
+    finally:
+        logger.removeHandler(handler)
+    assert {record.request_id for record in records} == {"order-7"}  # type: ignore[attr-defined]
