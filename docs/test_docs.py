@@ -34,6 +34,7 @@ import pytest
 import yaml
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.testing import GoRuntimeProcess
+from django_agent_runtime.testing.process import free_ports
 from sybil import Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
@@ -67,7 +68,7 @@ def test_code_blocks(
     runtime = GoRuntimeProcess(tmp_path)
     settings.GO_RUNTIME = runtime.settings
     variables = set(re.findall(r"\b[A-Z_]+_PORT\b", page.read_text()))
-    ports = {name: str(port) for name, port in zip(variables, _free_ports(len(variables)), strict=True)}
+    ports = {name: str(port) for name, port in zip(variables, free_ports(len(variables)), strict=True)}
     folders = [str(ROOT / ".venv" / "bin"), str(runtime.binary.parent), os.environ["PATH"]]
     environment = {"GO_RUNTIME_HOST": runtime.host, "PATH": os.pathsep.join(folders), "PYTHONPATH": str(ROOT)}
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
@@ -157,11 +158,3 @@ def _serve(source: str, port: int) -> Iterator[None]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(SERVICE_TIMEOUT_SECONDS)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]

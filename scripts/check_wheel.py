@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from django_agent_runtime.testing.process import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,15 +123,6 @@ def wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
         except OSError:
             time.sleep(0.05)
     fail(f"the runtime was not ready after {READY_SECONDS} seconds.")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that were free a moment ago."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def say(text: str) -> None:

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from django_agent_runtime.testing.process import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +26,7 @@ PORTS = ("PORT", "GO_RUNTIME_PORT", "GO_RUNTIME_HTTP_PORT")
 @pytest.fixture
 def variables(tmp_path: Path) -> dict[str, str]:
     """An environment with free ports and data of its own."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in PORTS]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        ports = {name: str(probe.getsockname()[1]) for name, probe in zip(PORTS, probes, strict=True)}
+    ports = {name: str(port) for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)}
     kept = {
         key: value for key, value in os.environ.items() if not key.startswith(("GO_RUNTIME_", "DJANGO_", "OPENAI_"))
     }

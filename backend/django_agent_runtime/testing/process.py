@@ -43,7 +43,7 @@ class GoRuntimeProcess:
         self.socket = folder / "agent-runtime.sock"
         self.log_path = folder / "agent-runtime.log"
         self.host = "127.0.0.1"
-        self.port, self.http_port = _free_ports(2)
+        self.port, self.http_port = free_ports(2)
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -132,8 +132,8 @@ class GoRuntimeProcess:
             return False
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports nothing listens on; all are held until the last is known, so that they differ."""
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nothing listens on; all are held until the last is known, so that they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in sockets:

@@ -53,19 +53,26 @@ def test_log_records_carry_the_id() -> None:
     assert record.request_id == ""  # type: ignore[attr-defined]
 
 
+class KeptRecords(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.addFilter(RequestIdFilter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_line_of_a_refused_request_carries_its_id(*, is_async: bool) -> None:
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.addFilter(RequestIdFilter())
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler = KeptRecords()
     logger = logging.getLogger("django.request")
     logger.addHandler(handler)
     try:
         if is_async:
-            asyncio.run(AsyncClient().get("/nowhere/", headers={HEADER: "order-7"}))  # type: ignore[arg-type]
+            asyncio.run(AsyncClient().get("/nowhere/", headers={HEADER: "order-7"}))
         else:
             Client().get("/nowhere/", headers={HEADER: "order-7"})
     finally:
         logger.removeHandler(handler)
-    assert {record.request_id for record in records} == {"order-7"}  # type: ignore[attr-defined]
+    assert {record.request_id for record in handler.records} == {"order-7"}  # type: ignore[attr-defined]
