@@ -542,22 +542,22 @@ class SyncOperations:
         return True
 
     def publish_events(self, events: Iterable[NewEvent | Mapping[str, Any]]) -> list[PublishedEvent]:
-        """Publish many events in order: up to 1000 in a call, and each call all or none.
+        """Publish many events in order: up to 1000 in a call, each call refused or accepted as a whole.
 
         A call is sent when the one before it has been answered; meanwhile its events are taken and encoded. A call
         that is repeated after a lost connection has no second effect.
 
         Args:
-            events: `NewEvent` objects, or mappings with the same keys; an iterator need not end soon.
+            events: `NewEvent` objects, or mappings with the same keys.
 
         Returns:
             The id and sequence of each event, in order.
 
         Raises:
-            AgentRuntimeError: Not all were published. `error.published` are those that were, the first ones of
-                `events`; of those behind them none was, except that after CallTimedOut and RuntimeUnavailable the
-                next 1000 or fewer may have been: their call was sent, and its answer was lost.
-            InvalidRequest: Of these errors, the one for an event that cannot be published as it is.
+            AgentRuntimeError: Not all were published. `error.published` are those that were acknowledged, the first
+                ones of `events`. Of the others none was published if the error is an InvalidRequest (one cannot be
+                published as it is) or AccessDenied. After any other, some of the next 1000 may have been: the
+                runtime had begun, and only their acknowledgement is missing.
         """
         published: list[PublishedEvent] = []
         requests = _publish_requests(events)
@@ -568,9 +568,9 @@ class SyncOperations:
                     _add_published(published, self._call(_channel.PUBLISH_EVENTS, request))
                     break
                 sending = PendingCall(partial(self._call, _channel.PUBLISH_EVENTS, request))
-                # Let it begin, before the next events take this thread.
-                time.sleep(0)
                 try:
+                    # Let it begin, before the next events take this thread.
+                    time.sleep(0)
                     request, more = next(requests, (None, False))
                 finally:
                     _add_published(published, sending.result())
