@@ -119,9 +119,11 @@ def test_three_hundred_forks_with_gevent(go_runtime_process: GoRuntimeProcess) -
     torture(go_runtime_process, 300, "--gevent")
 
 
-def test_a_multiprocessing_pool(go_runtime_process: GoRuntimeProcess) -> None:
-    report = run_program(go_runtime_process, str(FORKS / "pool.py"), str(TASKS))
-    assert report == {"results": list(range(TASKS)), "seen": list(range(TASKS))}
+@pytest.mark.parametrize("tasks", [TASKS, pytest.param(300, marks=pytest.mark.soak)])
+def test_a_multiprocessing_pool(go_runtime_process: GoRuntimeProcess, tasks: int) -> None:
+    report = run_program(go_runtime_process, str(FORKS / "pool.py"), str(tasks))
+    # A process for each task; the subscription of the parent sees what each has published, once.
+    assert report == {"results": list(range(tasks)), "seen": list(range(tasks))}
 
 
 def test_gunicorn_with_preload(go_runtime_process: GoRuntimeProcess, tmp_path: Path) -> None:
