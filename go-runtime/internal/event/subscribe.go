@@ -39,7 +39,9 @@ type Start struct {
 // only the position moved. Subscribe reads at fn's pace and holds nobody up.
 //
 // Errors: *violation.Error, also for an After that is still to come, and
-// *journal.TruncatedError when retention removed events before they were handed over.
+// *journal.TruncatedError when retention removed events before they were handed
+// over, or when what comes next was lost with a damaged disk: whoever accepts that
+// subscribes again after its Oldest-1.
 func (l *Log) Subscribe(
 	ctx context.Context,
 	namespace string,
@@ -70,8 +72,9 @@ func (l *Log) Subscribe(
 		if !errors.As(err, &truncated) {
 			return fmt.Errorf("subscribe to events: %w", err)
 		}
-		if !start.Beginning || s.begun {
-			l.log.WarnContext(ctx, "retention overtook a subscriber", "namespace", namespace, "oldest_sequence", truncated.Oldest)
+		if truncated.Damaged || !start.Beginning || s.begun {
+			l.log.WarnContext(ctx, "a subscriber missed events",
+				"namespace", namespace, "oldest_sequence", truncated.Oldest, "damaged", truncated.Damaged)
 			return fmt.Errorf("subscribe to events: %w", err)
 		}
 		// The beginning has moved since it was looked up, and may move on.

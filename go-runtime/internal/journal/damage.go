@@ -10,8 +10,15 @@ import (
 	"time"
 )
 
-// plausibleGap is above any gap between two records of a stream.
-const plausibleGap = 1 << 40
+const (
+	// plausibleGap is above any gap between two records of a stream.
+	plausibleGap = 1 << 40
+	// farAhead is how far above what is left a stream goes on that has no mark.
+	// It is many times what the last block can have held, and not more, since
+	// the server looks at each sequence of the gap when it starts within the
+	// time that it remembers DedupeIDs (80 ns each).
+	farAhead = 1 << 24
+)
 
 // damageCheck looks through a store that no server has open. Left alone, the
 // server would cut a block off at the first damaged record, lose all that
@@ -29,31 +36,27 @@ func streamsFolder(dataDir string) string {
 	return filepath.Join(dataDir, "store", "jetstream", "$G", "streams")
 }
 
+// blocksFolder is where the embedded server keeps the blocks of a stream.
+func blocksFolder(dataDir, stream string) string {
+	return filepath.Join(streamsFolder(dataDir), stream, "msgs")
+}
+
 // repairStore checks every record of every stream, takes damaged ones out
 // (the damaged file is kept in the folder "damaged") and lets no sequence be
-// used again that was ever acknowledged or shown. It returns what was lost.
+// used again that was ever acknowledged or shown. It returns what was lost, now
+// or earlier, and no operator has acknowledged.
 func repairStore(dataDir string, log *slog.Logger) ([]Problem, error) {
 	c := &damageCheck{dataDir: dataDir, log: log, now: time.Now()}
-	streams, err := os.ReadDir(streamsFolder(dataDir))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
+	streams, err := listStreams(dataDir)
 	if err != nil {
-		return nil, fmt.Errorf("list streams: %w", err)
+		return nil, err
 	}
-	for _, entry := range streams {
-		if name := entry.Name(); entry.IsDir() && name[0] != '.' {
-			if err := c.checkStream(name); err != nil {
-				return nil, fmt.Errorf("check stream %s: %w", name, err)
-			}
+	for _, name := range streams {
+		if err := c.checkStream(name); err != nil {
+			return nil, fmt.Errorf("check stream %s: %w", name, err)
 		}
 	}
 	return c.problems, nil
-}
-
-func (c *damageCheck) report(p Problem) {
-	c.problems = append(c.problems, p)
-	c.log.Error("journal is damaged", "stream", p.Stream, "first", p.First, "last", p.Last, "problem", p.Message)
 }
 
 // streamCheck is the check of one stream.
@@ -70,12 +73,25 @@ type streamCheck struct {
 	broken bool
 	// passed is the sequence of the last removal record: an earlier repair
 	// marks a lost range with that of its end.
-	passed   uint64
-	repaired bool
+	passed uint64
+	sealed sealedNote
+	// before is the index of the block that was checked last.
+	before uint32
+	// size is that of all blocks.
+	size    int64
+	found   []lostRange
+	repairs []repair
+}
+
+// repair is the new content of a damaged block.
+type repair struct {
+	block
+
+	intact []byte
 }
 
 func (c *damageCheck) checkStream(name string) error {
-	s := &streamCheck{damageCheck: c, name: name, folder: filepath.Join(streamsFolder(c.dataDir), name, "msgs")}
+	s := &streamCheck{damageCheck: c, name: name, folder: blocksFolder(c.dataDir, name)}
 	blocks, err := listBlocks(s.folder)
 	if err != nil {
 		return err
@@ -83,44 +99,103 @@ func (c *damageCheck) checkStream(name string) error {
 	switch s.mark, err = readMark(c.dataDir, name); {
 	case err == nil:
 		s.marked = true
-	case errors.Is(err, errNoMark) && len(blocks) == 0:
 	case errors.Is(err, errNoMark), errors.Is(err, errBadMark):
-		c.report(Problem{Stream: name, Message: err.Error() + ": records at the end may be lost without notice"})
 	default:
 		return err
 	}
+	if s.sealed, err = readSealed(c.dataDir, name); err != nil {
+		return err
+	}
+	s.sealed.Clean = s.sealed.Clean && s.marked && s.sealed.Issued == s.mark.issued
 	for _, b := range blocks {
 		if err := s.checkBlock(b); err != nil {
 			return fmt.Errorf("block %d: %w", b.index, err)
 		}
 	}
 	s.lost(s.newest+1, s.mark.committed)
-	if s.newest < s.mark.issued {
+	s.decideEnd()
+	if err := s.noteLost(); err != nil {
+		return err
+	}
+	if err := s.repair(blocks); err != nil {
+		return err
+	}
+	// From here on the server may make blocks shorter.
+	return noteSealed(c.dataDir, name, false, true)
+}
+
+// decideEnd finds where the stream goes on.
+func (s *streamCheck) decideEnd() {
+	switch {
+	case !s.marked && s.size > 0:
+		s.mark.issued = s.newest + farAhead
+		s.found = append(s.found, lostRange{First: s.newest + 1, Last: s.mark.issued, Unsure: true})
+	case len(s.found) > 0 && s.mark.thinned:
+		// Whoever reads on from the newest sequence there was has to be told
+		// from who begins now, see lostRange.Renewed.
+		s.mark.issued++
+	}
+}
+
+// noteLost keeps what was found for later starts and for readers, before the
+// repair takes the traces of it away.
+func (s *streamCheck) noteLost() error {
+	list, err := readLost(s.dataDir, s.name)
+	if err != nil {
+		return err
+	}
+	news := make(map[Problem]bool)
+	for _, r := range s.found {
+		r.Renewed = max(s.newest, s.mark.issued)
+		if list.add(r) {
+			news[r.problem(s.name)] = true
+		}
+	}
+	if len(news) > 0 {
+		if err := list.write(s.dataDir, s.name); err != nil {
+			return err
+		}
+	}
+	problems := list.problems(s.name)
+	logProblems(s.log, problems, func(p Problem) bool { return news[p] })
+	s.problems = append(s.problems, problems...)
+	return nil
+}
+
+// repair makes the server read intact records only, and go on above the mark.
+func (s *streamCheck) repair(blocks []block) error {
+	ahead := s.newest < s.mark.issued
+	if !ahead && len(s.repairs) == 0 {
+		return nil
+	}
+	if err := s.forgetIndex(); err != nil {
+		return err
+	}
+	if ahead {
 		if err := s.moveOn(blocks); err != nil {
 			return err
 		}
 	}
-	if s.repaired {
-		return s.forgetIndex()
+	for _, r := range s.repairs {
+		if err := s.replace(r.block, r.intact); err != nil {
+			return err
+		}
 	}
-	return nil
+	return syncFolder(s.folder)
 }
 
-// lost reports a range, without what was never acknowledged.
+// lost notes a range, without what was never acknowledged.
 func (s *streamCheck) lost(first, last uint64) {
 	if s.marked {
 		last = min(last, s.mark.committed)
 	}
-	if last < first {
-		return
+	if first <= last {
+		s.found = append(s.found, lostRange{First: first, Last: last})
 	}
-	s.report(Problem{
-		Stream: s.name, First: first, Last: last,
-		Message: fmt.Sprintf("records %d to %d of stream %s are lost: the store was damaged", first, last, s.name),
-	})
 }
 
-// checkBlock reads a block; a damaged one is replaced by its intact records.
+// checkBlock reads a block; a damaged one is to be replaced by its intact
+// records.
 func (s *streamCheck) checkBlock(b block) error {
 	reader, err := newBlockReader(s.name, b.index)
 	if err != nil {
@@ -130,6 +205,9 @@ func (s *streamCheck) checkBlock(b block) error {
 	if err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
+	s.size += int64(len(buf))
+	s.broken = s.broken || s.sealed.isGone(s.before, b.index)
+	s.before = b.index
 	// kept has the block's new content once it differs from the old one.
 	var kept []byte
 	for at := 0; at < len(buf); {
@@ -151,10 +229,12 @@ func (s *streamCheck) checkBlock(b block) error {
 		}
 		at += len(record.raw)
 	}
-	if kept == nil {
-		return nil
+	if kept != nil {
+		s.repairs = append(s.repairs, repair{b, kept})
 	}
-	return s.replace(b, kept)
+	cut, err := s.sealed.isCut(b, int64(len(buf)))
+	s.broken = s.broken || cut
+	return err
 }
 
 // plausible bounds the sequences of records to come: looking for the next
@@ -202,7 +282,7 @@ func (s *streamCheck) replace(b block, intact []byte) error {
 		return fmt.Errorf("make the folder of damaged blocks: %w", err)
 	}
 	fresh := b.path + ".repaired"
-	if err := writeDurable(fresh, intact); err != nil {
+	if err := writeFile(fresh, intact, true); err != nil {
 		return err
 	}
 	name := fmt.Sprintf("%s-%d-%d%s", s.name, b.index, s.now.UnixNano(), blockSuffix)
@@ -213,7 +293,6 @@ func (s *streamCheck) replace(b block, intact []byte) error {
 		return fmt.Errorf("replace the damaged block: %w", err)
 	}
 	s.log.Warn("took damaged records out of a block", "stream", s.name, "block", b.index, "kept_as", filepath.Join(kept, name))
-	s.repaired = true
 	return nil
 }
 
@@ -227,12 +306,11 @@ func (s *streamCheck) moveOn(blocks []block) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(s.folder, fmt.Sprintf("%d%s", index, blockSuffix))
-	if err := writeDurable(path, reader.removalRecord(s.mark.issued, s.now)); err != nil {
-		return err
+	if err := os.MkdirAll(s.folder, 0o700); err != nil {
+		return fmt.Errorf("make the folder of blocks: %w", err)
 	}
-	s.repaired = true
-	return nil
+	path := filepath.Join(s.folder, fmt.Sprintf("%d%s", index, blockSuffix))
+	return writeFile(path, reader.removalRecord(s.mark.issued, s.now), true)
 }
 
 // forgetIndex makes the server read the blocks.
@@ -240,22 +318,6 @@ func (s *streamCheck) forgetIndex() error {
 	err := os.Remove(filepath.Join(s.folder, blockIndex))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the index: %w", err)
-	}
-	return nil
-}
-
-// writeDurable writes a file that is complete on disk when it returns.
-func writeDurable(path string, content []byte) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := file.Write(content); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := file.Sync(); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
 }

@@ -27,15 +27,21 @@ type embedded struct {
 	limit  int64 // bytes the store may take
 	// problems is what the check of the store found.
 	problems []Problem
+	dataDir  string
+	sealer   *sealer // nil until the server runs
+	failed   <-chan struct{}
 }
 
 // openEmbedded locks the data folder, repairs the store and opens it. fail is
-// told of errors that the server cannot recover from.
-func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger, fail func(error)) (_ *embedded, err error) {
+// told of errors that the server cannot recover from; failed is closed when the
+// store cannot be trusted any more.
+func openEmbedded(
+	ctx context.Context, cfg Config, log *slog.Logger, fail func(error), failed <-chan struct{},
+) (_ *embedded, err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
-	e := &embedded{}
+	e := &embedded{dataDir: cfg.DataDir, failed: failed}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.stop(ctx))
@@ -80,6 +86,7 @@ func openEmbedded(ctx context.Context, cfg Config, log *slog.Logger, fail func(e
 	if !e.server.ReadyForConnections(readyWithin) || !e.server.JetStreamEnabled() {
 		return nil, errors.New("the embedded server did not get ready: its log says why")
 	}
+	e.sealer = startSealer(cfg.DataDir, log)
 	return e, nil
 }
 
@@ -96,13 +103,33 @@ func (e *embedded) configure(cfg *jetstream.StreamConfig) {
 }
 
 func (e *embedded) stop(context.Context) error {
+	if e.sealer != nil {
+		e.sealer.stop()
+	}
 	if e.server != nil {
 		e.server.Shutdown()
 		e.server.WaitForShutdown()
 	}
-	var errs []error
+	errs := []error{e.seal()}
 	if e.folder != nil {
 		errs = append(errs, e.folder.Close())
 	}
 	return errors.Join(append(errs, e.lock.release())...)
+}
+
+// seal notes what the blocks look like at rest. The note must not outlive
+// something that it describes, so all of that goes to the disk before.
+func (e *embedded) seal() error {
+	select {
+	case <-e.failed:
+		return nil
+	default:
+	}
+	if e.sealer == nil {
+		return nil
+	}
+	if err := newSync(e.folder)(); err != nil {
+		return err
+	}
+	return noteAllSealed(e.dataDir, true, true)
 }

@@ -20,15 +20,19 @@ var (
 	// ErrUnavailable reports that no answer came: an append may or may not
 	// have happened.
 	ErrUnavailable = errors.New("journal is unavailable")
-	// ErrTruncated reports that retention overtook a reader.
+	// ErrTruncated reports that retention overtook a reader, or that what comes
+	// next was lost with a damaged disk.
 	ErrTruncated = errors.New("records were removed before they were read")
 )
 
 // TruncatedError is the ErrTruncated of Follow.
 type TruncatedError struct {
-	// Oldest is the oldest sequence that is still there: a reader that
+	// Oldest is the oldest sequence that may still be there: a reader that
 	// accepts the gap goes on after Oldest-1.
 	Oldest uint64
+	// Damaged says that records were lost with a damaged disk; otherwise
+	// retention removed them.
+	Damaged bool
 }
 
 // Error implements error.

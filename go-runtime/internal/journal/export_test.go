@@ -13,3 +13,7 @@ func (j *Journal) BreakSync() error {
 	store, _ := j.backend.(*embedded)
 	return store.folder.Close()
 }
+
+// NoteBlocksOfRunningServer makes the notes of a stopped store look as a kill
+// leaves them.
+func NoteBlocksOfRunningServer(dataDir string) error { return noteAllSealed(dataDir, false, true) }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,7 +90,10 @@ func newTail(s *Stream) *tail {
 // Follow reads at fn's pace: a slow fn blocks neither writers nor other
 // followers, and catches up from disk. It ends with a *TruncatedError when
 // retention (MaxAge, MaxBytes) removed records before they could be handed
-// over. On a LastPerSubject stream superseded records are no truncation.
+// over, and in front of a range that was lost with a damaged disk, whatever the
+// filters: nobody knows what it held. On a LastPerSubject stream superseded
+// records are no truncation, and a loss is told also to those who had read
+// past it before it was found: what they saw last may be gone.
 func (s *Stream) Follow(ctx context.Context, after uint64, filters []string, fn func(batch []Record, position uint64) error) error {
 	if len(filters) == 0 {
 		filters = []string{">"}
@@ -371,6 +376,9 @@ func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([
 	case <-ctx.Done():
 		return nil, 0, context.Cause(ctx)
 	}
+	if err := t.stream.checkLost(ctx, before); err != nil {
+		return nil, 0, err
+	}
 	f.cursor.moveTo(before)
 	records, err := t.readDisk(ctx, f, before)
 	for errors.Is(err, ErrUnavailable) && t.pause(ctx, err) {
@@ -379,7 +387,7 @@ func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([
 	if err != nil {
 		return nil, 0, err
 	}
-	position := max(before, head)
+	position := max(before, min(head, t.stream.nextLost(before)-1))
 	if n := len(records); n > 0 {
 		position = records[n-1].Sequence
 	}
@@ -389,7 +397,8 @@ func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([
 	return records, position, nil
 }
 
-// readDisk returns the durable records that follow before, none at the end.
+// readDisk returns the durable records that follow before, up to a lost range;
+// none at the end.
 func (t *tail) readDisk(ctx context.Context, f *follower, before uint64) ([]Record, error) {
 	records, err := f.cursor.next(ctx)
 	if err != nil && !errors.Is(err, errDrained) {
@@ -400,14 +409,44 @@ func (t *tail) readDisk(ctx context.Context, f *follower, before uint64) ([]Reco
 			return nil, err
 		}
 	}
+	if i := slices.IndexFunc(records, func(r Record) bool { return r.Sequence >= t.stream.nextLost(before) }); i >= 0 {
+		records = records[:i]
+	}
 	return records, t.stream.checkTruncated(ctx, before, records)
+}
+
+// nextLost returns the first sequence above after that was lost;
+// math.MaxUint64 when none was.
+func (s *Stream) nextLost(after uint64) uint64 {
+	for _, lost := range s.lost {
+		if after < lost.Last {
+			return max(lost.First, after+1)
+		}
+	}
+	return math.MaxUint64
+}
+
+// checkLost reports a *TruncatedError when the record that follows after was
+// lost.
+func (s *Stream) checkLost(ctx context.Context, after uint64) error {
+	for _, lost := range s.lost {
+		if after >= lost.Last || after+1 < lost.First {
+			continue
+		}
+		// Retention may have come further than the damage: one gap is told once.
+		if err := s.checkTruncated(ctx, lost.Last, nil); err != nil {
+			return err
+		}
+		return &TruncatedError{Oldest: lost.Last + 1, Damaged: true}
+	}
+	return nil
 }
 
 // checkTruncated reports a *TruncatedError when retention may have removed
 // records above after before they were read. What is asked after the read
 // holds for the time of the read: retention only goes on.
 func (s *Stream) checkTruncated(ctx context.Context, after uint64, read []Record) error {
-	if s.cfg.LastPerSubject || s.cfg.MaxAge == 0 && s.cfg.MaxBytes == 0 {
+	if !s.retains() {
 		return nil
 	}
 	first, _, err := s.Bounds(ctx)

@@ -112,7 +112,7 @@ func (j *Journal) open(ctx context.Context) error {
 		j.backend = cluster
 		return nil
 	}
-	store, err := openEmbedded(ctx, j.cfg, j.log, j.fail)
+	store, err := openEmbedded(ctx, j.cfg, j.log, j.fail, j.failed)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,9 @@ func (j *Journal) fail(err error) {
 	})
 }
 
-// Problems lists ranges of records that were lost and other lasting faults.
+// Problems lists the ranges of records that were lost and other lasting faults,
+// until an operator acknowledges them (AcknowledgeDamage) or, found at a start,
+// retention has passed them.
 func (j *Journal) Problems() []Problem {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -25,8 +25,9 @@ type Stream struct {
 	cfg     StreamConfig
 	log     jetstream.Stream
 	tail    *tail
-	mark    *markFile // nil in a cluster
-	newest  *newest   // nil in a cluster, and where subjects keep older records
+	mark    *markFile   // nil in a cluster
+	newest  *newest     // nil in a cluster, and where subjects keep older records
+	lost    []lostRange // what readers must not step over unawares
 
 	// appended is the newest sequence known to be in the store, durable the
 	// newest that may be shown.
@@ -97,20 +98,9 @@ func (s *Stream) begin(ctx context.Context) error {
 	if s.mark, err = openMark(j.cfg.DataDir, s.cfg.Name); err != nil {
 		return err
 	}
-	last := s.log.CachedInfo().State.LastSeq
-	if last < s.mark.last.issued {
-		if lost := s.mark.last.committed; last < lost {
-			p := Problem{
-				Stream: s.cfg.Name, First: last + 1, Last: lost,
-				Message: fmt.Sprintf("records %d to %d of stream %s are lost: its folder is gone", last+1, lost, s.cfg.Name),
-			}
-			j.problems = append(j.problems, p)
-			j.log.Error("journal is damaged", "stream", p.Stream, "first", p.First, "last", p.Last, "problem", p.Message)
-		}
-		last = s.mark.last.issued
-		if err := s.log.Purge(ctx, jetstream.WithPurgeSequence(last+1)); err != nil {
-			return errors.Join(mapRequestError(err), s.mark.close())
-		}
+	last, err := s.beginLost(ctx)
+	if err != nil {
+		return errors.Join(err, s.mark.close())
 	}
 	s.appended.Store(last)
 	s.thinned.Store(s.mark.last.thinned)
@@ -119,6 +109,49 @@ func (s *Stream) begin(ctx context.Context) error {
 		return s.thin(ctx)
 	}
 	return s.sync(ctx)
+}
+
+// beginLost finds what of the stream is lost, and the sequence above which it
+// goes on. Where the stream's folder was there, the check of the store has
+// found the most of it.
+func (s *Stream) beginLost(ctx context.Context) (uint64, error) {
+	j, name, mark := s.journal, s.cfg.Name, s.mark.last
+	list, err := readLost(j.cfg.DataDir, name)
+	if err != nil {
+		return 0, err
+	}
+	state := s.log.CachedInfo().State
+	changed := s.retains() && list.fallOff(state.FirstSeq)
+	var gone Problem
+	last := max(state.LastSeq, mark.issued)
+	if state.LastSeq < mark.committed {
+		if mark.thinned {
+			last++ // as the check of the store does
+		}
+		r := lostRange{First: state.LastSeq + 1, Last: mark.committed, Renewed: last}
+		gone = r.problem(name)
+		changed = list.add(r) || changed
+	}
+	s.lost = list.forReaders(s.cfg.LastPerSubject)
+	if changed {
+		problems := list.problems(name)
+		logProblems(j.log, problems, func(p Problem) bool { return p == gone })
+		j.problems = append(slices.DeleteFunc(j.problems, func(p Problem) bool { return p.Stream == name }), problems...)
+		if err := list.write(j.cfg.DataDir, name); err != nil {
+			return 0, err
+		}
+	}
+	if state.LastSeq < last {
+		if err := s.log.Purge(ctx, jetstream.WithPurgeSequence(last+1)); err != nil {
+			return 0, mapRequestError(err)
+		}
+	}
+	return last, nil
+}
+
+// retains reports whether the oldest records leave the stream by themselves.
+func (s *Stream) retains() bool {
+	return !s.cfg.LastPerSubject && (s.cfg.MaxAge > 0 || s.cfg.MaxBytes > 0)
 }
 
 // awaitLeader returns when the stream takes messages, which a cluster's new

@@ -55,7 +55,9 @@ type Batch struct {
 // Deletions and expiries are remembered for a limited time, a deletion for a
 // day: a watch that resumes later than that starts over with IncludeCurrent.
 //
-// Errors: *violation.Error, also for a revision that is still to come.
+// Errors: *violation.Error, also for a revision that is still to come, and
+// *journal.TruncatedError when After is from before a damaged disk lost changes: values
+// that the watch has seen may be gone, so it starts over with IncludeCurrent too.
 func (s *Store) Watch(ctx context.Context, namespace string, r WatchRequest, fn func(Batch) error) error {
 	if err := r.check(); err != nil {
 		return err
