@@ -79,7 +79,11 @@ class Watch(StreamReader):
         if response.changes and not self.mailbox.put(response.changes, response.ByteSize()):
             return False
         self._room.set()
-        self._request.after_revision = self.position = response.revision
+        self.position = response.revision
+        # Before the first of the current entries there is nothing to go on from.
+        if response.revision or not self._request.include_current:
+            self._request.after_revision = response.revision
+            self._request.include_current = False
         if not self.begun.done():
             self.begun.set_result(response.revision)
         return True

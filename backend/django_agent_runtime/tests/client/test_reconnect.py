@@ -92,6 +92,16 @@ def test_streams_and_watches_go_on_over_a_restart(mortal_runtime: GoRuntimeProce
         assert next(changes).value == 2
 
 
+def test_a_watch_that_began_with_what_is_there_goes_on_over_a_restart(mortal_runtime: GoRuntimeProcess) -> None:
+    with GoRuntimeIntegration(**mortal_runtime.settings) as client:
+        client.set_state("k", 1)
+        with client.watch_state("k", include_current=True) as changes:
+            assert next(changes).value == 1
+            restart(mortal_runtime)
+            client.set_state("k", 2)
+            assert next(changes).value == 2
+
+
 def test_a_client_may_come_before_the_runtime(mortal_runtime: GoRuntimeProcess) -> None:
     mortal_runtime.kill()
     client = GoRuntimeIntegration(**mortal_runtime.settings)
