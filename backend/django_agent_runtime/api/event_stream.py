@@ -16,7 +16,7 @@ from django.http import StreamingHttpResponse
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 
 from django_agent_runtime.api.problems import describe_error, find_status
-from django_agent_runtime.exceptions import AgentRuntimeError
+from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -91,9 +91,11 @@ async def write_blocks(events: AsyncStream[Event], *, named: bool) -> AsyncItera
         except StopAsyncIteration:
             return
         except AgentRuntimeError as error:
-            # The status line is long gone. The reader connects again, and is told in that answer.
+            # The status line is long gone. The reader connects again, behind what it was told is gone.
             problem = json.dumps(describe_error(error, find_status(error, is_conditional=False)))
-            yield f"event: error\ndata: {problem}\n\n".encode()
+            oldest = error.oldest_sequence if isinstance(error, EventsTruncated) else 0
+            resume = f"id: {oldest - 1}\n" if oldest else ""
+            yield f"event: error\n{resume}data: {problem}\n\n".encode()
         finally:
             following.cancel()
             await asyncio.wait({following})
