@@ -28,6 +28,7 @@ Commands:
   serve    take calls until told to stop (SIGTERM, SIGINT)
   check    say every mistake in the configuration, or show it
   token    make access tokens
+  damage   show or acknowledge what a damaged disk lost
   version  say which version this is
   help     show this
 
@@ -60,6 +61,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return check(args[1:], getenv, to)
 	case "token":
 		return tokens(args[1:], to)
+	case "damage":
+		return damage(args[1:], getenv, to)
 	case "version":
 		to.sayf("agent-runtime %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK

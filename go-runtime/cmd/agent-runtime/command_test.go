@@ -57,6 +57,9 @@ func TestHelp(t *testing.T) {
 		"no such command": {[]string{"fly"}, exitUsage, nil, []string{`"fly"`, "Usage"}},
 		"no such flag":    {[]string{"serve", "--fly"}, exitUsage, nil, []string{"--fly", "serve --help"}},
 		"an argument":     {[]string{"check", "extra"}, exitUsage, nil, []string{`"extra"`}},
+		"damage":          {[]string{"damage"}, exitOK, []string{"show", "acknowledge", "--data-dir"}, nil},
+		"damage of what":  {[]string{"damage", "undo"}, exitUsage, nil, []string{`"undo"`}},
+		"no damage":       {[]string{"damage", "show", "--data-dir", t.TempDir()}, exitOK, nil, nil},
 		"token of what":   {[]string{"token", "destroy"}, exitUsage, nil, []string{`"destroy"`}},
 	}
 	for name, test := range tests {
