@@ -507,6 +507,10 @@ class SyncOperations:
             pattern: A key, or with a `*` at its end every key with the prefix before it.
             include_current: Begin with the entries as they are now.
             after_revision: Begin after this revision instead of now.
+
+        Raises:
+            EventsTruncated: While iterating: the runtime's disk was damaged, and changes this had still to see, or
+                values it has seen, may be gone. Begin anew with `include_current`.
         """
         exact = not pattern.endswith("*")
         watch = Watch(
@@ -601,8 +605,9 @@ class SyncOperations:
             callback: Called with an `Event`.
             from_sequence: The first sequence wanted; None: from now on.
             from_beginning: Begin with the oldest event that is still kept.
-            on_gap: Called, in order with `callback`, when events were removed by retention before this
-                subscription got them. It then goes on with the oldest event there is; a warning is logged.
+            on_gap: Called, in order with `callback`, when events were removed by retention, or lost with a damaged
+                disk, before this subscription got them. Lost ones count whatever their types, as nobody knows them.
+                It then goes on with the oldest event there is behind them; a warning is logged.
 
         Returns:
             The subscription's id, for `unsubscribe_from_events`.
@@ -657,7 +662,8 @@ class SyncOperations:
             from_beginning: Begin with the oldest event that is still kept.
 
         Raises:
-            EventsTruncated: While iterating: some of the events asked for are no longer kept.
+            EventsTruncated: While iterating: some of the events asked for are no longer kept, or were lost with a
+                damaged disk. Its `oldest_sequence - 1` goes on behind them as `after_sequence`.
         """
         after_sequence = check_whole("after_sequence", after_sequence)
         _check_one_start("after_sequence", after_sequence, from_beginning)

@@ -456,7 +456,8 @@ type isAddSubscription_Start interface {
 
 type AddSubscription_AfterSequence struct {
 	// Events with a greater sequence: how a subscription resumes.
-	// EVENTS_TRUNCATED if some of those are gone.
+	// EVENTS_TRUNCATED if some of those are gone, or once the subscription comes to a range that was lost with a
+	// damaged disk, whatever its types: nobody knows what the range held.
 	AfterSequence uint64 `protobuf:"varint,3,opt,name=after_sequence,json=afterSequence,proto3,oneof"`
 }
 

@@ -62,6 +62,8 @@ type StateServiceClient interface {
 	// WatchState streams changes in revision order until the caller ends it.
 	// Of several changes to one key that happened before the watch read them, it may show only the last.
 	// A deletion or expiry is shown to watches that resume within a day of it.
+	// Errors: EVENTS_TRUNCATED when after_revision is from before a damaged disk lost changes: values seen before may
+	// be gone, so begin anew with include_current.
 	WatchState(ctx context.Context, in *WatchStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStateResponse], error)
 }
 
@@ -177,6 +179,8 @@ type StateServiceServer interface {
 	// WatchState streams changes in revision order until the caller ends it.
 	// Of several changes to one key that happened before the watch read them, it may show only the last.
 	// A deletion or expiry is shown to watches that resume within a day of it.
+	// Errors: EVENTS_TRUNCATED when after_revision is from before a damaged disk lost changes: values seen before may
+	// be gone, so begin anew with include_current.
 	WatchState(*WatchStateRequest, grpc.ServerStreamingServer[WatchStateResponse]) error
 	mustEmbedUnimplementedStateServiceServer()
 }

@@ -115,6 +115,8 @@ class StateServiceServicer(object):
         """WatchState streams changes in revision order until the caller ends it.
         Of several changes to one key that happened before the watch read them, it may show only the last.
         A deletion or expiry is shown to watches that resume within a day of it.
+        Errors: EVENTS_TRUNCATED when after_revision is from before a damaged disk lost changes: values seen before may
+        be gone, so begin anew with include_current.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
