@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -261,6 +264,65 @@ func TestEventsSurviveARestart(t *testing.T) {
 	for i, e := range got {
 		if string(e.Data) != strconv.Itoa(i) || e.ID != again[i].ID || i < 3 && e.ID != first[i].ID {
 			t.Errorf("event %d is %s with %s, published as %s", i, e.ID, e.Data, again[i].ID)
+		}
+	}
+}
+
+// A lost range may have held events of any type, so everybody who comes to it is
+// told, once, and goes on behind it.
+func TestADamagedDiskEndsASubscriptionThatMissesEvents(t *testing.T) {
+	t.Parallel()
+
+	const batches, size = 30, 100
+	dir := t.TempDir()
+	events, stop := openFor(t, dir, Config{})
+	data := []byte(`"` + strings.Repeat("x", 8000) + `"`)
+	for range batches {
+		batch := make([]Event, size)
+		for i := range batch {
+			batch[i] = Event{Type: "wanted", Data: data}
+		}
+		publish(t, events, "ns", "", batch...)
+	}
+	stop()
+	block := filepath.Join(dir, "store", "jetstream", "$G", "streams", streamName, "msgs", "2.blk")
+	content, err := os.ReadFile(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)/2] ^= 0x10
+	if err := os.WriteFile(block, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	events, _ = openFor(t, dir, Config{})
+	for _, wanted := range []string{"*", "want*", "wanted", "other", "oth*"} {
+		var seen []uint64
+		reached, start := uint64(0), Start{Beginning: true}
+		take := func(batch []Event, position uint64) error {
+			for _, e := range batch {
+				seen = append(seen, e.Sequence)
+			}
+			if reached = position; position >= batches*size {
+				return errEnough
+			}
+			return nil
+		}
+		err := events.Subscribe(testContext(t), "ns", []string{wanted}, start, noAdded, take)
+		var truncated *journal.TruncatedError
+		if !errors.As(err, &truncated) || !truncated.Damaged || truncated.Oldest <= reached+1 {
+			t.Fatalf("%s: Subscribe() over a lost range = %v at %d, want a TruncatedError", wanted, err, reached)
+		}
+		if strings.HasPrefix(wanted, "oth") {
+			continue
+		}
+		lost := int(truncated.Oldest - 1 - reached)
+		start = Start{After: new(truncated.Oldest - 1)}
+		if err := events.Subscribe(testContext(t), "ns", []string{wanted}, start, noAdded, take); !errors.Is(err, errEnough) {
+			t.Fatalf("%s: Subscribe() behind the lost range = %v", wanted, err)
+		}
+		if len(seen) != batches*size-lost || !slices.IsSorted(seen) {
+			t.Errorf("%s: got %d events, want %d less %d that are lost", wanted, len(seen), batches*size, lost)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,8 +15,8 @@ import (
 const (
 	// sealedSuffix ends the name of a stream's note of its blocks.
 	sealedSuffix = ".blocks"
-	// sealedInterval is how often blocks that are full are noted.
-	sealedInterval = 30 * time.Second
+	// sealedInterval is how often blocks that have become full are noted.
+	sealedInterval = 5 * time.Second
 )
 
 // sealedNote is what the blocks of a stream looked like. It finds a block that
@@ -81,6 +82,10 @@ func noteSealed(dataDir, stream string, clean, durable bool) error {
 			return fmt.Errorf("look at block %d: %w", b.index, err)
 		}
 		note.Blocks[b.index] = sealedBlock{Size: size, File: file}
+	}
+	known, err := readSealed(dataDir, stream)
+	if err == nil && known.Clean == note.Clean && known.Issued == note.Issued && maps.Equal(known.Blocks, note.Blocks) {
+		return nil
 	}
 	return writeNote(sealedPath(dataDir, stream), note, durable)
 }
