@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import subprocess
 import time
@@ -12,9 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from django_agent_runtime.exceptions import AgentRuntimeError, CallTimedOut, RuntimeUnavailable, StorageFull
+from django_agent_runtime.exceptions import (
+    AgentRuntimeError,
+    CallTimedOut,
+    EventsTruncated,
+    RuntimeUnavailable,
+    StorageFull,
+)
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.testing import GoRuntimeProcess
+from django_agent_runtime.types import Event, EventGap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,12 +116,7 @@ def test_damage_is_named_and_sequences_are_not_reused(tmp_path: Path) -> None:
             last = client.publish_events(events)[-1].sequence
         client.set_state("other", "stays")
         runtime.kill()
-        (stream,) = [folder for folder in runtime.data_dir.rglob("EVENTS") if folder.is_dir()]
-        block = max(stream.rglob("*.blk"), key=lambda path: int(path.stem))
-        content = bytearray(block.read_bytes())
-        content[len(content) // 2] ^= 0x10
-        block.write_bytes(content)
-
+        flip_bit(stream_blocks(runtime, "EVENTS")[-1])
         runtime.start()
         (warning,) = read_ready(runtime)["warnings"]
         assert "EVENTS" in warning
@@ -128,13 +131,140 @@ def test_damage_is_named_and_sequences_are_not_reused(tmp_path: Path) -> None:
         (after,) = client.publish_events([{"event_type": "damage", "data": "after"}])
         assert after.sequence > last
         seen = [0]
-        for event in client.stream_events("damage", from_beginning=True):
-            assert event.sequence > seen[-1]
-            seen.append(event.sequence)
-            if event.sequence == after.sequence:
-                break
-        assert 2000 < len(seen) <= 5001
+        while seen[-1] < after.sequence:
+            try:
+                with client.stream_events("damage", after_sequence=seen[-1]) as events:
+                    while seen[-1] < after.sequence:
+                        event = next(events)
+                        assert event.sequence > seen[-1]
+                        seen.append(event.sequence)
+            except EventsTruncated as told:
+                seen.append(told.oldest_sequence - 1)
+        assert 2000 < len(seen) <= 5002
         assert client.get_state("other") == "stays"
+
+
+def stream_blocks(runtime: GoRuntimeProcess, stream: str) -> list[Path]:
+    """The blocks of a stream, oldest first."""
+    (folder,) = [folder for folder in runtime.data_dir.rglob(stream) if folder.is_dir()]
+    return sorted(folder.rglob("*.blk"), key=lambda path: int(path.stem))
+
+
+def flip_bit(block: Path) -> None:
+    content = bytearray(block.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    block.write_bytes(content)
+
+
+def test_a_lost_range_is_named_until_it_is_acknowledged(tmp_path: Path) -> None:
+    with GoRuntimeProcess(tmp_path) as runtime, connect(runtime) as client:
+        client.publish_events([{"event_type": "damage", "data": number} for number in range(1000)])
+        runtime.stop()
+        flip_bit(stream_blocks(runtime, "EVENTS")[-1])
+        named = []
+        for _ in range(2):
+            runtime.start()
+            named.append(read_ready(runtime)["warnings"])
+            runtime.stop()
+        assert len(named[0]) == 1
+        assert named[0] == named[1]
+        assert runtime.log_path.read_text().count("journal was damaged before") == 1
+
+        command = [runtime.binary, "damage", "acknowledge", "--data-dir", runtime.data_dir]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert said.splitlines() == named[0]
+        runtime.start()
+        assert read_ready(runtime)["warnings"] == []
+
+
+class Received:
+    """What a subscription got, gaps among it."""
+
+    def __init__(self) -> None:
+        self.items: list[Event | EventGap] = []
+        self.queue: queue.SimpleQueue[Event | EventGap] = queue.SimpleQueue()
+
+    def receive_up_to(self, sequence: int) -> None:
+        while not (self.items and isinstance(self.items[-1], Event) and self.items[-1].sequence == sequence):
+            self.items.append(self.queue.get(timeout=60))
+
+    def sequences(self) -> list[int | EventGap]:
+        return [item if isinstance(item, EventGap) else item.sequence for item in self.items]
+
+
+def test_subscribers_are_told_of_a_lost_range_once(tmp_path: Path) -> None:
+    with GoRuntimeProcess(tmp_path) as runtime, connect(runtime) as client:
+        text = "x" * 8000
+        for _ in range(30):
+            client.publish_events([{"event_type": f"damage.{n % 2}", "data": text} for n in range(100)])
+        client.disconnect()
+        runtime.stop()
+        flip_bit(stream_blocks(runtime, "EVENTS")[1])
+        runtime.start()
+
+    # Odd sequences are of damage.0, even ones of damage.1.
+    published = list(range(1, 3001))
+    with runtime, connect(runtime) as client:
+        for pattern, wanted in (("damage.*", {0, 1}), ("damage.1", {0})):
+            received = Received()
+            put = received.queue.put
+            subscription = client.subscribe_to_events(pattern, put, from_sequence=1, on_gap=put)
+            received.receive_up_to(published[-1])
+            # Over a restart the subscription is behind the gap, and hears no more of it.
+            runtime.kill()
+            runtime.start()
+            after = client.publish_events([{"event_type": f"damage.{n}", "data": "after"} for n in range(2)])
+            published += [event.sequence for event in after]
+            received.receive_up_to(published[-1])
+            client.unsubscribe_from_events(subscription)
+            (gap,) = [item for item in received.items if isinstance(item, EventGap)]
+            expected = [sequence for sequence in published if sequence % 2 in wanted]
+            before = [sequence for sequence in expected if sequence < gap.first]
+            behind = [sequence for sequence in expected if sequence > gap.last]
+            assert before
+            assert behind
+            assert received.sequences() == [*before, gap, *behind]
+
+        with client.stream_events("damage.*", after_sequence=0) as events:
+            with pytest.raises(EventsTruncated) as caught:
+                for event in events:
+                    assert event.sequence < gap.first
+            assert caught.value.oldest_sequence == gap.last + 1
+        with client.stream_events("damage.*", after_sequence=gap.last) as events:
+            assert next(events).sequence == gap.last + 1
+
+
+def test_a_watch_of_values_that_were_lost_is_told(tmp_path: Path) -> None:
+    with GoRuntimeProcess(tmp_path) as runtime, connect(runtime) as client:
+        with client.watch_state("k/*") as changes:
+            for number in range(500):
+                client.set_state(f"k/{number}", "x" * 50_000)
+            seen = [next(changes).revision for _ in range(500)]
+            # A start notes which blocks are full.
+            runtime.stop()
+            runtime.start()
+            runtime.kill()
+            # Cut off between two records: the values are gone and what is left is intact.
+            block = stream_blocks(runtime, "STATE")[1]
+            content = block.read_bytes()
+            at = 0
+            while at < len(content) // 2:
+                at += int.from_bytes(content[at : at + 4], "little") & 0x7FFFFFFF
+            os.truncate(block, at)
+            runtime.start()
+            assert len(read_ready(runtime)["warnings"]) == 1
+            with pytest.raises(EventsTruncated):
+                next(changes)
+        left = {entry.key for entry in client.list_state("k/", keys_only=True)}
+        assert 0 < len(left) < 500
+        with client.watch_state("k/*", include_current=True) as changes:
+            assert {next(changes).key for _ in left} == left
+            client.set_state("k/after", 1)
+            runtime.kill()
+            runtime.start()
+            client.set_state("k/again", 1)
+            revisions = [next(changes).revision for _ in range(2)]
+            assert seen[-1] < revisions[0] < revisions[1]
 
 
 @pytest.fixture
