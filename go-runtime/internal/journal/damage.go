@@ -13,11 +13,11 @@ import (
 const (
 	// plausibleGap is above any gap between two records of a stream.
 	plausibleGap = 1 << 40
-	// farAhead is how far above what is left a stream goes on that has no mark.
-	// It is many times what the last block can have held, and not more, since
-	// the server looks at each sequence of the gap when it starts within the
-	// time that it remembers DedupeIDs (80 ns each).
-	farAhead = 1 << 24
+	// farAhead is how far above what is left a stream goes on that has no mark:
+	// five times what a block can hold of the smallest records. It is not more
+	// because the server looks at each sequence of the gap (80 ns) when it
+	// starts within the time that it remembers DedupeIDs.
+	farAhead = 1 << 20
 )
 
 // damageCheck looks through a store that no server has open. Left alone, the
