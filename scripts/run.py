@@ -270,12 +270,12 @@ def call(command: list[str], environment: dict[str, str], failure: str) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether a GET is answered with anything but a server error."""
+    """Whether a GET is answered with anything but a server error; a runtime that is full serves all the same."""
     try:
         with urllib.request.urlopen(url, timeout=5):  # noqa: S310
             return True
     except urllib.error.HTTPError as error:
-        return error.code < 500  # noqa: PLR2004
+        return error.code < 500 or b'"serving":true' in error.read()  # noqa: PLR2004
     except OSError:
         return False
 

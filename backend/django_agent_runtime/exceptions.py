@@ -8,7 +8,7 @@ Every class is also one of the built-ins that people already catch::
     ├── Overloaded            ConnectionError   refused for now; `retry_after` says when to call again
     │   ├── RateLimited                         the token's rate limit
     │   ├── QueueFull                           the queue of runs is full
-    │   └── StorageFull                         no room for writes; reads go on
+    │   └── StorageFull                         no room for new writes
     ├── CallTimedOut          TimeoutError      no answer within the call's timeout
     ├── NotFound              LookupError
     │   ├── RunNotFound
@@ -134,7 +134,7 @@ class QueueFull(Overloaded):
 
 
 class StorageFull(Overloaded):
-    """The disk, or the store's own limit, has no room for writes; reads go on."""
+    """The disk, or the store's own limit, has no room for new writes; reads and deletions go on."""
 
 
 class CallTimedOut(AgentRuntimeError, TimeoutError):

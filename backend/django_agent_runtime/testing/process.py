@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -59,7 +60,7 @@ class GoRuntimeProcess:
         }
 
     def start(self) -> Self:
-        """Start it and wait until `/readyz` says that it takes work.
+        """Start it and wait until `/readyz` says that it answers calls, if only reads because its store is full.
 
         Raises:
             ChildProcessError: It ended, or was not ready within 30 seconds; the message ends with its log.
@@ -79,7 +80,7 @@ class GoRuntimeProcess:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-        while not self._is_ready():
+        while not self._is_serving():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 log_tail = self.log_path.read_text(errors="replace")[-2000:]
@@ -124,10 +125,12 @@ class GoRuntimeProcess:
         """Stop."""
         self.stop()
 
-    def _is_ready(self) -> bool:
+    def _is_serving(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://{self.host}:{self.http_port}/readyz", timeout=1) as response:
                 return bool(response.status == 200)  # noqa: PLR2004
+        except urllib.error.HTTPError as refusal:
+            return bool(json.load(refusal).get("serving"))
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
 

@@ -140,7 +140,7 @@ func settings(c *Config) []setting {
 		},
 		{
 			name: "max-store-bytes", fallback: "0", value: &bytesValue[int64]{&c.MaxStoreBytes, 0, 1 << 60},
-			help: "`size` limit of the embedded store; 0: by the size of the disk",
+			help: "`size` limit of what the embedded store holds; 0: by the size of the disk",
 		},
 
 		{

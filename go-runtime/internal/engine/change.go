@@ -70,7 +70,9 @@ func (e *Engine) appendSurely(ctx context.Context, rec *record, after uint64) (u
 	}
 	subject := runSubject(rec.Run.Namespace, rec.Run.ID)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		seq, err := e.stream.Append(ctx, journal.Message{Subject: subject, Data: data, Expect: &after})
+		seq, err := e.stream.Append(ctx, journal.Message{
+			Subject: subject, Data: data, Expect: &after, Purpose: journal.Finish,
+		})
 		switch {
 		case err == nil:
 			return seq, nil

@@ -2,7 +2,7 @@
 // the process, and metrics for Prometheus.
 //
 //	/healthz  200 while the process lives
-//	/readyz   200 once it takes work, else 503; JSON: {"ready", "reasons", "warnings"}
+//	/readyz   200 while it takes new work, else 503; JSON: {"ready", "serving", "reasons", "warnings"}
 //	/metrics  Prometheus text
 package gateway
 
@@ -26,7 +26,10 @@ import (
 // Readiness is what /readyz says.
 type Readiness struct {
 	Ready bool `json:"ready"`
-	// Reasons say why the runtime takes no work.
+	// Serving is whether calls are answered: a full store serves reads and
+	// deletions and is not ready.
+	Serving bool `json:"serving"`
+	// Reasons say why the runtime takes no new work.
 	Reasons []string `json:"reasons"`
 	// Warnings are faults that somebody must look at but that stop no work.
 	Warnings []string `json:"warnings"`

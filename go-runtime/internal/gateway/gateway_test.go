@@ -62,7 +62,7 @@ func request(t *testing.T, server *gateway.Server, method, path string) (code in
 func TestPaths(t *testing.T) {
 	t.Parallel()
 	ready := start(t, gateway.Config{Readiness: func() gateway.Readiness {
-		return gateway.Readiness{Ready: true, Reasons: []string{}, Warnings: []string{"look at the disk"}}
+		return gateway.Readiness{Ready: true, Serving: true, Reasons: []string{}, Warnings: []string{"look at the disk"}}
 	}})
 	starting := start(t, gateway.Config{
 		Readiness: func() gateway.Readiness {
@@ -77,8 +77,8 @@ func TestPaths(t *testing.T) {
 		body         string
 	}{
 		"alive":           {starting, http.MethodGet, "/healthz", http.StatusOK, `{"alive":true}`},
-		"ready":           {ready, http.MethodGet, "/readyz", http.StatusOK, `{"ready":true,"reasons":[],"warnings":["look at the disk"]}`},
-		"not ready":       {starting, http.MethodGet, "/readyz", http.StatusServiceUnavailable, `{"ready":false,"reasons":["the runtime is starting"],"warnings":[]}`},
+		"ready":           {ready, http.MethodGet, "/readyz", http.StatusOK, `{"ready":true,"serving":true,"reasons":[],"warnings":["look at the disk"]}`},
+		"not ready":       {starting, http.MethodGet, "/readyz", http.StatusServiceUnavailable, `{"ready":false,"serving":false,"reasons":["the runtime is starting"],"warnings":[]}`},
 		"metrics":         {ready, http.MethodGet, "/metrics", http.StatusOK, ""},
 		"refused metrics": {starting, http.MethodGet, "/metrics", http.StatusUnauthorized, "a token is required"},
 		"write":           {ready, http.MethodPost, "/readyz", http.StatusMethodNotAllowed, "Method Not Allowed"},

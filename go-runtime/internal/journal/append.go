@@ -73,7 +73,7 @@ func (s *Stream) prepare(ctx context.Context, m Message) (*nats.Msg, error) {
 		return nil, fmt.Errorf("%w: %d bytes with headers, the limit is %d", ErrTooLarge, size, limit)
 	}
 	if s.journal.space != nil {
-		if err := s.journal.space.take(size); err != nil {
+		if err := s.journal.space.take(size, m.Purpose); err != nil {
 			return nil, err
 		}
 	}

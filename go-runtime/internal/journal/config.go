@@ -37,10 +37,14 @@ type Config struct {
 	Replicas int
 	// Durability says when Commit returns; empty means Fsync.
 	Durability Durability
-	// MaxStoreBytes limits the embedded store; 0 means nine tenths of what
-	// the disk can give.
+	// MaxStoreBytes limits the records of the embedded store; 0 means the size
+	// of the disk. Records whose Purpose is not Accept may go an eighth, at most
+	// 64 MiB, beyond it, and always by four of the largest.
 	MaxStoreBytes int64
-	// MinFreeBytes is the disk space appends leave free; 0 means 64 MiB.
+	// MinFreeBytes is the disk space that appends leave free; 0 means 64 MiB.
+	// Of the rest a quarter, at most a sixteenth of the disk, is held in a file
+	// that a start on a full disk gives up; records whose Purpose is not Accept
+	// may leave less than that.
 	MinFreeBytes int64
 	// MaxMessageBytes is the largest record with its headers; 0 means 1 MiB
 	// and 64 KiB for headers.

@@ -20,16 +20,22 @@ const readyWithin = 30 * time.Second
 
 // embedded is a NATS server in this process, reachable from this process only.
 type embedded struct {
-	server *server.Server
-	lock   *folderLock
-	folder *os.File
-	space  *space
-	limit  int64 // bytes the store may take
+	log     *slog.Logger
+	server  *server.Server
+	lock    *folderLock
+	folder  *os.File
+	space   *space
+	reserve *reserve
+	limit   int64 // bytes the store may take
 	// problems is what the check of the store found.
 	problems []Problem
 	dataDir  string
 	sealer   *sealer // nil until the server runs
 	failed   <-chan struct{}
+
+	// quit ends the watch of the room, done is closed when it has ended; nil
+	// before it began.
+	quit, done chan struct{}
 }
 
 // openEmbedded locks the data folder, repairs the store and opens it. fail is
@@ -41,13 +47,22 @@ func openEmbedded(
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
-	e := &embedded{dataDir: cfg.DataDir, failed: failed}
+	e := &embedded{log: log, dataDir: cfg.DataDir, failed: failed}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.stop(ctx))
 		}
 	}()
 	if e.lock, err = lockFolder(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	total, free, err := disk(e.lock.file)
+	if err != nil {
+		return nil, err
+	}
+	// Everything from here on needs some room.
+	e.reserve = newReserve(cfg.DataDir, cfg.MinFreeBytes, total, log)
+	if err := errors.Join(e.reserve.giveUp(free), e.lock.sign()); err != nil {
 		return nil, err
 	}
 	store := filepath.Join(cfg.DataDir, "store")
@@ -57,22 +72,20 @@ func openEmbedded(
 	if e.folder, err = os.Open(store); err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	if e.space, err = newSpace(e.folder, cfg.MinFreeBytes); err != nil {
-		return nil, err
-	}
 	if e.problems, err = repairStore(cfg.DataDir, log); err != nil {
 		return nil, err
 	}
 	if e.limit = cfg.MaxStoreBytes; e.limit == 0 {
-		e.limit = e.space.total
+		e.limit = total
 	}
+	e.space = newSpace(e.folder, cfg, e.limit, e.reserve.size)
 	e.server, err = server.NewServer(&server.Options{
 		ServerName:             "agent-runtime",
 		DontListen:             true,
 		NoSigs:                 true,
 		JetStream:              true,
 		StoreDir:               store,
-		JetStreamMaxStore:      e.limit,
+		JetStreamMaxStore:      e.space.maxUsed[Release],
 		JetStreamMaxMemory:     1 << 20,
 		DisableJetStreamBanner: true,
 		MaxPayload:             int32(cfg.MaxMessageBytes),
@@ -87,7 +100,44 @@ func openEmbedded(
 		return nil, errors.New("the embedded server did not get ready: its log says why")
 	}
 	e.sealer = startSealer(cfg.DataDir, log)
+	e.space.used = func() int64 { return int64(e.server.GlobalAccount().JetStreamUsage().Store) }
+	e.fillReserve(free - cfg.MinFreeBytes)
+	e.quit, e.done = make(chan struct{}), make(chan struct{})
+	go e.watch()
 	return e, nil
+}
+
+// watch says when the store fills up and when it has room again, and makes the
+// reserve that a start gave up.
+func (e *embedded) watch() {
+	defer close(e.done)
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	wasFull := false
+	for {
+		err := e.space.full()
+		if full := err != nil; full != wasFull {
+			wasFull = full
+			if full {
+				e.log.Warn("journal takes nothing new", "err", err)
+			} else {
+				e.log.Info("journal has room again")
+			}
+		}
+		e.fillReserve(e.space.free.Load() - e.space.minFree[Accept])
+		select {
+		case <-ticker.C:
+		case <-e.quit:
+			return
+		}
+	}
+}
+
+// fillReserve goes on without a reserve where none can be made.
+func (e *embedded) fillReserve(spare int64) {
+	if err := e.reserve.fill(spare); err != nil {
+		e.log.Warn("disk has no reserve", "err", err)
+	}
 }
 
 func (e *embedded) connect(opts ...nats.Option) (*nats.Conn, error) {
@@ -105,6 +155,10 @@ func (e *embedded) configure(cfg *jetstream.StreamConfig) {
 func (e *embedded) stop(context.Context) error {
 	if e.sealer != nil {
 		e.sealer.stop()
+	}
+	if e.quit != nil {
+		close(e.quit)
+		<-e.done
 	}
 	if e.server != nil {
 		e.server.Shutdown()

@@ -15,7 +15,8 @@ var (
 	ErrNotFound = errors.New("record not found")
 	// ErrTooLarge reports a record above Config.MaxMessageBytes.
 	ErrTooLarge = errors.New("record is too large")
-	// ErrNoSpace reports that the disk or the store is full. Reads go on.
+	// ErrNoSpace reports that the disk or the store is full for records of
+	// this Purpose. Reads go on.
 	ErrNoSpace = errors.New("no space left in the journal")
 	// ErrUnavailable reports that no answer came: an append may or may not
 	// have happened.

@@ -4,8 +4,10 @@ import "math"
 
 // BlindToSpace makes the journal believe that its disk has room.
 func (j *Journal) BlindToSpace() {
-	j.space.free.Store(math.MaxInt64 / 2)
 	j.space.checked.Store(math.MaxInt64 / 2)
+	for p := range j.space.room {
+		j.space.room[p].Store(math.MaxInt64 / 2)
+	}
 }
 
 // BreakSync makes every sync from now on fail.

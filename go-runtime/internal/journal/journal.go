@@ -185,6 +185,19 @@ func (j *Journal) fail(err error) {
 	})
 }
 
+// Full says why new records are refused, the largest of them at least: an
+// ErrNoSpace, nil while there is room. Records that finish or release something
+// may go on. A cluster says so only when it refuses a record.
+func (j *Journal) Full() error {
+	j.mu.Lock()
+	space, running := j.space, j.started && !j.stopped
+	j.mu.Unlock()
+	if space == nil || !running {
+		return nil
+	}
+	return space.full()
+}
+
 // Problems lists the ranges of records that were lost and other lasting faults,
 // until an operator acknowledges them (AcknowledgeDamage) or, found at a start,
 // retention has passed them.

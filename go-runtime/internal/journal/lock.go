@@ -15,7 +15,8 @@ import (
 // the process, so a crash leaves nothing to clean up.
 type folderLock struct{ file *os.File }
 
-// lockFolder takes the lock or returns a *LockedError.
+// lockFolder takes the lock or returns a *LockedError. It writes nothing, so
+// that it works on a full disk; sign does.
 func lockFolder(dir string) (*folderLock, error) {
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -36,13 +37,18 @@ func lockFile(dir string, file *os.File) (*folderLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder %s: %w", dir, err)
 	}
-	if err := file.Truncate(0); err != nil {
-		return nil, fmt.Errorf("write the lock of data folder %s: %w", dir, err)
-	}
-	if _, err := file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
-		return nil, fmt.Errorf("write the lock of data folder %s: %w", dir, err)
-	}
 	return &folderLock{file: file}, nil
+}
+
+// sign writes who holds the lock, for those who find it taken.
+func (l *folderLock) sign() error {
+	if err := l.file.Truncate(0); err != nil {
+		return fmt.Errorf("write the lock of the data folder: %w", err)
+	}
+	if _, err := l.file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return fmt.Errorf("write the lock of the data folder: %w", err)
+	}
+	return nil
 }
 
 // readHolder names the process in the lock file. The file may be read between

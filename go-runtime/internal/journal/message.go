@@ -42,6 +42,8 @@ type Message struct {
 	// DedupeID makes a second append with it within StreamConfig.DedupeWindow
 	// return the sequence of the first.
 	DedupeID string
+	// Purpose decides how full the store may be.
+	Purpose Purpose
 }
 
 // Record is what was appended.

@@ -130,6 +130,7 @@ func message(namespace string, op Operation, requestID string, trace string) jou
 	if op.Delete {
 		m.Header[headerOperation] = operationDelete
 		m.TTL = deletionTTL
+		m.Purpose = journal.Release
 		return m
 	}
 	m.Data = op.Value

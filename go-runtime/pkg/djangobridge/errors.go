@@ -109,6 +109,9 @@ func reasonOf(r agentruntimev1.ErrorReason) string {
 // unavailableRetry is how long to wait before calling a runtime again that stops or has lost its journal.
 const unavailableRetry = time.Second
 
+// fullRetry is how long to wait before writing again to a store that is full: somebody has to make room.
+const fullRetry = 5 * time.Second
+
 // describe says how an error looks from outside. What it does not know becomes
 // INTERNAL with a fixed text: the cause is for the log.
 func describe(err error) refusal {
@@ -265,9 +268,10 @@ func describeJournal(err error) (refusal, bool) {
 	switch {
 	case errors.Is(err, journal.ErrNoSpace):
 		return refusal{
-			code:    codes.ResourceExhausted,
-			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_STORAGE_FULL),
-			message: "there is no room for writes; reads go on",
+			code:       codes.ResourceExhausted,
+			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_STORAGE_FULL),
+			message:    "there is no room for new writes; reads and deletions go on",
+			retryAfter: fullRetry,
 		}, true
 	case errors.Is(err, journal.ErrTooLarge):
 		return refusal{

@@ -52,7 +52,7 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 		{err: &rateError{Wait: time.Second}, code: codes.ResourceExhausted, reason: "RATE_LIMITED", retry: true},
 		{err: errSlowReader, code: codes.ResourceExhausted, reason: "SLOW_READER"},
 		{err: &engine.QueueFullError{Limit: 1, RetryAfter: time.Second}, code: codes.ResourceExhausted, reason: "QUEUE_FULL", retry: true},
-		{err: journal.ErrNoSpace, code: codes.ResourceExhausted, reason: "STORAGE_FULL"},
+		{err: journal.ErrNoSpace, code: codes.ResourceExhausted, reason: "STORAGE_FULL", retry: true},
 		{err: journal.ErrUnavailable, code: codes.Unavailable, reason: "UNAVAILABLE", retry: true},
 		{err: engine.ErrStopped, code: codes.Unavailable, reason: "UNAVAILABLE", retry: true},
 		{err: errDraining, code: codes.Unavailable, reason: "UNAVAILABLE", retry: true},

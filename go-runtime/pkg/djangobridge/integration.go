@@ -373,9 +373,20 @@ func (i *Integration) readiness() gateway.Readiness {
 		r.Reasons = append(r.Reasons, "the runtime is starting")
 	case phase == stopping:
 		r.Reasons = append(r.Reasons, "the runtime is draining")
+	default:
+		r.Serving = true
+		r.Reasons = append(r.Reasons, i.shortages()...)
 	}
 	r.Ready = len(r.Reasons) == 0
 	return r
+}
+
+// shortages say, in a sentence each, why nothing new is kept although calls are answered.
+func (i *Integration) shortages() []string {
+	if err := i.journal.Full(); err != nil {
+		return []string{err.Error() + "; reads and deletions go on"}
+	}
+	return nil
 }
 
 // warnings are the journal's lasting faults, a sentence each.
@@ -398,6 +409,6 @@ func (i *Integration) describe() *agentruntimev1.GetServerInfoResponse {
 		StartTime:       timestamppb.New(started),
 		MaxValueBytes:   int64(i.cfg.MaxValueBytes),
 		MaxMessageBytes: int64(i.cfg.MaxMessageBytes),
-		Warnings:        i.warnings(),
+		Warnings:        append(i.warnings(), i.shortages()...),
 	}
 }

@@ -8,8 +8,10 @@ import queue
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,7 +27,7 @@ from django_agent_runtime.testing import GoRuntimeProcess
 from django_agent_runtime.types import Event, EventGap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.faults
@@ -47,10 +49,47 @@ def connect(runtime: GoRuntimeProcess, timeout: float = 30) -> GoRuntimeIntegrat
     return GoRuntimeIntegration(host=runtime.host, port=runtime.port, timeout=timeout)
 
 
-def read_ready(runtime: GoRuntimeProcess) -> dict[str, list[str]]:
-    with urllib.request.urlopen(f"http://{runtime.host}:{runtime.http_port}/readyz") as response:
-        ready: dict[str, list[str]] = json.load(response)
+def read_ready(runtime: GoRuntimeProcess, status: int = 200) -> dict[str, Any]:
+    """What `/readyz` says; it must answer with this status."""
+    try:
+        response = urllib.request.urlopen(f"http://{runtime.host}:{runtime.http_port}/readyz")
+    except urllib.error.HTTPError as refusal:
+        response = refusal
+    with response:
+        ready: dict[str, Any] = json.load(response)
+        assert response.status == status, ready
         return ready
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what only other processes can bring about."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+
+
+def has_room(runtime: GoRuntimeProcess) -> bool:
+    with suppress(AssertionError):
+        return bool(read_ready(runtime)["ready"])
+    return False
+
+
+def check_full(runtime: GoRuntimeProcess, client: GoRuntimeIntegration) -> None:
+    """Nothing new is accepted, and the refusals say so and when to try again."""
+    value = "x" * 500_000
+    for refused in (
+        lambda: client.set_state("full", value),
+        lambda: client.publish_event("full", value),
+        lambda: client.execute_task("echo", {"value": value}),
+    ):
+        with pytest.raises(StorageFull) as refusal:
+            refused()
+        assert refusal.value.retry_after
+    ready = read_ready(runtime, 503)
+    assert (ready["ready"], ready["serving"]) == (False, True)
+    (reason,) = ready["reasons"]
+    assert "no space left" in reason
+    assert client.get_server_info().warnings == (reason,)
 
 
 def set_until_refused(
@@ -68,6 +107,57 @@ def set_until_refused(
     pytest.fail("a thousand values were set")
 
 
+def test_a_store_at_its_limit_finishes_runs_and_takes_deletions(tmp_path: Path) -> None:
+    value = "x" * 500_000
+    runtime = GoRuntimeProcess(tmp_path, arguments=("--max-store-bytes", str(16 << 20)))
+    with runtime, connect(runtime) as client:
+        finishing = client.submit_task("sleep", {"seconds": 1})
+        endless = client.submit_task("sleep", {"seconds": 600})
+        for prefix in ("first/", "second/", "third/"):
+            kept, _ = set_until_refused(client, prefix, value, StorageFull)
+            assert kept > 20
+            check_full(runtime, client)
+            if prefix == "first/":
+                assert client.wait_run(finishing.run_id).state == "succeeded"
+                assert client.cancel_run(endless.run_id).state == "cancelled"
+            elif prefix == "second/":
+                runtime.kill()
+                runtime.start()
+                check_full(runtime, client)
+            assert all(client.delete_state(f"{prefix}{number}") for number in range(kept))
+            wait_until(lambda: has_room(runtime))
+        assert client.get_server_info().warnings == ()
+        assert client.execute_task("echo", {"again": True}) == {"again": True}
+
+
+def test_start_on_a_disk_without_a_byte_left(small_disk: Path) -> None:
+    with GoRuntimeProcess(small_disk) as runtime, connect(runtime) as client:
+        client.set_state("before", "kept")
+        run = client.submit_task("sleep", {"seconds": 600})
+        while run.state == "queued":
+            run = client.get_run(run.run_id)
+        runtime.kill()
+        filler = small_disk / "filler"
+        with pytest.raises(OSError, match="No space left"):
+            filler.write_bytes(bytes(160 << 20))
+
+        runtime.start()
+        check_full(runtime, client)
+        assert client.get_state("before") == "kept"
+        assert client.get_run(run.run_id).attempt == 2
+        assert client.cancel_run(run.run_id).state == "cancelled"
+        assert client.delete_state("before")
+        runtime.kill()
+        runtime.start()
+        assert client.get_state("before") is None
+        check_full(runtime, client)
+
+        filler.unlink()
+        wait_until(lambda: has_room(runtime))
+        client.set_state("after", "kept")
+        wait_until((runtime.data_dir / "reserve").exists)
+
+
 def test_full_disk_refuses_writes_and_serves_reads(small_disk: Path) -> None:
     value = "x" * 500_000
     with GoRuntimeProcess(small_disk) as runtime, connect(runtime) as client:
@@ -76,11 +166,7 @@ def test_full_disk_refuses_writes_and_serves_reads(small_disk: Path) -> None:
         assert kept > 0
         for number in range(kept):
             assert client.get_state(f"disk/{number}") == value
-        with pytest.raises(StorageFull):
-            client.publish_event("disk.full", value)
-        with pytest.raises(StorageFull):
-            client.execute_task("echo", {"value": value})
-
+        check_full(runtime, client)
         runtime.kill()
         runtime.start()
         assert sorted(entry.key for entry in client.list_state("disk/", keys_only=True)) == sorted(

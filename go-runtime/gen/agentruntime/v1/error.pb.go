@@ -47,7 +47,8 @@ const (
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 5
 	// RESOURCE_EXHAUSTED. The queue of runs is full; a google.rpc.RetryInfo says when to call again.
 	ErrorReason_ERROR_REASON_QUEUE_FULL ErrorReason = 6
-	// RESOURCE_EXHAUSTED. The disk, or the store's own limit, has no room for writes; reads go on.
+	// RESOURCE_EXHAUSTED. The disk, or the store's own limit, has no room for new writes; reads,
+	// deletions and runs accepted before go on. A google.rpc.RetryInfo says when to call again.
 	ErrorReason_ERROR_REASON_STORAGE_FULL ErrorReason = 7
 	// RESOURCE_EXHAUSTED. A value is above its limit. Metadata: `field`, `size`, `limit` (bytes).
 	ErrorReason_ERROR_REASON_TOO_LARGE ErrorReason = 8
