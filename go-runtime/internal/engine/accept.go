@@ -129,10 +129,18 @@ func checkText(field, value string, limit int) error {
 func (e *Engine) accept(
 	ctx context.Context, namespace, id string, hash payloadHash, r CreateRequest,
 ) (ent *entry, created bool, err error) {
+	leave, err := e.accepts.enter(ctx, namespace+"/"+id)
+	if err != nil {
+		return nil, false, err
+	}
+	defer leave()
 	e.accepting.RLock()
 	defer e.accepting.RUnlock()
 	if e.isStopping() {
 		return nil, false, ErrStopped
+	}
+	if ent := e.index.get(namespace, id); ent != nil {
+		return ent, false, nil
 	}
 	task, err := e.registry.Resolve(r.Target, r.AgentID, r.TaskType, r.Input)
 	if err != nil {
@@ -172,14 +180,24 @@ func (e *Engine) accept(
 		return nil, false, err
 	}
 	// A caller that goes away must not leave the outcome unknown.
-	appendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTimeout)
+	appendCtx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), appendTimeout, journal.ErrUnavailable)
 	defer cancel()
 	subject := runSubject(namespace, id)
 	seq, err := e.stream.Append(appendCtx, journal.Message{Subject: subject, Data: data, Expect: new(uint64)})
-	switch {
-	case errors.Is(err, journal.ErrConflict):
-		return e.adopt(ctx, namespace, id)
-	case err != nil:
+	for errors.Is(err, journal.ErrConflict) {
+		there, notThere := e.adopt(ctx, namespace, id)
+		if !errors.Is(notThere, journal.ErrNotFound) {
+			return there, false, notThere
+		}
+		// A cluster refuses for the sake of a record that it is still about to keep.
+		select {
+		case <-time.After(firstPause):
+		case <-appendCtx.Done():
+			return nil, false, fmt.Errorf("accept run %s: %w", id, context.Cause(appendCtx))
+		}
+		seq, err = e.stream.Append(appendCtx, journal.Message{Subject: subject, Data: data, Expect: new(uint64)})
+	}
+	if err != nil {
 		return nil, false, fmt.Errorf("accept run %s: %w", id, err)
 	}
 	rec.Run.Sequence = seq
@@ -205,20 +223,20 @@ func (e *Engine) accept(
 
 // adopt takes up a run that the journal has and the index has not: an earlier
 // call appended it and did not live to see the answer.
-func (e *Engine) adopt(ctx context.Context, namespace, id string) (*entry, bool, error) {
+func (e *Engine) adopt(ctx context.Context, namespace, id string) (*entry, error) {
 	last, err := e.stream.Last(ctx, runSubject(namespace, id))
 	if err != nil {
-		return nil, false, fmt.Errorf("read run %s: %w", id, err)
+		return nil, fmt.Errorf("read run %s: %w", id, err)
 	}
 	ent, err := entryOf(last)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	ent, added := e.index.add(ent)
 	if added {
-		return ent, false, e.resume(ctx, ent)
+		return ent, e.resume(ctx, ent)
 	}
-	return ent, false, nil
+	return ent, nil
 }
 
 func traceParent(ctx context.Context) string {

@@ -77,7 +77,9 @@ func (e *Engine) appendSurely(ctx context.Context, rec *record, after uint64) (u
 		case err == nil:
 			return seq, nil
 		case errors.Is(err, journal.ErrConflict):
-			return e.recognise(ctx, subject, rec.ID)
+			if seq, err = e.recognise(ctx, subject, rec.ID); !errors.Is(err, journal.ErrUnavailable) {
+				return seq, err
+			}
 		case !errors.Is(err, journal.ErrUnavailable) && !errors.Is(err, journal.ErrNoSpace):
 			return 0, err
 		}

@@ -28,6 +28,8 @@ type Engine struct {
 	places   chan struct{}
 	// executing counts the places whose run has been found.
 	executing atomic.Int64
+	// accepts lets one caller at a time create a run.
+	accepts turns
 	// expired brings runs whose deadline has passed.
 	expired chan *entry
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -252,6 +253,34 @@ func TestRepeatedCallsJoinOneRun(t *testing.T) {
 	mine := b.create(CreateRequest{TaskType: "count", RequestID: "request"})
 	if err != nil || other.ID == mine.ID {
 		t.Errorf("two namespaces share run %s (%v)", other.ID, err)
+	}
+}
+
+// Calls that come at once make one run, which is begun once: none of them takes
+// up what another has just appended as if a dead process had left it.
+func TestCallsAtOnceMakeOneRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{"echo": echo})
+	for round := range 200 {
+		var made atomic.Int32
+		var calls sync.WaitGroup
+		for range 8 {
+			calls.Go(func() {
+				run, created, err := b.CreateRun(t.Context(), "default", CreateRequest{
+					TaskType: "echo", IdempotencyKey: strconv.Itoa(round), Wait: true,
+				})
+				if err != nil || run.State != Succeeded || run.Attempt != 1 {
+					t.Errorf("run %s is %s in attempt %d: %v", run.ID, run.State, run.Attempt, err)
+				}
+				if created {
+					made.Add(1)
+				}
+			})
+		}
+		calls.Wait()
+		if made.Load() != 1 {
+			t.Errorf("%d calls made the run", made.Load())
+		}
 	}
 }
 

@@ -17,9 +17,15 @@ const (
 	leaseStream  = "AGENT_RUNTIME_LEASE"
 	leaseSubject = "agent_runtime_lease.owner"
 	// leaseTTL is after what time without a renewal another runtime may own
-	// the cluster; it is renewed three times as often.
-	leaseTTL    = 10 * time.Second
-	leasePeriod = leaseTTL / 3
+	// the cluster. It outlasts the election of another leader, which takes up to
+	// ten seconds when a server dies.
+	leaseTTL = 20 * time.Second
+	// leasePeriod is how often the lease is renewed, and how long that may take.
+	leasePeriod = leaseTTL / 8
+	// leasePoll is how often a start looks whether a lease is free by now, and
+	// takeWithin how long it does.
+	leasePoll  = 250 * time.Millisecond
+	takeWithin = leaseTTL + leaseTTL/2
 )
 
 // lease is the exclusive ownership of a cluster's streams: a record that the
@@ -45,14 +51,15 @@ type leaseOwner struct {
 	PID  int    `json:"pid"`
 }
 
-// takeLease takes the lease and keeps it, or returns a *LockedError. The lease
-// owns the connection from then on.
+// takeLease takes the lease and keeps it, or returns a *LockedError. One whose
+// holder died is waited for until it expires. The lease owns the connection from
+// then on.
 func takeLease(ctx context.Context, conn *nats.Conn, cfg Config, log *slog.Logger, fail func(error)) (*lease, error) {
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	if _, err := ensureStream(ctx, js, jetstream.StreamConfig{
 		Name:              leaseStream,
 		Subjects:          []string{leaseSubject},
 		MaxMsgsPerSubject: 1,
@@ -72,7 +79,7 @@ func takeLease(ctx context.Context, conn *nats.Conn, cfg Config, log *slog.Logge
 		owner: leaseOwner{ID: nats.NewInbox(), Host: host, PID: os.Getpid()},
 		done:  make(chan struct{}),
 	}
-	if err := l.renew(ctx); err != nil {
+	if err := l.take(ctx); err != nil {
 		if other, ok := errors.AsType[*otherOwnerError](err); ok {
 			return nil, &LockedError{
 				Resource: "NATS cluster " + cfg.NATSURL,
@@ -87,8 +94,37 @@ func takeLease(ctx context.Context, conn *nats.Conn, cfg Config, log *slog.Logge
 	return l, nil
 }
 
+// take renews the lease for the first time. It gives up with an
+// *otherOwnerError once it saw that the holder lives, because it renews.
+func (l *lease) take(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, takeWithin)
+	defer cancel()
+	var seen uint64
+	for {
+		err := l.renew(ctx)
+		other, held := errors.AsType[*otherOwnerError](err)
+		switch {
+		case err == nil:
+			return nil
+		case held && seen != 0 && other.sequence != seen:
+			return err
+		case held && seen == 0:
+			l.log.Info("lease of the cluster is held, waiting whether it is renewed", "host", other.owner.Host, "pid", other.owner.PID)
+			seen = other.sequence
+		case !held && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUnavailable):
+			return err
+		}
+		if !pause(ctx, leasePoll) {
+			return err
+		}
+	}
+}
+
 // otherOwnerError reports that another runtime holds the lease.
-type otherOwnerError struct{ owner leaseOwner }
+type otherOwnerError struct {
+	owner    leaseOwner
+	sequence uint64 // of its record
+}
 
 func (e *otherOwnerError) Error() string {
 	return fmt.Sprintf("the lease is held by process %d on %s", e.owner.PID, e.owner.Host)
@@ -152,7 +188,7 @@ func (l *lease) adopt(ctx context.Context, conflict error) error {
 		return fmt.Errorf("read the lease: %w", err)
 	}
 	if owner.ID != l.owner.ID {
-		return &otherOwnerError{owner: owner}
+		return &otherOwnerError{owner: owner, sequence: raw.Sequence}
 	}
 	l.sequence = raw.Sequence
 	return fmt.Errorf("an earlier renewal was not acknowledged: %w", conflict)

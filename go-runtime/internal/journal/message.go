@@ -143,6 +143,7 @@ const (
 	codeInsufficient         = 10023
 	codeStorageExceeded      = 10047
 	codeAccountExceeded      = 10002
+	codeNoPeers              = 10005
 )
 
 // mapAppendError turns an answer of the server's into the journal's errors.

@@ -4,7 +4,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
+
+// askTry is how long a server of a cluster has to answer a question.
+const askTry = 2 * time.Second
+
+// ask puts a question that changes nothing. In a cluster, one that was put to a
+// server that died is never answered; it is put again, and after a while the
+// journal counts as unavailable.
+func ask[T any](ctx context.Context, s *Stream, question func(context.Context) (T, error)) (T, error) {
+	if s.journal.barrier != nil {
+		answer, err := question(ctx)
+		if err != nil {
+			err = mapRequestError(err)
+		}
+		return answer, err
+	}
+	wait, cancel := context.WithTimeoutCause(ctx, ackTimeout, ErrUnavailable)
+	defer cancel()
+	for {
+		try, cancel := context.WithTimeout(wait, askTry)
+		answer, err := question(try)
+		lost := try.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			return answer, nil
+		case !lost && !maySettle(err):
+			return answer, mapRequestError(err)
+		case !pause(wait, leaderRetry):
+			return answer, s.requestError(wait, err)
+		}
+	}
+}
 
 // Last returns the newest record of a subject, once it is durable, or
 // ErrNotFound. The record may be one that has expired since.
@@ -13,9 +48,11 @@ func (s *Stream) Last(ctx context.Context, subject string) (Record, error) {
 	if found {
 		return r, nil
 	}
-	raw, err := s.log.GetLastMsgForSubject(ctx, subject)
+	raw, err := ask(ctx, s, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return s.log.GetLastMsgForSubject(ctx, subject)
+	})
 	if err != nil {
-		return Record{}, fmt.Errorf("last of %s in %s: %w", subject, s.cfg.Name, mapRequestError(err))
+		return Record{}, fmt.Errorf("last of %s in %s: %w", subject, s.cfg.Name, err)
 	}
 	if err := s.settle(ctx, raw.Sequence); err != nil {
 		return Record{}, fmt.Errorf("last of %s: %w", subject, err)
@@ -31,9 +68,9 @@ func (s *Stream) Get(ctx context.Context, seq uint64) (Record, error) {
 	if seq == 0 {
 		return Record{}, fmt.Errorf("record 0 of %s: %w", s.cfg.Name, ErrNotFound)
 	}
-	raw, err := s.log.GetMsg(ctx, seq)
+	raw, err := ask(ctx, s, func(ctx context.Context) (*jetstream.RawStreamMsg, error) { return s.log.GetMsg(ctx, seq) })
 	if err != nil {
-		return Record{}, fmt.Errorf("record %d of %s: %w", seq, s.cfg.Name, mapRequestError(err))
+		return Record{}, fmt.Errorf("record %d of %s: %w", seq, s.cfg.Name, err)
 	}
 	if err := s.settle(ctx, seq); err != nil {
 		return Record{}, fmt.Errorf("record %d: %w", seq, err)

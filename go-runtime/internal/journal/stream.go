@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,13 @@ import (
 // markerTTL is how long a marker of an expired record stays for readers that
 // were away.
 const markerTTL = 24 * time.Hour
+
+// ensureTry is how long a stream's configuration may take, ensureWithin how long
+// it is tried.
+const (
+	ensureTry    = 3 * time.Second
+	ensureWithin = 30 * time.Second
+)
 
 // Stream is an ordered log of records. Its methods are safe for concurrent
 // use.
@@ -70,9 +78,9 @@ func (j *Journal) OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, er
 		server.AllowRollup = true
 	}
 	j.backend.configure(&server)
-	log, err := j.js.CreateOrUpdateStream(ctx, server)
+	log, err := ensureStream(ctx, j.js, server)
 	if err != nil {
-		return nil, fmt.Errorf("open stream %s: %w", cfg.Name, mapRequestError(err))
+		return nil, fmt.Errorf("open stream %s: %w", cfg.Name, err)
 	}
 	s := &Stream{journal: j, cfg: cfg, log: log, atomicSlots: make(chan struct{}, maxAtomicInFlight)}
 	s.tail = newTail(s)
@@ -84,6 +92,36 @@ func (j *Journal) OpenStream(ctx context.Context, cfg StreamConfig) (*Stream, er
 	}
 	j.streams[cfg.Name] = s
 	return s, nil
+}
+
+// ensureStream makes a stream or changes it. A cluster that is electing leaders
+// may give no answer, so it is asked again for a while.
+func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, ensureWithin)
+	defer cancel()
+	for {
+		try, cancel := context.WithTimeout(ctx, ensureTry)
+		stream, err := js.CreateOrUpdateStream(try, cfg)
+		passes := try.Err() != nil || maySettle(err)
+		cancel()
+		switch {
+		case err == nil:
+			return stream, nil
+		case !passes:
+			return nil, mapRequestError(err)
+		case !pause(ctx, leaderRetry):
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+}
+
+// maySettle reports whether a refusal is one that a cluster gives while its
+// servers find each other.
+func maySettle(err error) bool {
+	if api, refused := errors.AsType[*jetstream.APIError](err); refused {
+		return api.Code == http.StatusServiceUnavailable || api.ErrorCode == codeNoPeers
+	}
+	return errors.Is(err, nats.ErrNoResponders)
 }
 
 // begin finds where the stream stands. A stream whose folder is gone goes on
@@ -241,9 +279,9 @@ func (s *Stream) settle(ctx context.Context, seq uint64) error {
 // Bounds returns the oldest sequence kept and the newest appended; 0 and 0
 // when nothing was ever appended.
 func (s *Stream) Bounds(ctx context.Context) (first, last uint64, err error) {
-	info, err := s.log.Info(ctx)
+	info, err := ask(ctx, s, func(ctx context.Context) (*jetstream.StreamInfo, error) { return s.log.Info(ctx) })
 	if err != nil {
-		return 0, 0, fmt.Errorf("bounds of %s: %w", s.cfg.Name, mapRequestError(err))
+		return 0, 0, fmt.Errorf("bounds of %s: %w", s.cfg.Name, err)
 	}
 	return info.State.FirstSeq, info.State.LastSeq, nil
 }

@@ -365,7 +365,11 @@ func (i *Integration) readiness() gateway.Readiness {
 	i.mu.Lock()
 	phase, err := i.phase, i.err
 	i.mu.Unlock()
-	r := gateway.Readiness{Reasons: []string{}, Warnings: i.warnings()}
+	r := gateway.Readiness{Reasons: []string{}, Warnings: []string{}}
+	if phase != starting {
+		// Before, the journal would answer once it is open.
+		r.Warnings = i.warnings()
+	}
 	switch {
 	case err != nil:
 		r.Reasons = append(r.Reasons, err.Error())

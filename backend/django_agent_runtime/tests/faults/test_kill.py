@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -14,10 +12,10 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.testing import GoRuntimeProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from typing_extensions import Self
+    from django_agent_runtime.tests.faults.conftest import Load
 
 pytestmark = pytest.mark.faults
 
@@ -31,57 +29,8 @@ def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
         yield process
 
 
-class Load:
-    """Threads that call without end, each call under its own number; what was acknowledged is counted."""
-
-    def __init__(self, calls: list[Callable[[int], object]]) -> None:
-        self.acknowledged: list[list[int]] = [[] for _ in calls]
-        self.errors: list[BaseException] = []
-        self._calls = calls
-        self._stop = False
-        self._progress = threading.Condition()
-        self._pool = ThreadPoolExecutor(len(calls))
-
-    def __enter__(self) -> Self:
-        for call, done in zip(self._calls, self.acknowledged, strict=True):
-            self._pool.submit(self._run, call, done)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop = True
-        self._pool.shutdown()
-
-    def _run(self, call: Callable[[int], object], done: list[int]) -> None:
-        try:
-            for number in itertools.count():
-                if self._stop:
-                    return
-                call(number)
-                with self._progress:
-                    done.append(number)
-                    self._progress.notify_all()
-        except BaseException as error:  # noqa: BLE001 - every failed call is the test's to report
-            with self._progress:
-                self.errors.append(error)
-                self._progress.notify_all()
-
-    def wait_for(self, more: int) -> None:
-        """Wait until every thread has gone on and there are so many more acknowledged calls in all."""
-        with self._progress:
-            before = [len(done) for done in self.acknowledged]
-            self._progress.wait_for(
-                lambda: (
-                    self.errors
-                    or (
-                        sum(map(len, self.acknowledged)) >= sum(before) + more
-                        and all(len(done) > count for done, count in zip(self.acknowledged, before, strict=True))
-                    )
-                )
-            )
-
-
 @pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.soak)])
-def test_nothing_acknowledged_is_lost(runtime: GoRuntimeProcess, rounds: int) -> None:
+def test_nothing_acknowledged_is_lost(runtime: GoRuntimeProcess, start_load: type[Load], rounds: int) -> None:
     with GoRuntimeIntegration(host=runtime.host, port=runtime.port, timeout=60) as client:
         outputs: dict[int, object] = {}
         published: dict[int, int] = {}
@@ -96,7 +45,7 @@ def test_nothing_acknowledged_is_lost(runtime: GoRuntimeProcess, rounds: int) ->
         def execute(number: int) -> None:
             outputs[number] = client.execute_task("echo", {"number": number}, idempotency_key=f"kill-{number}")
 
-        with Load([set_state, publish, execute]) as load:
+        with start_load([set_state, publish, execute]) as load:
             for _ in range(rounds):
                 load.wait_for(CALLS_A_ROUND)
                 runtime.kill()
