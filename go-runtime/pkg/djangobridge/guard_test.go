@@ -200,6 +200,36 @@ func TestRefusalsAreLoggedWithoutTheSecret(t *testing.T) {
 	}
 }
 
+// Whoever has no token cannot fill the log, nor keep those out who have one.
+func TestWrongTokensDoNotFloodTheLog(t *testing.T) {
+	t.Parallel()
+	log := &logBuffer{}
+	rt, err := djangobridge.New(load(t, "--tokens-file="+writeTokens(t)), "1.2.3", noEnvironment, log.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAtEnd(t, rt)
+	if err := rt.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	sys := connect(t, rt, rt.Addr())
+	const calls = 300
+	for range calls {
+		_, err := sys.state.GetState(as(t, "Bearer guessed-secret", "default"), &agentruntimev1.GetStateRequest{Key: "k"})
+		refused(t, err, codes.Unauthenticated, "UNAUTHENTICATED")
+	}
+	if _, err := sys.state.GetState(as(t, "Bearer reader-secret", "default"), &agentruntimev1.GetStateRequest{Key: "k"}); err != nil {
+		t.Errorf("a right token from the same address: %v", err)
+	}
+	if lines := strings.Count(log.String(), `"UNAUTHENTICATED"`); lines == 0 || lines >= calls/2 {
+		t.Errorf("%d calls made %d lines", calls, lines)
+	}
+	_, metrics := get(t, rt, "/metrics")
+	if want := `agent_runtime_rpcs_total{code="Unauthenticated",method="/agentruntime.v1.StateService/GetState"} 300`; !strings.Contains(string(metrics), want) {
+		t.Errorf("the metrics do not say %s", want)
+	}
+}
+
 func TestMutualTLS(t *testing.T) {
 	t.Parallel()
 	authority := newAuthority(t)

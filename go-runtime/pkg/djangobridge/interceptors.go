@@ -51,6 +51,8 @@ type edge struct {
 	guard   guard
 	metrics *metrics
 	log     *slog.Logger
+	// strangers bounds the log lines about refused access.
+	strangers logLimit
 	// timeout is the deadline of calls that have none; waitTimeout that of calls that wait for a run.
 	timeout     time.Duration
 	waitTimeout time.Duration
@@ -170,7 +172,18 @@ func (e *edge) end(ctx context.Context, c *call, err error) error {
 	if r.unforeseen() {
 		shown = slog.Any("err", err)
 	}
-	e.write(ctx, r.level(), c, took, slog.String("code", r.code.String()), slog.String("reason", r.reason), shown)
+	attrs := []slog.Attr{slog.String("code", r.code.String()), slog.String("reason", r.reason), shown}
+	level := r.level()
+	if level == slog.LevelWarn {
+		suppressed, allowed := e.strangers.allow(c.started)
+		if !allowed {
+			return r.status().Err()
+		}
+		if suppressed > 0 {
+			attrs = append(attrs, slog.Int("suppressed", suppressed))
+		}
+	}
+	e.write(ctx, level, c, took, attrs...)
 	return r.status().Err()
 }
 
