@@ -78,6 +78,7 @@ down: ## Stop the containers; their data stays
 	@docker compose down
 
 wheel: build ## Build the installable wheel, which carries the runtime, into dist/
+	@$(VENV)/bin/python scripts/notices.py
 	@uv build --quiet --wheel --out-dir dist backend
 	@ls dist/*.whl
 

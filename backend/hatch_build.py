@@ -13,7 +13,7 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64"
 
 
 class RuntimeBinaryHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Puts `go-runtime/bin/agent-runtime` into the wheel as `django_agent_runtime/bin/agent-runtime`.
+    """Puts `go-runtime/bin/agent-runtime` and the licences of what is linked into it in `django_agent_runtime/bin/`.
 
     An editable install is left alone: a checkout finds the binary where `make build` puts it.
     """
@@ -22,16 +22,17 @@ class RuntimeBinaryHook(BuildHookInterface):  # type: ignore[type-arg]
         """Add the binary and the platform tag; `version` is hatchling's word for standard or editable.
 
         Raises:
-            SystemExit: The binary was not built yet, or this platform has no wheel.
+            SystemExit: The binary or its notices were not built yet, or this platform has no wheel.
         """
         if version == "editable":
             return
-        binary = Path(self.root).parent / "go-runtime" / "bin" / "agent-runtime"
-        if not binary.is_file():
-            raise SystemExit(f"The wheel carries the runtime, and {binary} is missing: run `make build` first.")
+        folder = Path(self.root).parent / "go-runtime" / "bin"
+        for name in ("agent-runtime", "THIRD_PARTY_NOTICES"):
+            if not (folder / name).is_file():
+                raise SystemExit(f"The wheel carries the runtime, and {folder / name} is missing: run `make wheel`.")
+            build_data["force_include"][str(folder / name)] = f"django_agent_runtime/bin/{name}"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform_tag()}"
-        build_data["force_include"][str(binary)] = "django_agent_runtime/bin/agent-runtime"
 
 
 def platform_tag() -> str:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 READY_SECONDS = 60
 STOP_SECONDS = 60
+LICENCE_FILES = ("/licenses/LICENSE", "/THIRD_PARTY_NOTICES")
 
 SETTINGS = """
 INSTALLED_APPS += ["rest_framework", "django_agent_runtime"]
@@ -48,6 +50,7 @@ print(json.dumps({"result": result, "state": runtime.get_state("wheel")}))
 def main() -> None:
     """Go through the steps; each failing command shows its own output."""
     wheel = find_wheel()
+    check_licences(wheel)
     # Nothing of the checkout may leak in: neither its modules nor the binary it has built.
     environment = {
         name: value
@@ -85,6 +88,19 @@ def find_wheel() -> Path:
     if len(wheels) != 1:
         fail(f"dist/ holds {len(wheels)} wheels of version {version}: run `make wheel` first.")
     return wheels[0]
+
+
+def check_licences(wheel: Path) -> None:
+    """The wheel must carry its own licence and those of what is linked into the runtime."""
+    with zipfile.ZipFile(wheel) as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(LICENCE_FILES)}
+    own = [text for name, text in texts.items() if ".dist-info/" in name]
+    if own != [(ROOT / "LICENSE").read_text()]:
+        fail("the wheel does not carry the project's LICENSE.")
+    notices = texts.get("django_agent_runtime/bin/THIRD_PARTY_NOTICES", "")
+    for module in ("Go and its standard library", "github.com/nats-io/nats-server/v2", "google.golang.org/grpc"):
+        if f"\n{module}" not in notices:
+            fail(f"the wheel does not carry the licence of {module}.")
 
 
 def check_answer(answer: dict[str, object]) -> None:
