@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -12,9 +11,6 @@ import (
 
 const (
 	maxPatterns = 100
-	// positionInterval is how often a subscriber hears that only events of
-	// other types were published.
-	positionInterval = time.Second
 	// leadStep is how far ahead of the beginning a subscription tries to begin
 	// at first, when the oldest events are removed faster than it reads.
 	leadStep = 64
@@ -62,7 +58,7 @@ func (l *Log) Subscribe(
 	}
 	wanted := parsePatterns(types)
 	filters, exact := wanted.filters(namespace)
-	s := subscription{wanted: wanted, exact: exact, fn: fn, called: time.Now()}
+	s := subscription{wanted: wanted, exact: exact, fn: fn}
 	for lead := uint64(0); ; lead = 2*lead + leadStep {
 		err := l.stream.Follow(ctx, after, filters, s.take)
 		if s.ended != nil {
@@ -138,13 +134,11 @@ type subscription struct {
 	wanted patterns
 	exact  bool // the journal's filters match wanted events only
 	fn     func(events []Event, position uint64) error
-	begun  bool      // fn was called
-	called time.Time // the latest call of fn
-	ended  error     // what fn returned
+	begun  bool  // fn was called
+	ended  error // what fn returned
 }
 
-// take hands a batch over. One that has no wanted event is worth a call once in
-// a while, so that a resumed subscription need not read it again.
+// take hands a batch over.
 func (s *subscription) take(batch []journal.Record, position uint64) error {
 	events := make([]Event, 0, len(batch))
 	for _, r := range batch {
@@ -156,11 +150,10 @@ func (s *subscription) take(batch []journal.Record, position uint64) error {
 			events = append(events, e)
 		}
 	}
-	if len(events) == 0 && len(batch) > 0 && time.Since(s.called) < positionInterval {
-		return nil
+	if len(events) == 0 && len(batch) > 0 {
+		return journal.Skip
 	}
 	s.begun = true
-	s.called = time.Now()
 	s.ended = s.fn(events, position)
 	return s.ended
 }

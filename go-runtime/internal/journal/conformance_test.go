@@ -52,6 +52,8 @@ func TestConformance(t *testing.T) {
 		"Scan":           testScan,
 		"Follow":         testFollow,
 		"FollowFilters":  testFollowMovesPosition,
+		"FollowSkips":    testFollowTellsSkipped,
+		"FollowAlways":   testFollowTellsAmidSkipped,
 		"Truncated":      testTruncated,
 	}
 	for name, config := range backends {
@@ -566,6 +568,51 @@ func testFollowMovesPosition(t *testing.T, j *journal.Journal) {
 	}
 	if err := <-done; !errors.Is(err, errDone) || last != 3 {
 		t.Errorf("position %d, %v", last, err)
+	}
+}
+
+// A follower that skipped a batch hears of its position though nothing follows.
+func testFollowTellsSkipped(t *testing.T, j *journal.Journal) {
+	s, p := stream(t, j, journal.StreamConfig{})
+	last, err := s.Append(t.Context(), journal.Message{Subject: p + "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, where := range []string{"on disk", "in memory"} {
+		skipped := false
+		err := s.Follow(t.Context(), last-1, nil, func(batch []journal.Record, position uint64) error {
+			if len(batch) > 0 {
+				skipped = true
+				return journal.Skip
+			}
+			if !skipped || position != last {
+				t.Errorf("%s: skipped is %t, position %d of %d", where, skipped, position, last)
+			}
+			return errDone
+		})
+		if !errors.Is(err, errDone) {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+}
+
+// A follower that skips batch after batch hears of its position all the same.
+func testFollowTellsAmidSkipped(t *testing.T, j *journal.Journal) {
+	s, p := stream(t, j, journal.StreamConfig{})
+	if _, err := s.Append(t.Context(), journal.Message{Subject: p + "a"}); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Follow(t.Context(), 0, nil, func(batch []journal.Record, position uint64) error {
+		if len(batch) == 0 && position > 1 {
+			return errDone
+		}
+		if _, err := s.Append(t.Context(), journal.Message{Subject: p + "a"}); err != nil {
+			return err
+		}
+		return journal.Skip
+	})
+	if !errors.Is(err, errDone) {
+		t.Error(err)
 	}
 }
 

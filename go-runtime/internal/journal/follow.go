@@ -68,6 +68,8 @@ type follower struct {
 	position uint64   // everything up to it was handed over
 	attached bool     // the tail refers new records to it
 	pending  []uint64 // numbers of records in the ring
+	skipped  bool     // the latest batch was skipped, its position is still to be told
+	due      bool     // it is time to tell it
 }
 
 func newTail(s *Stream) *tail {
@@ -82,7 +84,8 @@ func newTail(s *Stream) *tail {
 // Follow calls fn with batches of durable records with a sequence above after
 // that match the filters (NATS wildcards; none means all), in order, without
 // gap or repeat, until ctx ends or fn returns an error, which is returned as
-// is. Records are shared with other followers: fn must not change them.
+// is. Records are shared with other followers: fn must not change them. fn
+// returns Skip for a batch that has nothing for it.
 //
 // position is the sequence up to which everything was handed over. fn also
 // gets an empty batch when only the position moved, about once a second.
@@ -110,10 +113,36 @@ func (s *Stream) Follow(ctx context.Context, after uint64, filters []string, fn 
 		if err != nil {
 			return fmt.Errorf("follow %s: %w", s.cfg.Name, err)
 		}
-		if err := fn(batch, position); err != nil {
+		err = fn(batch, position)
+		if errors.Is(err, Skip) {
+			err = nil
+			if s.tail.skip(f) {
+				err = fn(nil, position)
+			}
+		} else {
+			s.tail.told(f)
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// skip notes that a follower skipped a batch, and reports whether it is time to
+// tell it its position.
+func (t *tail) skip(f *follower) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	due := f.due
+	f.skipped, f.due = !due, false
+	return due
+}
+
+// told notes that a follower knows its position.
+func (t *tail) told(f *follower) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.skipped, f.due = false, false
 }
 
 // add registers a follower and starts the tail when it is the first.
@@ -244,7 +273,7 @@ func (t *tail) pause(ctx context.Context, err error) bool {
 }
 
 // announce wakes followers whose position fell behind without a record of
-// theirs.
+// theirs, and those who skipped what they got.
 func (t *tail) announce(ctx context.Context) {
 	ticker := time.NewTicker(positionInterval)
 	defer ticker.Stop()
@@ -256,12 +285,13 @@ func (t *tail) announce(ctx context.Context) {
 		case <-ticker.C:
 		}
 		t.mu.Lock()
-		if t.head != announced {
-			announced = t.head
-			for f := range t.followers {
+		for f := range t.followers {
+			f.due = f.due || f.skipped
+			if f.due || t.head != announced {
 				f.signal()
 			}
 		}
+		announced = t.head
 		t.mu.Unlock()
 	}
 }
@@ -316,11 +346,12 @@ func (t *tail) next(ctx context.Context, f *follower) ([]Record, uint64, error) 
 		attached, before, head := f.attached, f.position, t.head
 		batch := t.take(f)
 		position := f.position
+		due := f.due
 		t.mu.Unlock()
 		switch {
 		case !attached:
 			return t.catchUp(ctx, f, before, head)
-		case len(batch) > 0 || position > before:
+		case len(batch) > 0 || position > before || due:
 			f.cursor.close()
 			return batch, position, nil
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -13,8 +12,6 @@ import (
 const (
 	// maxBatchChanges and maxPageBytes bound one batch of the entries that a watch begins with.
 	maxBatchChanges = 256
-	// positionInterval is how often a watch hears that only others' keys change.
-	positionInterval = time.Second
 )
 
 // WatchRequest selects the keys of a namespace to watch, and from when.
@@ -155,11 +152,9 @@ func (w *watch) current(ctx context.Context) (uint64, error) {
 	return upTo, w.fn(batch)
 }
 
-// follow hands the changes over. A batch that holds only other keys' changes is
-// worth a call once in a while, so that a resumed watch need not read them again.
+// follow hands the changes over.
 func (w *watch) follow(ctx context.Context, after uint64) error {
 	var ended error // what fn returned
-	called := time.Now()
 	err := w.store.stream.Follow(ctx, after, w.filter, func(records []journal.Record, position uint64) error {
 		batch := Batch{Revision: position}
 		for _, r := range records {
@@ -171,10 +166,9 @@ func (w *watch) follow(ctx context.Context, after uint64) error {
 				batch.Changes = append(batch.Changes, Change{Kind: change.kind, Entry: change.entry})
 			}
 		}
-		if len(batch.Changes) == 0 && len(records) > 0 && time.Since(called) < positionInterval {
-			return nil
+		if len(batch.Changes) == 0 && len(records) > 0 {
+			return journal.Skip
 		}
-		called = time.Now()
 		ended = w.fn(batch)
 		return ended
 	})
