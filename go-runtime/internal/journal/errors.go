@@ -29,7 +29,7 @@ var (
 // Skip is what the function of Follow returns for a batch that has nothing for
 // it. It is not an error: Follow goes on, and says within about a second how far
 // it has come.
-var Skip = errors.New("skip this batch") //nolint:errname,revive,staticcheck // as fs.SkipDir is
+var Skip = errors.New("skip this batch") //nolint:errname,gochecknoglobals,revive,staticcheck // as fs.SkipDir is
 
 // TruncatedError is the ErrTruncated of Follow.
 type TruncatedError struct {
