@@ -1,4 +1,4 @@
-"""`docker-compose.yml` as far as it can be checked without containers; `faults/test_cluster.py` runs its NATS servers."""
+"""`docker-compose.yml`, as far as it can be checked without containers; `test_cluster.py` runs its NATS servers."""
 
 from __future__ import annotations
 
