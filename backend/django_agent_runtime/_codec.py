@@ -33,7 +33,6 @@ MAX_KEY_BYTES = 512
 MAX_TYPE_BYTES = 200
 
 _SCALARS = (str, int, float, bool, type(None))
-_PLAIN = frozenset(_SCALARS)
 
 
 def encode(value: Any, name: str = "value") -> bytes:
@@ -47,7 +46,7 @@ def encode(value: Any, name: str = "value") -> bytes:
     Raises:
         InvalidValue: Not JSON: NaN or infinity, a key that is no string, deeper than 200 levels, or another type.
     """
-    if type(value) not in _PLAIN:
+    if type(value) not in _SCALARS:
         _check_containers(value, name)
     try:
         text = "".join(_encode_parts(value, 0))
@@ -159,29 +158,25 @@ def _check_containers(value: Any, name: str) -> None:
     """Check what the JSON encoder would let through: keys that are no strings, and depth.
 
     Level by level, so that flat values cost one pass and deep ones no recursion; each container once a level,
-    so that a value that contains itself is found too deep instead of growing without end. The loops over what is
-    as usual are in C.
+    so that a value that contains itself is found too deep instead of growing without end.
     """
     level: Iterable[Any] = (value,)
     for _ in range(MAX_DEPTH):
         below: dict[int, Any] = {}
         for container in level:
             if isinstance(container, dict):
-                try:
-                    "".join(container)
-                except TypeError:
-                    key = next(key for key in container if not isinstance(key, str))
-                    path = _path_of(value, name, container)
-                    raise _refuse(path, f"has the key {key!r}, a {type(key).__name__}; keys must be strings") from None
+                for key in container:
+                    if not isinstance(key, str):
+                        path = _path_of(value, name, container)
+                        raise _refuse(path, f"has the key {key!r}, a {type(key).__name__}; keys must be strings")
                 children: Any = container.values()
             elif isinstance(container, (list, tuple)):
                 children = container
             else:
                 continue
-            if not _PLAIN.issuperset(map(type, children)):
-                for child in children:
-                    if type(child) not in _PLAIN:
-                        below[id(child)] = child
+            for child in children:
+                if type(child) not in _SCALARS:
+                    below[id(child)] = child
         if not below:
             return
         level = below.values()
