@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import subprocess
@@ -129,6 +130,8 @@ def start_celery(broker_port: int, folder: Path) -> Iterator[Task[[dict[str, obj
     with Child(command, folder / "celery.log", environment={celery_app.BROKER_VARIABLE: url}, folder=HERE.parent):
         celery_app.echo.delay({}).get(timeout=_START_SECONDS)
         yield celery_app.echo
+        # A result that is collected later, from a cycle, would look for Redis without end.
+        gc.collect()
         celery_app.app.close()
 
 
