@@ -73,13 +73,13 @@ class _RunOrder(NamedTuple):
         self, target: agent_pb.RunTarget, deadline: Duration | None, *, wait: bool
     ) -> agent_pb.CreateRunRequest:
         return agent_pb.CreateRunRequest(
-            run_id=self.run_id or "",
-            idempotency_key=self.idempotency_key or "",
+            run_id=check_text("run_id", self.run_id or ""),
+            idempotency_key=check_text("idempotency_key", self.idempotency_key or ""),
             request_id=new_request_id(),
             target=target,
-            agent_id=self.agent_id or "",
-            task_type=self.task_type,
-            description=self.description,
+            agent_id=check_text("agent_id", self.agent_id or ""),
+            task_type=check_text("task_type", self.task_type),
+            description=check_text("description", self.description),
             input=encode_object(self.input_data, "input_data"),
             metadata=encode_object(self.metadata, "metadata"),
             deadline=deadline,
@@ -280,7 +280,7 @@ class SyncOperations:
         Raises:
             RunNotFound: There is no such run.
         """
-        response = self._call(_channel.GET_RUN, agent_pb.GetRunRequest(run_id=run_id))
+        response = self._call(_channel.GET_RUN, agent_pb.GetRunRequest(run_id=check_text("run_id", run_id)))
         return _messages.to_run(response.run)
 
     def wait_run(self, run_id: str, timeout: float | None = None) -> Run:
@@ -297,7 +297,9 @@ class SyncOperations:
         if timeout == 0:
             run = self.get_run(run_id)
         else:
-            request = agent_pb.WaitRunRequest(run_id=run_id, max_wait=duration("timeout", timeout))
+            request = agent_pb.WaitRunRequest(
+                run_id=check_text("run_id", run_id), max_wait=duration("timeout", timeout)
+            )
             response = self._call(_channel.WAIT_RUN, request, timeout=timeout + _ANSWER_GRACE)
             run = _messages.to_run(response.run)
         if not run.state.ended:
@@ -314,7 +316,9 @@ class SyncOperations:
             RunEnded: It has ended in another way.
             RunNotFound: There is no such run.
         """
-        request = agent_pb.CancelRunRequest(run_id=run_id, reason=reason, request_id=new_request_id())
+        request = agent_pb.CancelRunRequest(
+            run_id=check_text("run_id", run_id), reason=check_text("reason", reason), request_id=new_request_id()
+        )
         response = self._call(_channel.CANCEL_RUN, request)
         return _messages.to_run(response.run)
 
@@ -336,8 +340,8 @@ class SyncOperations:
         """
         request = agent_pb.ListRunsRequest(
             states=[_messages.RUN_STATE_NUMBERS[RunState(state)] for state in states],
-            agent_id=agent_id,
-            task_type=task_type,
+            agent_id=check_text("agent_id", agent_id),
+            task_type=check_text("task_type", task_type),
             page_size=check_whole("page_size", page_size, MAX_PAGE_SIZE),
         )
         while True:

@@ -1,4 +1,4 @@
-"""Numbers that cannot be sent are a ValueError that names them, before anything is sent."""
+"""What cannot be sent is a ValueError that names it, before anything is sent."""
 
 from __future__ import annotations
 
@@ -97,3 +97,18 @@ def test_the_longest_times_can_be_sent(client: GoRuntimeIntegration) -> None:
     assert entry.expire_time is not None
     assert entry.update_time is not None
     assert (entry.expire_time - entry.update_time).total_seconds() == pytest.approx(century, abs=1)
+
+
+@pytest.mark.parametrize("text", ["\ud800", 7])
+def test_a_text_that_cannot_be_sent_is_named(absent: GoRuntimeIntegration, text: Any) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "run_id": lambda: absent.get_run(text),
+        "reason": lambda: absent.cancel_run("r", reason=text),
+        "task_type": lambda: absent.execute_task(text, {}),
+        "agent_id": lambda: absent.execute_task("echo", {}, agent_id=text),
+        "description": lambda: absent.submit_task("echo", {}, description=text),
+        "idempotency_key": lambda: absent.submit_task("echo", {}, idempotency_key=text),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InvalidValue, match=rf"^{name} "):
+            call()

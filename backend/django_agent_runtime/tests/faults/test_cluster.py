@@ -22,7 +22,7 @@ import yaml
 from django_agent_runtime.exceptions import RevisionMismatch
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.testing import GoRuntimeProcess
-from django_agent_runtime.testing.process import _free_ports
+from django_agent_runtime.testing.process import free_ports
 from django_agent_runtime.types import DeleteOperation, SetOperation
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Cluster:
     """Three servers on loopback."""
 
     def __init__(self, folder: Path) -> None:
-        free = iter(_free_ports(9))
+        free = iter(free_ports(9))
         ports = {f"nats-{number}": Ports(next(free), next(free), next(free)) for number in (1, 2, 3)}
         routes = {name: each.route for name, each in ports.items()}
         self.nodes = [Node(folder, name, each, routes) for name, each in ports.items()]
