@@ -57,6 +57,7 @@ type Integration struct {
 	server  *grpc.Server
 	health  *health.Server
 	streams *streams
+	edge *edge
 	// endObservers ends the streams of gRPC's own services.
 	endObservers context.CancelFunc
 
@@ -160,10 +161,11 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	access := guard{tokens: i.tokens}
 	observers, endObservers := context.WithCancel(context.Background())
 	i.endObservers = endObservers
-	i.server, i.health = newServer(&edge{
+	i.edge = &edge{
 		guard: access, metrics: m, log: i.log, observers: observers,
 		timeout: i.cfg.RPCTimeout, waitTimeout: i.cfg.RPCTimeout + i.cfg.RunTimeout,
-	}, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
+	}
+	i.server, i.health = newServer(i.edge, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
 	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{engine: i.engine, agents: registry, describe: i.describe})
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})
@@ -284,9 +286,7 @@ func (i *Integration) stop(ctx context.Context) error {
 	errs := []error{i.engine.Stop(ctx)}
 	// Watches of health have had the time to tell that the runtime stops.
 	i.endObservers()
-	select {
-	case <-ended:
-	case <-ctx.Done():
+	if !i.edge.awaitQuiet(ctx, ended) {
 		i.server.Stop()
 		<-ended
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -202,6 +203,33 @@ func TestStopEndsStreamsAndTellsHealth(t *testing.T) {
 	}
 	if err := sys.Stop(context.Background()); err != nil {
 		t.Errorf("second stop: %v", err)
+	}
+}
+
+func TestConnectionsThatSayNothingHoldUpNoStop(t *testing.T) {
+	t.Parallel()
+	sys := start(t)
+	for _, sent := range []string{"", "PRI * HT"} {
+		conn, err := new(net.Dialer).DialContext(testContext(t), "tcp", sys.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, sent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A call that is answered shows that the connections before it were accepted.
+	if _, err := sys.agents.GetServerInfo(testContext(t), &agentruntimev1.GetServerInfoRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := sys.Stop(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	// What gRPC itself would wait for.
+	if took := time.Since(begun); took >= djangobridge.HandshakeTimeout {
+		t.Errorf("the stop took %s", took)
 	}
 }
 

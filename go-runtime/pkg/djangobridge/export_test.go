@@ -1,0 +1,4 @@
+package djangobridge
+
+// HandshakeTimeout is how long a connection may take to introduce itself.
+const HandshakeTimeout = handshakeTimeout
