@@ -48,11 +48,18 @@ func (s streams) complainf(format string, values ...any) {
 
 // run executes one command and returns the exit code of the process: 0, 1 when
 // it failed, 2 when it was called or configured wrongly.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+func run(
+	ctx context.Context, args []string, getenv func(string) string, environ []string, stdout, stderr io.Writer,
+) int {
 	to := streams{stdout, stderr}
 	if len(args) == 0 {
 		to.complainf("%s", usage)
 		return exitUsage
+	}
+	if args[0] == "serve" || args[0] == "check" {
+		for _, name := range config.UnknownVariables(environ) {
+			to.complainf("agent-runtime: %s is in the environment and is no setting\n", name)
+		}
 	}
 	switch args[0] {
 	case "serve":

@@ -21,7 +21,7 @@ import (
 )
 
 // asCommand makes the test binary be agent-runtime, for tests of signals and exit codes.
-const asCommand = "AGENT_RUNTIME_TEST_AS_COMMAND"
+const asCommand = "TEST_AS_AGENT_RUNTIME"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
@@ -34,7 +34,11 @@ func TestMain(m *testing.M) {
 func call(t *testing.T, environment map[string]string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = run(t.Context(), args, func(name string) string { return environment[name] }, &out, &err)
+	var environ []string
+	for name, value := range environment {
+		environ = append(environ, name+"="+value)
+	}
+	code = run(t.Context(), args, func(name string) string { return environment[name] }, environ, &out, &err)
 	return code, out.String(), err.String()
 }
 
@@ -213,7 +217,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, []string{"serve", "--listen=127.0.0.1:0", "--http=off", "--durability=os", "--data-dir=" + t.TempDir()},
-			func(string) string { return "" }, io.Discard, writer)
+			func(string) string { return "" }, nil, io.Discard, writer)
 		_ = writer.Close()
 	}()
 	lines := bufio.NewScanner(reader)
@@ -242,5 +246,19 @@ func TestServeSaysWhichAddressIsTaken(t *testing.T) {
 	p.rest()
 	if err := p.Wait(); err != nil {
 		t.Errorf("after SIGINT: %v", err)
+	}
+}
+
+func TestMistypedVariablesAreNamed(t *testing.T) {
+	t.Parallel()
+	environment := map[string]string{
+		"AGENT_RUNTIME_LISTENN": "127.0.0.1:1", "AGENT_RUNTIME_DATA_DIR": t.TempDir(), "AGENT_RUNTIME_BINARY": "b",
+		"AGENT_RUNTIME_SERVICE_HOST": "10.0.0.1", "AGENT_RUNTIME_PORT_50051_TCP": "tcp://10.0.0.1:50051", "OTHER": "1",
+	}
+	for _, args := range [][]string{{"check"}, {"check", "--durability=x"}} {
+		_, _, stderr := call(t, environment, args...)
+		if strings.Count(stderr, "is no setting") != 1 || !strings.Contains(stderr, "AGENT_RUNTIME_LISTENN") {
+			t.Errorf("%v: %s", args, stderr)
+		}
 	}
 }

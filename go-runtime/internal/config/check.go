@@ -135,8 +135,11 @@ func checkWritable(folder string) error {
 		return fmt.Errorf("%s is not a folder", folder)
 	}
 	probe, err := os.CreateTemp(folder, ".agent-runtime-check-*")
+	if pathErr, found := errors.AsType[*os.PathError](err); found {
+		err = pathErr.Err // its path is the probe's
+	}
 	if err != nil {
-		return fmt.Errorf("the folder cannot be written: %w", err)
+		return fmt.Errorf("%s cannot be written: %w", folder, err)
 	}
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }

@@ -238,6 +238,17 @@ func TestFilesThatCannotBeReadAreMistakes(t *testing.T) {
 	}
 }
 
+func TestAMistakeInAFileIsToldWithItsPlace(t *testing.T) {
+	t.Parallel()
+	path := writeFile(t, "http: off\ndurability: [os]")
+	_, err := load(t, nil, "--config="+path, "--data-dir=/proc/here")
+	for _, want := range []string{"durability (file " + path + " line 2): want one value", "/proc cannot be written"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %s", err, want)
+		}
+	}
+}
+
 func TestAMistakeIsNotTakenForAnother(t *testing.T) {
 	t.Parallel()
 	_, err := load(t, nil, "--listen=127.0.0.1:99999")

@@ -119,6 +119,31 @@ func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 	return c, nil
 }
 
+// UnknownVariables returns the variables of an environment (as os.Environ gives
+// it) that look like settings and are none, such as mistyped ones.
+func UnknownVariables(environ []string) []string {
+	var ignored Config
+	known := map[string]bool{envPrefix + "CONFIG": true, envPrefix + "BINARY": true}
+	for _, s := range settings(&ignored) {
+		known[s.env()] = true
+	}
+	var unknown []string
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, envPrefix) && !known[name] && !setByKubernetes(name) {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
+// setByKubernetes reports whether a variable is one that Kubernetes sets in
+// every container where there is a service called agent-runtime.
+func setByKubernetes(name string) bool {
+	return strings.HasPrefix(name, envPrefix+"SERVICE_") || strings.HasPrefix(name, envPrefix+"PORT")
+}
+
 // settingsFile is what a configuration file says: the text of each value, by its key.
 type settingsFile struct {
 	path   string
@@ -134,22 +159,24 @@ func readFile(flags *pflag.FlagSet, getenv func(string) string, problems *Error)
 	if path == "" {
 		return file
 	}
-	mistake := func(setting, problem string) {
-		problems.Mistakes = append(problems.Mistakes, Mistake{setting, path, origin, problem})
+	mistake := func(problem string) {
+		problems.Mistakes = append(problems.Mistakes, Mistake{fileSetting, path, origin, problem})
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		mistake(fileSetting, err.Error())
+		mistake(err.Error())
 		return file
 	}
 	var nodes map[string]yaml.Node
 	if err := yaml.Unmarshal(data, &nodes); err != nil {
-		mistake(fileSetting, "want YAML, a line `name: value` for each setting: "+err.Error())
+		mistake("want YAML, a line `name: value` for each setting: "+err.Error())
 		return file
 	}
 	for key, node := range nodes {
 		if node.Kind != yaml.ScalarNode {
-			mistake(key, fmt.Sprintf("line %d: want one value, not a list or a map", node.Line))
+			problems.Mistakes = append(problems.Mistakes, Mistake{
+				key, "", fmt.Sprintf("file %s line %d", path, node.Line), "want one value, not a list or a map",
+			})
 			continue
 		}
 		if node.Tag == "!!null" {
