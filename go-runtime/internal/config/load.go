@@ -169,7 +169,7 @@ func readFile(flags *pflag.FlagSet, getenv func(string) string, problems *Error)
 	}
 	var nodes map[string]yaml.Node
 	if err := yaml.Unmarshal(data, &nodes); err != nil {
-		mistake("want YAML, a line `name: value` for each setting: "+err.Error())
+		mistake("want YAML, a line `name: value` for each setting: " + err.Error())
 		return file
 	}
 	for key, node := range nodes {

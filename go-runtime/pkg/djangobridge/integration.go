@@ -57,7 +57,7 @@ type Integration struct {
 	server  *grpc.Server
 	health  *health.Server
 	streams *streams
-	edge *edge
+	edge    *edge
 	// endObservers ends the streams of gRPC's own services.
 	endObservers context.CancelFunc
 
