@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,7 +17,7 @@ const (
 	// ackTimeout is how long an append waits for the server. A server that
 	// met a full disk does not answer at all.
 	ackTimeout = 10 * time.Second
-	// appendWindow is how many appends of AppendAll are under way at a time.
+	// appendWindow is how many appends of AppendAll and AppendEach are under way at a time.
 	appendWindow = 512
 	// leaderRetry is the pause before a message is offered to a stream again
 	// that had no leader.
@@ -148,9 +149,7 @@ func plainAck(data []byte) (uint64, bool) {
 // their sequences. It is not atomic: after an error some of them, not
 // necessarily the first, may have been appended. Expect is not allowed.
 func (s *Stream) AppendAll(ctx context.Context, ms []Message) ([]uint64, error) {
-	change := s.newest.begin(ms...)
 	seqs, err := s.appendAll(ctx, ms)
-	change.end(err == nil)
 	if err != nil {
 		return nil, fmt.Errorf("append %d records to %s: %w", len(ms), s.cfg.Name, err)
 	}
@@ -158,40 +157,73 @@ func (s *Stream) AppendAll(ctx context.Context, ms []Message) ([]uint64, error) 
 }
 
 func (s *Stream) appendAll(ctx context.Context, ms []Message) ([]uint64, error) {
+	for _, m := range ms {
+		if m.Expect != nil {
+			return nil, errors.New("records of one call cannot expect a sequence")
+		}
+	}
+	results, err := s.appendEach(ctx, ms)
+	if err != nil {
+		return nil, err
+	}
+	seqs := make([]uint64, len(results))
+	for i, result := range results {
+		if result.Err != nil {
+			return nil, result.Err
+		}
+		seqs[i] = result.Sequence
+	}
+	return seqs, nil
+}
+
+// AppendResult is how one append went: the record's sequence, or an error of Append.
+type AppendResult struct {
+	Sequence uint64
+	Err      error
+}
+
+// AppendEach appends records in order, many under way at a time, and returns how
+// each went: one that finds a conflict holds up no other. Expect is allowed, for
+// one record of each subject. An error means that nothing was appended.
+func (s *Stream) AppendEach(ctx context.Context, ms []Message) ([]AppendResult, error) {
+	if len(ms) == 1 {
+		seq, err := s.Append(ctx, ms[0])
+		return []AppendResult{{Sequence: seq, Err: err}}, nil
+	}
+	results, err := s.appendEach(ctx, ms)
+	if err != nil {
+		return nil, fmt.Errorf("append %d records to %s: %w", len(ms), s.cfg.Name, err)
+	}
+	return results, nil
+}
+
+func (s *Stream) appendEach(ctx context.Context, ms []Message) ([]AppendResult, error) {
 	msgs := make([]*nats.Msg, len(ms))
 	for i, m := range ms {
-		if m.Expect != nil {
-			return nil, errors.New("a pipelined record cannot expect a sequence")
-		}
 		msg, err := s.prepare(ctx, m)
 		if err != nil {
 			return nil, err
 		}
 		msgs[i] = msg
 	}
-	acks, err := s.newAckWindow()
+	acks, err := s.newAckWindow(len(msgs))
 	if err != nil {
 		return nil, err
 	}
 	defer acks.close()
-	seqs := make([]uint64, len(msgs))
+	change := s.newest.begin(ms...)
 	for i, msg := range msgs {
 		if i >= appendWindow {
-			if err := acks.receive(ctx, seqs); err != nil {
-				return nil, err
-			}
+			acks.receive(ctx)
 		}
 		msg.Reply = acks.inbox + "." + strconv.Itoa(i)
-		if err := s.journal.conn.PublishMsg(msg); err != nil {
-			return nil, mapRequestError(err)
-		}
+		acks.send(msg)
 	}
 	for range min(len(msgs), appendWindow) {
-		if err := acks.receive(ctx, seqs); err != nil {
-			return nil, err
-		}
+		acks.receive(ctx)
 	}
-	return seqs, nil
+	change.end(!slices.ContainsFunc(acks.results, func(r AppendResult) bool { return !answered(r.Err) }))
+	return acks.results, nil
 }
 
 // ackWindow collects the acknowledgements of pipelined appends, at most
@@ -201,10 +233,17 @@ type ackWindow struct {
 	inbox   string
 	sub     *nats.Subscription
 	answers chan *nats.Msg
+	// results are zero where there is no answer yet.
+	results []AppendResult
+	// broken is why no answer is waited for any more.
+	broken error
 }
 
-func (s *Stream) newAckWindow() (*ackWindow, error) {
-	w := &ackWindow{stream: s, inbox: s.journal.conn.NewInbox(), answers: make(chan *nats.Msg, appendWindow)}
+func (s *Stream) newAckWindow(size int) (*ackWindow, error) {
+	w := &ackWindow{
+		stream: s, inbox: s.journal.conn.NewInbox(), answers: make(chan *nats.Msg, appendWindow),
+		results: make([]AppendResult, size),
+	}
 	var err error
 	if w.sub, err = s.journal.conn.ChanSubscribe(w.inbox+".*", w.answers); err != nil {
 		return nil, mapRequestError(err)
@@ -218,27 +257,53 @@ func (w *ackWindow) close() {
 	_ = w.sub.Unsubscribe()
 }
 
-// receive waits for one acknowledgement and files its sequence.
-func (w *ackWindow) receive(ctx context.Context, seqs []uint64) error {
+// send publishes a message, unless the window is broken.
+func (w *ackWindow) send(msg *nats.Msg) {
+	if w.broken != nil {
+		return
+	}
+	if err := w.stream.journal.conn.PublishMsg(msg); err != nil {
+		w.fail(mapRequestError(err))
+	}
+}
+
+// fail gives up the appends that have no answer.
+func (w *ackWindow) fail(err error) {
+	w.broken = err
+	for i := range w.results {
+		if w.results[i] == (AppendResult{}) {
+			w.results[i].Err = err
+		}
+	}
+}
+
+// receive waits for one acknowledgement and files it, unless the window is broken.
+func (w *ackWindow) receive(ctx context.Context) {
+	if w.broken != nil {
+		return
+	}
 	answer, err := w.next(ctx)
 	if err != nil {
-		return err
-	}
-	if answer.Header.Get("Status") == "503" {
-		return fmt.Errorf("%w: the stream has no leader", ErrUnavailable)
-	}
-	ack, err := decodeAck(answer.Data)
-	if err != nil {
-		return err
+		w.fail(err)
+		return
 	}
 	i, err := strconv.Atoi(answer.Subject[len(w.inbox)+1:])
-	if err != nil || i >= len(seqs) {
-		return fmt.Errorf("%w: acknowledgement on %s", ErrUnavailable, answer.Subject)
+	if err != nil || i >= len(w.results) {
+		w.fail(fmt.Errorf("%w: acknowledgement on %s", ErrUnavailable, answer.Subject))
+		return
 	}
-	seqs[i] = ack.Sequence
+	result := &w.results[i]
+	if answer.Header.Get("Status") == "503" {
+		result.Err = fmt.Errorf("%w: the stream has no leader", ErrUnavailable)
+		return
+	}
+	ack, err := decodeAck(answer.Data)
+	*result = AppendResult{Sequence: ack.Sequence, Err: err}
+	if err != nil {
+		return
+	}
 	w.stream.journal.appends.Add(1)
 	w.stream.noteAppended(ack.Sequence)
-	return nil
 }
 
 // next waits for one answer. Most are there already, and cost no timer.

@@ -41,6 +41,7 @@ func TestConformance(t *testing.T) {
 		"Sequences":      testSequences,
 		"CompareAndSet":  testCompareAndSet,
 		"Racing":         testRacingCompareAndSet,
+		"AppendEach":     testAppendEach,
 		"Newest":         testLastIsNewest,
 		"Dedupe":         testDedupe,
 		"Headers":        testHeaders,
@@ -160,6 +161,77 @@ func testRacingCompareAndSet(t *testing.T, j *journal.Journal) {
 			t.Fatalf("%d writers won", len(winners))
 		}
 		expect = winners[0]
+	}
+}
+
+// Of many appends at once, more than are under way at a time, those that find a
+// conflict fail, and only those; what is read then is the newest.
+func testAppendEach(t *testing.T, j *journal.Journal) {
+	s, p := stream(t, j, journal.StreamConfig{LastPerSubject: true})
+	const count, taken = 1100, 7
+	subject := func(i int) string { return p + strconv.Itoa(i) }
+	first := map[int]uint64{}
+	ms := make([]journal.Message, count)
+	for i := range ms {
+		ms[i] = journal.Message{Subject: subject(i), Data: []byte(strconv.Itoa(i)), Expect: new(uint64)}
+		if i%taken != 0 {
+			continue
+		}
+		seq, err := s.Append(t.Context(), journal.Message{Subject: subject(i), Data: []byte("first")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Last(t.Context(), subject(i)); err != nil {
+			t.Fatal(err)
+		}
+		first[i] = seq
+		if i%2 == 0 {
+			ms[i].Expect = &seq
+		}
+	}
+	results, err := s.AppendEach(t.Context(), ms)
+	if err != nil || len(results) != count {
+		t.Fatalf("%d results, %v", len(results), err)
+	}
+	var before uint64
+	for i, result := range results {
+		last, err := s.Last(t.Context(), subject(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%taken == 0 && i%2 != 0 {
+			if !errors.Is(result.Err, journal.ErrConflict) || last.Sequence != first[i] || string(last.Data) != "first" {
+				t.Fatalf("append %d that expects no record: %+v, last %+v", i, result, last)
+			}
+			continue
+		}
+		if result.Err != nil || result.Sequence <= before || last.Sequence != result.Sequence || string(last.Data) != strconv.Itoa(i) {
+			t.Fatalf("append %d: %+v after %d, last %+v", i, result, before, last)
+		}
+		before = result.Sequence
+	}
+	if err := s.Commit(t.Context(), before); err != nil {
+		t.Error(err)
+	}
+
+	large := journal.Message{Subject: p + "large", Data: make([]byte, 2<<20)}
+	if _, err := s.AppendEach(t.Context(), []journal.Message{{Subject: p + "fits"}, large}); !errors.Is(err, journal.ErrTooLarge) {
+		t.Errorf("append of 2 MiB: %v", err)
+	}
+	if r, err := s.Last(t.Context(), p+"fits"); !errors.Is(err, journal.ErrNotFound) {
+		t.Errorf("appended although the call was refused: %+v, %v", r, err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	results, err = s.AppendEach(canceled, []journal.Message{{Subject: p + "gone"}, {Subject: p + "away"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, result := range results {
+		// An answer that is there already counts.
+		if result.Err != nil && !errors.Is(result.Err, context.Canceled) {
+			t.Errorf("append with a canceled context: %v", result.Err)
+		}
 	}
 }
 
