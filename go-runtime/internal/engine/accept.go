@@ -5,23 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 const (
-	maxKeyBytes       = 255
-	maxRequestIDBytes = 64
-	maxLabelBytes     = 200
-	maxTextBytes      = 1000
-	maxMetadataBytes  = 64 << 10
-
 	// maxHeldInputBytes is the largest input that stays in memory while its run
 	// is queued; a larger one is read from the journal when the run starts.
 	maxHeldInputBytes = 4 << 10
@@ -36,135 +28,290 @@ const (
 // Errors: those of the registry, *violation.Error, *violation.TooLargeError,
 // *ConflictError, *QueueFullError, ErrStopped, and the journal's.
 func (e *Engine) CreateRun(ctx context.Context, namespace string, r CreateRequest) (run Run, created bool, err error) {
-	if r, err = e.complete(r); err != nil {
-		return Run{}, false, err
-	}
-	id, err := identify(namespace, r)
+	o, err := e.order(namespace, r)
 	if err != nil {
 		return Run{}, false, err
 	}
-	hash := hashPayload(r)
-
-	ent := e.index.get(namespace, id)
-	if ent == nil {
-		ent, created, err = e.accept(ctx, namespace, id, hash, r)
-		if err != nil {
-			return Run{}, false, err
-		}
-	}
-	if ent.hash != hash {
-		return Run{}, false, &ConflictError{RunID: id}
+	if err := e.accept(ctx, namespace, []*order{o}); err != nil {
+		return Run{}, false, err
 	}
 	if r.Wait {
-		run, err = e.await(ctx, ent, 0)
+		run, err = e.await(ctx, o.ent, 0)
 	} else {
-		run, err = e.commit(ctx, ent)
+		run, err = e.commit(ctx, o.ent)
 	}
 	if err == nil {
-		run, err = e.withPayloads(ctx, ent, run)
+		run, err = e.withPayloads(ctx, o.ent, run)
 	}
-	return run, created, err
+	return run, o.created, err
 }
 
-// complete fills in what the request leaves out and checks the rest.
-func (e *Engine) complete(r CreateRequest) (CreateRequest, error) {
-	if r.Target == "" {
-		r.Target = TaskTarget
-	}
-	if len(r.Input) == 0 {
-		r.Input = []byte("{}")
-	}
-	if r.RunTimeout == 0 {
-		r.RunTimeout = e.cfg.RunTimeout
-	}
-	if len(r.Input) > e.cfg.MaxInputBytes {
-		return r, &violation.TooLargeError{Field: "input", Size: len(r.Input), Limit: e.cfg.MaxInputBytes}
-	}
-	if len(r.Metadata) > maxMetadataBytes {
-		return r, &violation.TooLargeError{Field: "metadata", Size: len(r.Metadata), Limit: maxMetadataBytes}
-	}
-	checks := []error{jsonvalue.ValidateObject("input", r.Input)}
-	if len(r.Metadata) > 0 {
-		checks = append(checks, jsonvalue.ValidateObject("metadata", r.Metadata))
-	}
-	if r.TaskType == "" {
-		checks = append(checks, violation.New("task_type", "is required"))
-	}
-	if r.Target == AgentTarget && r.AgentID == "" {
-		checks = append(checks, violation.New("agent_id", "is required"))
-	}
-	if r.Deadline < 0 {
-		checks = append(checks, violation.New("deadline", "must be positive"))
-	}
-	if r.RunTimeout < 0 {
-		checks = append(checks, violation.New("run_timeout", "must be positive"))
-	}
-	for _, text := range []struct {
-		field, value string
-		limit        int
-	}{
-		{"idempotency_key", r.IdempotencyKey, maxKeyBytes},
-		{"request_id", r.RequestID, maxRequestIDBytes},
-		{"agent_id", r.AgentID, maxLabelBytes},
-		{"task_type", r.TaskType, maxLabelBytes},
-		{"description", r.Description, maxTextBytes},
-	} {
-		checks = append(checks, checkText(text.field, text.value, text.limit))
-	}
-	return r, violation.Join(checks...)
+// Created is what a request of CreateRuns became.
+type Created struct {
+	// Run is without input and output.
+	Run Run
+	// New is false when the request joined a run that was there already.
+	New bool
 }
 
-func checkText(field, value string, limit int) error {
-	if len(value) > limit {
-		return violation.New(field, "must be at most %d bytes, is %d", limit, len(value))
+// CreateRuns is CreateRun for many, which do not Wait: all of them or none, and
+// durable by one commit. Only after an error of the journal's may some have been
+// accepted; a repeat joins those.
+//
+// Errors: those of CreateRun, whose fields are named `requests[i].…`; another
+// error that concerns one request is a *RequestError.
+func (e *Engine) CreateRuns(ctx context.Context, namespace string, rs []CreateRequest) ([]Created, error) {
+	orders, err := e.orders(namespace, rs)
+	if err != nil {
+		return nil, err
 	}
-	if !utf8.ValidString(value) {
-		return violation.New(field, "must be UTF-8")
+	var different []*order
+	for i, o := range orders {
+		if o.place == i {
+			different = append(different, o)
+		}
+	}
+	if err := e.accept(ctx, namespace, different); err != nil {
+		return nil, err
+	}
+	entries := make([]*entry, len(orders))
+	for i, o := range orders {
+		entries[i] = o.ent
+	}
+	runs, err := e.commitAll(ctx, entries)
+	if err != nil {
+		return nil, err
+	}
+	created := make([]Created, len(orders))
+	for i, o := range orders {
+		created[i] = Created{Run: runs[i], New: o.created && o.place == i}
+	}
+	return created, nil
+}
+
+// order is a request on its way to become a run.
+type order struct {
+	request CreateRequest
+	id      string
+	hash    payloadHash
+	// place is that in the batch, or alone.
+	place int
+
+	task Task
+	// begins says that a place is taken for it; else room in the queue is.
+	begins bool
+	record record
+	// ent is the run, once there is one; created says that it was made here.
+	ent     *entry
+	created bool
+}
+
+// alone is the place of an order that is no part of a batch.
+const alone = -1
+
+// order completes and checks a request and names its run.
+func (e *Engine) order(namespace string, r CreateRequest) (*order, error) {
+	r, err := e.complete(r)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identify(namespace, r)
+	if err != nil {
+		return nil, err
+	}
+	return &order{request: r, id: id, hash: hashPayload(r), place: alone}, nil
+}
+
+// orders makes an order of each request of a batch. Requests with the same id share the first one's.
+func (e *Engine) orders(namespace string, rs []CreateRequest) ([]*order, error) {
+	orders := make([]*order, len(rs))
+	byID := make(map[string]*order, len(rs))
+	var mistakes []error
+	for i, r := range rs {
+		o, err := e.order(namespace, r)
+		if err != nil {
+			mistakes = append(mistakes, inBatch(i, err))
+			continue
+		}
+		o.place = i
+		first, repeated := byID[o.id]
+		switch {
+		case !repeated:
+			byID[o.id] = o
+			orders[i] = o
+		case first.hash == o.hash:
+			orders[i] = first
+		default:
+			mistakes = append(mistakes, o.refuse(&ConflictError{RunID: o.id}))
+		}
+	}
+	return orders, violation.Join(mistakes...)
+}
+
+// refuse says which request an error is about.
+func (o *order) refuse(err error) error {
+	if o.place == alone {
+		return err
+	}
+	return inBatch(o.place, err)
+}
+
+func inBatch(place int, err error) error {
+	if names, moved := violation.In(fmt.Sprintf("requests[%d]", place), err); names {
+		return moved
+	}
+	return &RequestError{Place: place, Err: err}
+}
+
+// accept gives every order its run: the one that is there already, else a new
+// one. It makes none unless there is room for all of them.
+func (e *Engine) accept(ctx context.Context, namespace string, orders []*order) error {
+	keys := make([]string, len(orders))
+	for i, o := range orders {
+		keys[i] = namespace + "/" + o.id
+	}
+	leave, err := e.accepts.enter(ctx, keys...)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	fresh := make([]*order, 0, len(orders))
+	for _, o := range orders {
+		if o.ent = e.index.get(namespace, o.id); o.ent == nil {
+			fresh = append(fresh, o)
+		}
+	}
+	if err := checkPayloads(orders); err != nil || len(fresh) == 0 {
+		return err
+	}
+	e.accepting.RLock()
+	defer e.accepting.RUnlock()
+	if e.isStopping() {
+		return ErrStopped
+	}
+	if err := e.resolve(fresh); err != nil {
+		return err
+	}
+	giveBack, err := e.makeRoom(fresh)
+	if err != nil {
+		return err
+	}
+	defer giveBack()
+	if err := e.appendFirst(ctx, namespace, fresh); err != nil {
+		return err
+	}
+	return checkPayloads(fresh)
+}
+
+// checkPayloads refuses orders whose run has another payload.
+func checkPayloads(orders []*order) error {
+	for _, o := range orders {
+		if o.ent != nil && o.ent.hash != o.hash {
+			return o.refuse(&ConflictError{RunID: o.id})
+		}
 	}
 	return nil
 }
 
-// accept appends the run's first record, which is also its place in the queue;
-// where a place is free and nobody waits, it is the beginning of its first attempt.
-func (e *Engine) accept(
-	ctx context.Context, namespace, id string, hash payloadHash, r CreateRequest,
-) (ent *entry, created bool, err error) {
-	leave, err := e.accepts.enter(ctx, namespace+"/"+id)
-	if err != nil {
-		return nil, false, err
-	}
-	defer leave()
-	e.accepting.RLock()
-	defer e.accepting.RUnlock()
-	if e.isStopping() {
-		return nil, false, ErrStopped
-	}
-	if ent := e.index.get(namespace, id); ent != nil {
-		return ent, false, nil
-	}
-	task, err := e.registry.Resolve(r.Target, r.AgentID, r.TaskType, r.Input)
-	if err != nil {
-		return nil, false, err
-	}
-	begins := e.takePlace()
-	giveBack := e.freePlace
-	if !begins {
-		if err := e.queue.reserve(); err != nil {
-			return nil, false, err
+// resolve finds the task of every order.
+func (e *Engine) resolve(orders []*order) error {
+	var mistakes []error
+	for _, o := range orders {
+		r := &o.request
+		var err error
+		if o.task, err = e.registry.Resolve(r.Target, r.AgentID, r.TaskType, r.Input); err != nil {
+			mistakes = append(mistakes, o.refuse(err))
 		}
-		giveBack = e.queue.release
 	}
-	defer func() {
-		if !created {
-			giveBack()
-		}
-	}()
+	if len(mistakes) == 1 {
+		return mistakes[0]
+	}
+	return violation.Join(mistakes...)
+}
 
-	now := e.cfg.Now().UTC()
+// makeRoom takes a place for the first orders, as far as there are free ones that
+// no run waits for, and room in the queue for the others. giveBack returns what
+// was taken for those that made no run.
+func (e *Engine) makeRoom(orders []*order) (giveBack func(), err error) {
+	places := 0
+	for places < len(orders) && e.takePlace() {
+		orders[places].begins = true
+		places++
+	}
+	if err := e.queue.reserve(len(orders) - places); err != nil {
+		for range places {
+			e.freePlace()
+		}
+		return nil, err
+	}
+	return func() {
+		for _, o := range orders {
+			switch {
+			case o.created:
+			case o.begins:
+				e.freePlace()
+			default:
+				e.queue.release()
+			}
+		}
+	}, nil
+}
+
+// appendFirst appends the first record of each run, which is also its place in
+// the queue; where a place is taken for it, it is the beginning of its first
+// attempt. Runs that the journal has already are taken up.
+func (e *Engine) appendFirst(ctx context.Context, namespace string, orders []*order) error {
+	now, trace := e.cfg.Now().UTC(), traceParent(ctx)
+	messages := make([]journal.Message, len(orders))
+	for i, o := range orders {
+		o.record = e.firstRecord(namespace, o, now)
+		o.record.TraceParent = trace
+		data, err := o.record.encode()
+		if err != nil {
+			return err
+		}
+		messages[i] = journal.Message{Subject: runSubject(namespace, o.id), Data: data, Expect: new(uint64)}
+	}
+	// A caller that goes away must not leave the outcome unknown.
+	appendCtx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), appendTimeout, journal.ErrUnavailable)
+	defer cancel()
+	for {
+		results, err := e.stream.AppendEach(appendCtx, messages)
+		if err != nil {
+			return fmt.Errorf("accept %d runs: %w", len(orders), err)
+		}
+		var failures []error
+		var again []*order
+		var messagesAgain []journal.Message
+		for i, o := range orders {
+			err := e.admit(ctx, o, results[i])
+			switch {
+			case errors.Is(err, journal.ErrNotFound):
+				again, messagesAgain = append(again, o), append(messagesAgain, messages[i])
+			case err != nil:
+				failures = append(failures, fmt.Errorf("accept run %s: %w", o.id, err))
+			}
+		}
+		if len(again) == 0 || len(failures) > 0 {
+			return errors.Join(failures...)
+		}
+		// A cluster refuses for the sake of a record that it is still about to keep.
+		orders, messages = again, messagesAgain
+		select {
+		case <-time.After(firstPause):
+		case <-appendCtx.Done():
+			return fmt.Errorf("accept run %s: %w", orders[0].id, context.Cause(appendCtx))
+		}
+	}
+}
+
+// firstRecord is what the log of an order's run begins with.
+func (e *Engine) firstRecord(namespace string, o *order, now time.Time) record {
+	r := &o.request
 	rec := record{
-		ID: uuid.NewString(), Hash: hash, Payload: r.Input, TraceParent: traceParent(ctx),
+		ID: uuid.NewString(), Hash: o.hash, Payload: r.Input,
 		Run: Run{
-			ID: id, Namespace: namespace, Target: r.Target, AgentID: r.AgentID, TaskType: r.TaskType,
+			ID: o.id, Namespace: namespace, Target: r.Target, AgentID: r.AgentID, TaskType: r.TaskType,
 			Description: r.Description, State: Queued, MaxAttempts: e.cfg.MaxAttempts,
 			Metadata: r.Metadata, CreatedAt: now, RunTimeout: r.RunTimeout,
 		},
@@ -172,53 +319,42 @@ func (e *Engine) accept(
 	if r.Deadline > 0 {
 		rec.Run.Deadline = now.Add(r.Deadline)
 	}
-	if begins {
+	if o.begins {
 		rec.Run.begin(now)
 	}
-	data, err := rec.encode()
-	if err != nil {
-		return nil, false, err
+	return rec
+}
+
+// admit makes the run of an order whose first record was appended, or takes up
+// the one that was in the way of that; journal.ErrNotFound when there is none.
+func (e *Engine) admit(ctx context.Context, o *order, appended journal.AppendResult) (err error) {
+	if errors.Is(appended.Err, journal.ErrConflict) {
+		o.ent, err = e.adopt(ctx, o.record.Run.Namespace, o.id)
+		return err
 	}
-	// A caller that goes away must not leave the outcome unknown.
-	appendCtx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), appendTimeout, journal.ErrUnavailable)
-	defer cancel()
-	subject := runSubject(namespace, id)
-	seq, err := e.stream.Append(appendCtx, journal.Message{Subject: subject, Data: data, Expect: new(uint64)})
-	for errors.Is(err, journal.ErrConflict) {
-		there, notThere := e.adopt(ctx, namespace, id)
-		if !errors.Is(notThere, journal.ErrNotFound) {
-			return there, false, notThere
-		}
-		// A cluster refuses for the sake of a record that it is still about to keep.
-		select {
-		case <-time.After(firstPause):
-		case <-appendCtx.Done():
-			return nil, false, fmt.Errorf("accept run %s: %w", id, context.Cause(appendCtx))
-		}
-		seq, err = e.stream.Append(appendCtx, journal.Message{Subject: subject, Data: data, Expect: new(uint64)})
+	if appended.Err != nil {
+		return appended.Err
 	}
-	if err != nil {
-		return nil, false, fmt.Errorf("accept run %s: %w", id, err)
+	o.record.Run.Sequence = appended.Sequence
+	input := o.request.Input
+	e.payloads.Add(appended.Sequence, input)
+	ent := newEntry(&o.record)
+	ent.task = o.task
+	if o.begins || len(input) <= maxHeldInputBytes {
+		ent.input = input
 	}
-	rec.Run.Sequence = seq
-	e.payloads.Add(seq, r.Input)
-	ent = newEntry(&rec)
-	ent.task = task
-	if begins || len(r.Input) <= maxHeldInputBytes {
-		ent.input = r.Input
+	if o.ent, o.created = e.index.add(ent); !o.created {
+		return nil
 	}
-	if ent, created = e.index.add(ent); !created {
-		return ent, false, nil
+	if o.request.Deadline > 0 {
+		e.setDeadline(ent, o.request.Deadline)
 	}
-	if r.Deadline > 0 {
-		e.setDeadline(ent, r.Deadline)
-	}
-	if begins {
+	if o.begins {
 		e.occupy(ent)
 	} else {
 		e.queue.push(ent)
 	}
-	return ent, true, nil
+	return nil
 }
 
 // adopt takes up a run that the journal has and the index has not: an earlier

@@ -9,7 +9,7 @@ import (
 // cancelled before is returned as it is. Its task is told through its context.
 // reason is for people and may be empty.
 //
-// Errors: ErrRunNotFound, *EndedError, *violation.Error, the journal's.
+// Errors: *RunNotFoundError, *EndedError, *violation.Error, the journal's.
 func (e *Engine) CancelRun(ctx context.Context, namespace, runID, reason string) (Run, error) {
 	if err := checkText("reason", reason, maxTextBytes); err != nil {
 		return Run{}, err

@@ -54,6 +54,10 @@ func (e *Engine) change(ctx context.Context, ent *entry, payload []byte, edit fu
 		}
 		ent.task, ent.input = nil, nil
 		close(ent.ended)
+		for _, w := range ent.watchers {
+			w.add(ent)
+		}
+		ent.watchers = nil
 	}
 	ent.mu.Unlock()
 	e.index.moved(ent, before.State, next.State)

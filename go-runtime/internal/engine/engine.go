@@ -28,7 +28,7 @@ type Engine struct {
 	places   chan struct{}
 	// executing counts the places whose run has been found.
 	executing atomic.Int64
-	// accepts lets one caller at a time create a run.
+	// accepts lets one caller at a time create a run with a certain id.
 	accepts turns
 	// expired brings runs whose deadline has passed.
 	expired chan *entry

@@ -6,12 +6,27 @@ import (
 	"time"
 )
 
-var (
-	// ErrRunNotFound is returned when the namespace has no such run.
-	ErrRunNotFound = errors.New("run not found")
-	// ErrStopped is returned when the engine is stopping and takes no more work.
-	ErrStopped = errors.New("engine is stopping")
-)
+// ErrStopped is returned when the engine is stopping and takes no more work.
+var ErrStopped = errors.New("engine is stopping")
+
+// RunNotFoundError is returned when the namespace has no such run.
+type RunNotFoundError struct {
+	RunID string
+}
+
+func (e *RunNotFoundError) Error() string { return fmt.Sprintf("there is no run %q", e.RunID) }
+
+// RequestError says which request of CreateRuns an error is about.
+type RequestError struct {
+	// Place is the request's, from 0 on.
+	Place int
+	Err   error
+}
+
+func (e *RequestError) Error() string { return fmt.Sprintf("requests[%d]: %v", e.Place, e.Err) }
+
+// Unwrap returns the error that CreateRun would have returned.
+func (e *RequestError) Unwrap() error { return e.Err }
 
 // EndedError is returned by CancelRun for a run that has ended otherwise.
 type EndedError struct {
@@ -23,7 +38,7 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("run %s has already ended as %s", e.RunID, e.State)
 }
 
-// ConflictError is returned by CreateRun when the run's id was used before with another payload.
+// ConflictError is returned by CreateRun and CreateRuns when the run's id was used before with another payload.
 type ConflictError struct {
 	RunID string
 }
@@ -32,12 +47,13 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("run %s exists with another payload", e.RunID)
 }
 
-// QueueFullError is returned by CreateRun when as many runs wait as the queue holds.
+// QueueFullError is returned by CreateRun and CreateRuns when the queue has no room for all of their runs.
 type QueueFullError struct {
-	Limit      int
-	RetryAfter time.Duration
+	// Limit is how many runs the queue holds, Wanted how many were to be accepted.
+	Limit, Wanted int
+	RetryAfter    time.Duration
 }
 
 func (e *QueueFullError) Error() string {
-	return fmt.Sprintf("%d runs are queued already", e.Limit)
+	return fmt.Sprintf("the queue of %d runs has no room for %d more", e.Limit, e.Wanted)
 }

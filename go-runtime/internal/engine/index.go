@@ -31,8 +31,9 @@ type entry struct {
 	cancel context.CancelCauseFunc
 	// deadline fires when the run has to end; nil without one.
 	deadline *time.Timer
-	// ended is closed when the run has ended.
-	ended chan struct{}
+	// ended is closed when the run has ended; then watchers are told.
+	ended    chan struct{}
+	watchers []*watcher
 }
 
 func newEntry(r *record) *entry {

@@ -21,14 +21,14 @@ func newQueue(limit int) *queue {
 	return &queue{limit: limit, ready: make(chan struct{}, 1)}
 }
 
-// reserve takes a place for a run that push will bring, or release give back.
-func (q *queue) reserve() error {
+// reserve takes places, all or none, for runs that push will bring, or release give back.
+func (q *queue) reserve(runs int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.taken >= q.limit {
-		return &QueueFullError{Limit: q.limit, RetryAfter: time.Second}
+	if q.taken+runs > q.limit && runs > 0 {
+		return &QueueFullError{Limit: q.limit, Wanted: runs, RetryAfter: time.Second}
 	}
-	q.taken++
+	q.taken += runs
 	return nil
 }
 

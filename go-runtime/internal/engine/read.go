@@ -14,27 +14,13 @@ import (
 )
 
 // GetRun returns a run with its input and output, as far as it is durable.
-// Errors: ErrRunNotFound, the journal's.
+// Errors: *RunNotFoundError, the journal's.
 func (e *Engine) GetRun(ctx context.Context, namespace, runID string) (Run, error) {
 	ent, err := e.find(namespace, runID)
 	if err != nil {
 		return Run{}, err
 	}
 	return e.read(ctx, ent)
-}
-
-// WaitRun returns a run when it has ended, or as it is when maxWait has passed
-// (0: as long as ctx allows). Errors: ErrRunNotFound, ErrStopped, ctx's, the journal's.
-func (e *Engine) WaitRun(ctx context.Context, namespace, runID string, maxWait time.Duration) (Run, error) {
-	ent, err := e.find(namespace, runID)
-	if err != nil {
-		return Run{}, err
-	}
-	run, err := e.await(ctx, ent, maxWait)
-	if err != nil {
-		return Run{}, err
-	}
-	return e.withPayloads(ctx, ent, run)
 }
 
 // ListRuns returns runs of a namespace without input and output, newest first,
@@ -51,16 +37,9 @@ func (e *Engine) ListRuns(ctx context.Context, namespace string, r ListRequest) 
 			(r.TaskType == "" || run.TaskType == r.TaskType)
 	}
 	found, more := e.index.list(namespace, before, max(1, r.PageSize), match)
-	runs := make([]Run, len(found))
-	var newest uint64
-	for i, ent := range found {
-		runs[i] = ent.snapshot()
-		newest = max(newest, runs[i].Sequence)
-	}
-	if newest > 0 {
-		if err := e.stream.Commit(ctx, newest); err != nil {
-			return nil, "", fmt.Errorf("list runs: %w", err)
-		}
+	runs, err := e.commitAll(ctx, found)
+	if err != nil {
+		return nil, "", err
 	}
 	next := ""
 	if more {
@@ -73,7 +52,7 @@ func (e *Engine) find(namespace, runID string) (*entry, error) {
 	if ent := e.index.get(namespace, runID); ent != nil {
 		return ent, nil
 	}
-	return nil, fmt.Errorf("%w: %q", ErrRunNotFound, runID)
+	return nil, &RunNotFoundError{RunID: runID}
 }
 
 // read returns a run with its input and output as it is, once that is durable.
@@ -94,11 +73,32 @@ func (e *Engine) commit(ctx context.Context, ent *entry) (Run, error) {
 	return run, nil
 }
 
+// commitAll returns runs as they are in memory once that is durable.
+func (e *Engine) commitAll(ctx context.Context, entries []*entry) ([]Run, error) {
+	runs := make([]Run, len(entries))
+	var newest uint64
+	for i, ent := range entries {
+		runs[i] = ent.snapshot()
+		newest = max(newest, runs[i].Sequence)
+	}
+	if newest > 0 {
+		if err := e.stream.Commit(ctx, newest); err != nil {
+			return nil, fmt.Errorf("read %d runs: %w", len(runs), err)
+		}
+	}
+	return runs, nil
+}
+
 // withPayloads adds the input and the output of a run that is durable.
 func (e *Engine) withPayloads(ctx context.Context, ent *entry, run Run) (_ Run, err error) {
 	if run.Input, err = e.readPayload(ctx, ent.created); err != nil {
 		return Run{}, recordError("input", run.ID, err)
 	}
+	return e.withOutput(ctx, run)
+}
+
+// withOutput adds the output of a run that is durable.
+func (e *Engine) withOutput(ctx context.Context, run Run) (_ Run, err error) {
 	if run.State == Succeeded {
 		if run.Output, err = e.readPayload(ctx, run.Sequence); err != nil {
 			return Run{}, recordError("output", run.ID, err)
@@ -123,7 +123,7 @@ func (e *Engine) readPayload(ctx context.Context, seq uint64) ([]byte, error) {
 // retention, or with a damaged disk.
 func recordError(what, runID string, err error) error {
 	if errors.Is(err, journal.ErrNotFound) {
-		err = fmt.Errorf("%w: %w", ErrRunNotFound, err)
+		err = fmt.Errorf("%w: %w", &RunNotFoundError{RunID: runID}, err)
 	}
 	return fmt.Errorf("read %s of run %s: %w", what, runID, err)
 }
@@ -147,42 +147,6 @@ func (e *Engine) readRecordSurely(ctx context.Context, seq uint64) (record, erro
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return record{}, err
-		}
-	}
-}
-
-// await returns a run once it has ended or maxWait has passed, and that is durable.
-func (e *Engine) await(ctx context.Context, ent *entry, maxWait time.Duration) (Run, error) {
-	if err := e.awaitEnd(ctx, ent, maxWait); err != nil {
-		return Run{}, err
-	}
-	return e.commit(ctx, ent)
-}
-
-// awaitEnd returns nil when the run has ended or maxWait (0: none) has passed.
-func (e *Engine) awaitEnd(ctx context.Context, ent *entry, maxWait time.Duration) error {
-	var patience <-chan time.Time
-	if maxWait > 0 {
-		timer := time.NewTimer(maxWait)
-		defer timer.Stop()
-		patience = timer.C
-	}
-	stopping := e.stopping
-	for {
-		select {
-		case <-ent.ended:
-			return nil
-		case <-patience:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-stopping:
-			if ent.snapshot().State == Queued {
-				return ErrStopped
-			}
-			stopping = nil
-		case <-e.work.Done():
-			return ErrStopped
 		}
 	}
 }

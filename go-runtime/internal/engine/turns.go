@@ -12,12 +12,13 @@ type turns struct {
 	taken map[string]chan struct{}
 }
 
-// enter waits for the key's turn, which ends with a call of leave.
-func (t *turns) enter(ctx context.Context, key string) (leave func(), err error) {
+// enter waits until the turns of all keys are free and takes them at once; they
+// end with a call of leave.
+func (t *turns) enter(ctx context.Context, keys ...string) (leave func(), err error) {
 	for {
 		t.mu.Lock()
-		before, busy := t.taken[key]
-		if !busy {
+		before := t.busy(keys)
+		if before == nil {
 			break
 		}
 		t.mu.Unlock()
@@ -32,11 +33,25 @@ func (t *turns) enter(ctx context.Context, key string) (leave func(), err error)
 		t.taken = map[string]chan struct{}{}
 	}
 	over := make(chan struct{})
-	t.taken[key] = over
+	for _, key := range keys {
+		t.taken[key] = over
+	}
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		delete(t.taken, key)
+		for _, key := range keys {
+			delete(t.taken, key)
+		}
 		close(over)
 	}, nil
+}
+
+// busy returns what ends with the turn of one of the keys, nil when all are free.
+func (t *turns) busy(keys []string) <-chan struct{} {
+	for _, key := range keys {
+		if over := t.taken[key]; over != nil {
+			return over
+		}
+	}
+	return nil
 }

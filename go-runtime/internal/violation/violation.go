@@ -57,6 +57,22 @@ func Join(errs ...error) error {
 	return &joined
 }
 
+// In puts a part of a request where it belongs: it returns err with path before
+// the fields that it names, and false if it is neither an *Error nor a *TooLargeError.
+func In(path string, err error) (names bool, moved error) {
+	if e, found := errors.AsType[*Error](err); found {
+		var all Error
+		for _, v := range e.Violations {
+			all.Violations = append(all.Violations, Violation{Field: path + "." + v.Field, Description: v.Description})
+		}
+		return true, &all
+	}
+	if e, found := errors.AsType[*TooLargeError](err); found {
+		return true, &TooLargeError{Field: path + "." + e.Field, Size: e.Size, Limit: e.Limit}
+	}
+	return false, nil
+}
+
 // TooLargeError refuses a value above its limit.
 type TooLargeError struct {
 	// Field is the path of the field, as in Violation.

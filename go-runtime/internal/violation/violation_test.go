@@ -67,3 +67,30 @@ func TestJoin(t *testing.T) {
 		})
 	}
 }
+
+func TestIn(t *testing.T) {
+	t.Parallel()
+
+	tests := map[string]struct {
+		err  error
+		want string
+	}{
+		"every field": {
+			violation.Join(violation.New("key", "is required"), violation.New("ttl", "is negative")),
+			"requests[1].key: is required; requests[1].ttl: is negative",
+		},
+		"a size":        {&violation.TooLargeError{Field: "value", Size: 2, Limit: 1}, "requests[1].value: is 2 bytes long, the limit is 1"},
+		"another error": {errors.New("later"), "<nil>"},
+		"nothing":       {nil, "<nil>"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			names, moved := violation.In("requests[1]", test.err)
+			if got := fmt.Sprint(moved); got != test.want || names != (moved != nil) {
+				t.Errorf("In() = %q, %t, want %q", got, names, test.want)
+			}
+		})
+	}
+}

@@ -2,6 +2,11 @@ package djangobridge
 
 import (
 	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
@@ -15,12 +20,20 @@ const (
 	maxRunsPage     = 500
 )
 
+// Limits of BatchCreateRuns and WaitRuns. The answer to a batch is larger than
+// the batch without its inputs, but by far less than what the largest message leaves.
+const (
+	maxBatchRuns  = 1000
+	maxBatchBytes = 12 << 20
+)
+
 // agentService answers the rpcs of runs and of what can be run.
 type agentService struct {
 	agentruntimev1.UnsafeAgentServiceServer
 
-	engine *engine.Engine
-	agents *agent.Registry
+	engine  *engine.Engine
+	agents  *agent.Registry
+	streams *streams
 	// describe fills in everything of the answer but the namespace.
 	describe func() *agentruntimev1.GetServerInfoResponse
 }
@@ -28,42 +41,86 @@ type agentService struct {
 func (s *agentService) CreateRun(
 	ctx context.Context, request *agentruntimev1.CreateRunRequest,
 ) (*agentruntimev1.CreateRunResponse, error) {
-	target, err := targetFromWire(request.GetTarget())
+	r, err := createFromWire(request)
 	if err != nil {
 		return nil, err
 	}
-	deadline, err := duration("deadline", request.GetDeadline())
-	if err != nil {
-		return nil, err
-	}
-	runTimeout, err := duration("run_timeout", request.GetRunTimeout())
-	if err != nil {
-		return nil, err
-	}
-	run, created, err := s.engine.CreateRun(ctx, namespaceOf(ctx), engine.CreateRequest{
-		RunID:          request.GetRunId(),
-		IdempotencyKey: request.GetIdempotencyKey(),
-		RequestID:      request.GetRequestId(),
-		Target:         target,
-		AgentID:        request.GetAgentId(),
-		TaskType:       request.GetTaskType(),
-		Description:    request.GetDescription(),
-		Input:          request.GetInput(),
-		Metadata:       request.GetMetadata(),
-		Deadline:       deadline,
-		RunTimeout:     runTimeout,
-		Wait:           request.GetWait(),
-	})
+	run, created, err := s.engine.CreateRun(ctx, namespaceOf(ctx), r)
 	if err != nil {
 		return nil, err
 	}
 	return &agentruntimev1.CreateRunResponse{Run: runToWire(run), Created: created}, nil
 }
 
+func (s *agentService) BatchCreateRuns(
+	ctx context.Context, request *agentruntimev1.BatchCreateRunsRequest,
+) (*agentruntimev1.BatchCreateRunsResponse, error) {
+	if err := checkBatch("requests", len(request.GetRequests())); err != nil {
+		return nil, err
+	}
+	if size := proto.Size(request); size > maxBatchBytes {
+		return nil, &violation.TooLargeError{Field: "requests", Size: size, Limit: maxBatchBytes}
+	}
+	batch := make([]engine.CreateRequest, len(request.GetRequests()))
+	var mistakes []error
+	for i, wire := range request.GetRequests() {
+		r, err := createFromWire(wire)
+		if wire.GetWait() {
+			err = violation.Join(err, violation.New("wait", "must not be set in a batch"))
+		}
+		if names, moved := violation.In(fmt.Sprintf("requests[%d]", i), err); names {
+			mistakes = append(mistakes, moved)
+		}
+		batch[i] = r
+	}
+	if err := violation.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	created, err := s.engine.CreateRuns(ctx, namespaceOf(ctx), batch)
+	if err != nil {
+		return nil, err
+	}
+	response := &agentruntimev1.BatchCreateRunsResponse{
+		Responses: make([]*agentruntimev1.CreateRunResponse, 0, len(created)),
+	}
+	for _, c := range created {
+		response.Responses = append(response.Responses,
+			&agentruntimev1.CreateRunResponse{Run: runToWire(c.Run), Created: c.New})
+	}
+	return response, nil
+}
+
+func checkBatch(field string, size int) error {
+	if size == 0 || size > maxBatchRuns {
+		return violation.New(field, "must be 1 to %d, is %d", maxBatchRuns, size)
+	}
+	return nil
+}
+
+func createFromWire(wire *agentruntimev1.CreateRunRequest) (engine.CreateRequest, error) {
+	target, errTarget := targetFromWire(wire.GetTarget())
+	deadline, errDeadline := duration("deadline", wire.GetDeadline())
+	runTimeout, errTimeout := duration("run_timeout", wire.GetRunTimeout())
+	return engine.CreateRequest{
+		RunID:          wire.GetRunId(),
+		IdempotencyKey: wire.GetIdempotencyKey(),
+		RequestID:      wire.GetRequestId(),
+		Target:         target,
+		AgentID:        wire.GetAgentId(),
+		TaskType:       wire.GetTaskType(),
+		Description:    wire.GetDescription(),
+		Input:          wire.GetInput(),
+		Metadata:       wire.GetMetadata(),
+		Deadline:       deadline,
+		RunTimeout:     runTimeout,
+		Wait:           wire.GetWait(),
+	}, violation.Join(errTarget, errDeadline, errTimeout)
+}
+
 func (s *agentService) GetRun(ctx context.Context, request *agentruntimev1.GetRunRequest) (*agentruntimev1.GetRunResponse, error) {
 	run, err := s.engine.GetRun(ctx, namespaceOf(ctx), request.GetRunId())
 	if err != nil {
-		return nil, &runError{RunID: request.GetRunId(), Err: err}
+		return nil, err
 	}
 	return &agentruntimev1.GetRunResponse{Run: runToWire(run)}, nil
 }
@@ -75,9 +132,44 @@ func (s *agentService) WaitRun(ctx context.Context, request *agentruntimev1.Wait
 	}
 	run, err := s.engine.WaitRun(ctx, namespaceOf(ctx), request.GetRunId(), maxWait)
 	if err != nil {
-		return nil, &runError{RunID: request.GetRunId(), Err: err}
+		return nil, err
 	}
 	return &agentruntimev1.WaitRunResponse{Run: runToWire(run)}, nil
+}
+
+func (s *agentService) WaitRuns(request *agentruntimev1.WaitRunsRequest, stream agentruntimev1.AgentService_WaitRunsServer) error {
+	if err := checkBatch("run_ids", len(request.GetRunIds())); err != nil {
+		return err
+	}
+	maxWait := time.Duration(math.MaxInt64)
+	if given := request.GetMaxWait(); given != nil {
+		if maxWait = given.AsDuration(); given.CheckValid() != nil || maxWait < 0 {
+			return violation.New("max_wait", "must be a duration, at least zero")
+		}
+	}
+	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.WaitRunsResponse) error) error {
+		frame, bytes := &agentruntimev1.WaitRunsResponse{}, 0
+		flush := func() error {
+			full := frame
+			frame, bytes = &agentruntimev1.WaitRunsResponse{}, 0
+			return send(full)
+		}
+		return s.engine.WaitRuns(ctx, namespaceOf(ctx), request.GetRunIds(), maxWait, func(run engine.Run, more bool) error {
+			wire := runToWire(run)
+			size := proto.Size(wire)
+			if len(frame.GetRuns()) == maxFrameItems || (bytes > 0 && bytes+size > maxFrameBytes) {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			frame.Runs = append(frame.Runs, wire)
+			bytes += size
+			if more {
+				return nil
+			}
+			return flush()
+		})
+	})
 }
 
 func (s *agentService) CancelRun(
@@ -85,7 +177,7 @@ func (s *agentService) CancelRun(
 ) (*agentruntimev1.CancelRunResponse, error) {
 	run, err := s.engine.CancelRun(ctx, namespaceOf(ctx), request.GetRunId(), request.GetReason())
 	if err != nil {
-		return nil, &runError{RunID: request.GetRunId(), Err: err}
+		return nil, err
 	}
 	return &agentruntimev1.CancelRunResponse{Run: runToWire(run)}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -50,15 +51,6 @@ func (e *permissionError) Error() string {
 type rateError struct{ Wait time.Duration }
 
 func (e *rateError) Error() string { return "the token's rate limit is reached" }
-
-// runError says which run an engine's sentinel is about.
-type runError struct {
-	RunID string
-	Err   error
-}
-
-func (e *runError) Error() string { return fmt.Sprintf("run %s: %v", e.RunID, e.Err) }
-func (e *runError) Unwrap() error { return e.Err }
 
 // panicError is what a handler's panic becomes.
 type panicError struct {
@@ -119,7 +111,7 @@ func describe(err error) refusal {
 		describeRequest, describeAccess, describeRun, describeState, describeJournal, describeEnd,
 	} {
 		if r, found := known(err); found {
-			return r
+			return r.inBatch(err)
 		}
 	}
 	return refusal{
@@ -129,16 +121,36 @@ func describe(err error) refusal {
 	}
 }
 
+// inBatch says which request of a batch the refusal is about, if it is about one.
+func (r refusal) inBatch(err error) refusal {
+	if e, found := errors.AsType[*engine.RequestError](err); found {
+		r.message = fmt.Sprintf("requests[%d]: %s", e.Place, r.message)
+		r.metadata = maps.Clone(r.metadata)
+		if r.metadata == nil {
+			r.metadata = map[string]string{}
+		}
+		r.metadata["request"] = strconv.Itoa(e.Place)
+	}
+	return r
+}
+
+// maxViolations is how many mistakes a refusal names: it travels in headers, which are small.
+const maxViolations = 20
+
 func describeRequest(err error) (refusal, bool) {
 	if e, found := errors.AsType[*violation.Error](err); found {
+		named, more := e, ""
+		if left := len(e.Violations) - maxViolations; left > 0 {
+			named, more = &violation.Error{Violations: e.Violations[:maxViolations]}, fmt.Sprintf("; and %d more", left)
+		}
 		r := refusal{
 			code:       codes.InvalidArgument,
 			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_INVALID_ARGUMENT),
-			message:    e.Error(),
-			violations: e.Violations,
+			message:    named.Error() + more,
+			violations: named.Violations,
 		}
-		if len(e.Violations) > 0 {
-			r.metadata = map[string]string{"field": e.Violations[0].Field}
+		if len(named.Violations) > 0 {
+			r.metadata = map[string]string{"field": named.Violations[0].Field}
 		}
 		return r, true
 	}
@@ -223,17 +235,13 @@ func describeRun(err error) (refusal, bool) {
 			metadata: map[string]string{"task_type": e.TaskType, "known": strings.Join(e.Known, ",")},
 		}, true
 	}
-	if errors.Is(err, engine.ErrRunNotFound) {
-		r := refusal{
-			code:    codes.NotFound,
-			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RUN_NOT_FOUND),
-			message: "there is no such run",
-		}
-		if e, found := errors.AsType[*runError](err); found {
-			r.message = "there is no run " + e.RunID
-			r.metadata = map[string]string{"run_id": e.RunID}
-		}
-		return r, true
+	if e, found := errors.AsType[*engine.RunNotFoundError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RUN_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"run_id": e.RunID},
+		}, true
 	}
 	return refusal{}, false
 }

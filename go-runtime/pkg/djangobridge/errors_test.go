@@ -69,8 +69,13 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 			metadata: map[string]string{"run_id": "r"},
 		},
 		{
-			err: &runError{RunID: "r", Err: engine.ErrRunNotFound}, code: codes.NotFound, reason: "RUN_NOT_FOUND",
+			err: &engine.RunNotFoundError{RunID: "r"}, code: codes.NotFound, reason: "RUN_NOT_FOUND",
 			metadata: map[string]string{"run_id": "r"},
+		},
+		{
+			err:  &engine.RequestError{Place: 7, Err: &engine.ConflictError{RunID: "r"}},
+			code: codes.AlreadyExists, reason: "IDEMPOTENCY_CONFLICT",
+			metadata: map[string]string{"run_id": "r", "request": "7"},
 		},
 		{
 			err: &agent.UnknownAgentError{AgentID: "x", Known: []string{"a", "b"}}, code: codes.NotFound, reason: "AGENT_NOT_FOUND",

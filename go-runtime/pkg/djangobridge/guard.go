@@ -113,6 +113,7 @@ func accessOf(method string) token.Access {
 	case agentruntimev1.AgentService_GetRun_FullMethodName,
 		agentruntimev1.AgentService_ListRuns_FullMethodName,
 		agentruntimev1.AgentService_WaitRun_FullMethodName,
+		agentruntimev1.AgentService_WaitRuns_FullMethodName,
 		agentruntimev1.AgentService_ListAgents_FullMethodName,
 		agentruntimev1.AgentService_ListTaskTypes_FullMethodName,
 		agentruntimev1.AgentService_GetServerInfo_FullMethodName,

@@ -166,7 +166,9 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 		timeout: i.cfg.RPCTimeout, waitTimeout: i.cfg.RPCTimeout + i.cfg.RunTimeout,
 	}
 	i.server, i.health = newServer(i.edge, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
-	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{engine: i.engine, agents: registry, describe: i.describe})
+	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{
+		engine: i.engine, agents: registry, streams: i.streams, describe: i.describe,
+	})
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})
 	i.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)

@@ -152,9 +152,9 @@ type Run struct {
 	// 1 for the first attempt; 0 while none has begun.
 	Attempt     int32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	MaxAttempts int32 `protobuf:"varint,8,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	// A JSON object. Left out of lists.
+	// A JSON object. Left out where there are many runs: of lists, BatchCreateRuns and WaitRuns.
 	Input []byte `protobuf:"bytes,9,opt,name=input,proto3" json:"input,omitempty"`
-	// A JSON object. Set when the run succeeded; left out of lists.
+	// A JSON object. Set when the run succeeded; left out of lists and BatchCreateRuns.
 	Output []byte `protobuf:"bytes,10,opt,name=output,proto3" json:"output,omitempty"`
 	// Set when the run ended in another way than success.
 	Error *RunError `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
@@ -579,6 +579,97 @@ func (x *CreateRunResponse) GetCreated() bool {
 	return false
 }
 
+type BatchCreateRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1000, together at most 12 MiB. `wait` must not be set. Each should have a run_id, an idempotency_key or a
+	// request_id, different ones: without them a repeat of the call creates other runs.
+	Requests      []*CreateRunRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCreateRunsRequest) Reset() {
+	*x = BatchCreateRunsRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCreateRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCreateRunsRequest) ProtoMessage() {}
+
+func (x *BatchCreateRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCreateRunsRequest.ProtoReflect.Descriptor instead.
+func (*BatchCreateRunsRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BatchCreateRunsRequest) GetRequests() []*CreateRunRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+type BatchCreateRunsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What each request became, in order; runs without input and output.
+	Responses     []*CreateRunResponse `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCreateRunsResponse) Reset() {
+	*x = BatchCreateRunsResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCreateRunsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCreateRunsResponse) ProtoMessage() {}
+
+func (x *BatchCreateRunsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCreateRunsResponse.ProtoReflect.Descriptor instead.
+func (*BatchCreateRunsResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BatchCreateRunsResponse) GetResponses() []*CreateRunResponse {
+	if x != nil {
+		return x.Responses
+	}
+	return nil
+}
+
 type GetRunRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RunId         string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
@@ -588,7 +679,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[4]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +691,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[4]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +704,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{4}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetRunRequest) GetRunId() string {
@@ -632,7 +723,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[5]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +735,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[5]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +748,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{5}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetRunResponse) GetRun() *Run {
@@ -684,7 +775,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[6]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +787,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[6]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +800,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{6}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListRunsRequest) GetPageSize() int32 {
@@ -758,7 +849,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[7]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +861,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[7]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +874,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListRunsResponse) GetRuns() []*Run {
@@ -811,7 +902,7 @@ type WaitRunRequest struct {
 
 func (x *WaitRunRequest) Reset() {
 	*x = WaitRunRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[8]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +914,7 @@ func (x *WaitRunRequest) String() string {
 func (*WaitRunRequest) ProtoMessage() {}
 
 func (x *WaitRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[8]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +927,7 @@ func (x *WaitRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRunRequest.ProtoReflect.Descriptor instead.
 func (*WaitRunRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WaitRunRequest) GetRunId() string {
@@ -862,7 +953,7 @@ type WaitRunResponse struct {
 
 func (x *WaitRunResponse) Reset() {
 	*x = WaitRunResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[9]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +965,7 @@ func (x *WaitRunResponse) String() string {
 func (*WaitRunResponse) ProtoMessage() {}
 
 func (x *WaitRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[9]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,12 +978,111 @@ func (x *WaitRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRunResponse.ProtoReflect.Descriptor instead.
 func (*WaitRunResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{9}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WaitRunResponse) GetRun() *Run {
 	if x != nil {
 		return x.Run
+	}
+	return nil
+}
+
+type WaitRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1000; one that occurs twice counts once.
+	RunIds []string `protobuf:"bytes,1,rep,name=run_ids,json=runIds,proto3" json:"run_ids,omitempty"`
+	// Zero: send all as they are. Unset: as long as it takes.
+	MaxWait       *durationpb.Duration `protobuf:"bytes,2,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitRunsRequest) Reset() {
+	*x = WaitRunsRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitRunsRequest) ProtoMessage() {}
+
+func (x *WaitRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitRunsRequest.ProtoReflect.Descriptor instead.
+func (*WaitRunsRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WaitRunsRequest) GetRunIds() []string {
+	if x != nil {
+		return x.RunIds
+	}
+	return nil
+}
+
+func (x *WaitRunsRequest) GetMaxWait() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWait
+	}
+	return nil
+}
+
+type WaitRunsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without input.
+	Runs          []*Run `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitRunsResponse) Reset() {
+	*x = WaitRunsResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitRunsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitRunsResponse) ProtoMessage() {}
+
+func (x *WaitRunsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitRunsResponse.ProtoReflect.Descriptor instead.
+func (*WaitRunsResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WaitRunsResponse) GetRuns() []*Run {
+	if x != nil {
+		return x.Runs
 	}
 	return nil
 }
@@ -909,7 +1099,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[10]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +1111,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[10]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1124,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{10}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelRunRequest) GetRunId() string {
@@ -967,7 +1157,7 @@ type CancelRunResponse struct {
 
 func (x *CancelRunResponse) Reset() {
 	*x = CancelRunResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[11]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1169,7 @@ func (x *CancelRunResponse) String() string {
 func (*CancelRunResponse) ProtoMessage() {}
 
 func (x *CancelRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[11]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1182,7 @@ func (x *CancelRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunResponse.ProtoReflect.Descriptor instead.
 func (*CancelRunResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CancelRunResponse) GetRun() *Run {
@@ -1013,7 +1203,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[12]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1215,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[12]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1228,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListAgentsRequest) GetPageSize() int32 {
@@ -1065,7 +1255,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[13]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1267,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[13]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1280,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -1122,7 +1312,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[14]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1324,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[14]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1337,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{14}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Agent) GetAgentId() string {
@@ -1191,7 +1381,7 @@ type TaskType struct {
 
 func (x *TaskType) Reset() {
 	*x = TaskType{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[15]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1393,7 @@ func (x *TaskType) String() string {
 func (*TaskType) ProtoMessage() {}
 
 func (x *TaskType) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[15]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1406,7 @@ func (x *TaskType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskType.ProtoReflect.Descriptor instead.
 func (*TaskType) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{15}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TaskType) GetTaskType() string {
@@ -1251,7 +1441,7 @@ type ListTaskTypesRequest struct {
 
 func (x *ListTaskTypesRequest) Reset() {
 	*x = ListTaskTypesRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[16]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1453,7 @@ func (x *ListTaskTypesRequest) String() string {
 func (*ListTaskTypesRequest) ProtoMessage() {}
 
 func (x *ListTaskTypesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[16]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1466,7 @@ func (x *ListTaskTypesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskTypesRequest.ProtoReflect.Descriptor instead.
 func (*ListTaskTypesRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{16}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListTaskTypesRequest) GetPageSize() int32 {
@@ -1303,7 +1493,7 @@ type ListTaskTypesResponse struct {
 
 func (x *ListTaskTypesResponse) Reset() {
 	*x = ListTaskTypesResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[17]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1505,7 @@ func (x *ListTaskTypesResponse) String() string {
 func (*ListTaskTypesResponse) ProtoMessage() {}
 
 func (x *ListTaskTypesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[17]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1518,7 @@ func (x *ListTaskTypesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskTypesResponse.ProtoReflect.Descriptor instead.
 func (*ListTaskTypesResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListTaskTypesResponse) GetTaskTypes() []*TaskType {
@@ -1353,7 +1543,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[18]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1555,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[18]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1568,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{22}
 }
 
 type GetServerInfoResponse struct {
@@ -1401,7 +1591,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[19]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1603,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[19]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1616,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -1526,7 +1716,11 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\x04wait\x18\f \x01(\bR\x04wait\"U\n" +
 	"\x11CreateRunResponse\x12&\n" +
 	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\x12\x18\n" +
-	"\acreated\x18\x02 \x01(\bR\acreated\"&\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\"W\n" +
+	"\x16BatchCreateRunsRequest\x12=\n" +
+	"\brequests\x18\x01 \x03(\v2!.agentruntime.v1.CreateRunRequestR\brequests\"[\n" +
+	"\x17BatchCreateRunsResponse\x12@\n" +
+	"\tresponses\x18\x01 \x03(\v2\".agentruntime.v1.CreateRunResponseR\tresponses\"&\n" +
 	"\rGetRunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\"8\n" +
 	"\x0eGetRunResponse\x12&\n" +
@@ -1546,6 +1740,11 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\bmax_wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"9\n" +
 	"\x0fWaitRunResponse\x12&\n" +
 	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\"`\n" +
+	"\x0fWaitRunsRequest\x12\x17\n" +
+	"\arun_ids\x18\x01 \x03(\tR\x06runIds\x124\n" +
+	"\bmax_wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"<\n" +
+	"\x10WaitRunsResponse\x12(\n" +
+	"\x04runs\x18\x01 \x03(\v2\x14.agentruntime.v1.RunR\x04runs\"`\n" +
 	"\x10CancelRunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
@@ -1602,12 +1801,14 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\tRunTarget\x12\x1a\n" +
 	"\x16RUN_TARGET_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fRUN_TARGET_TASK\x10\x01\x12\x14\n" +
-	"\x10RUN_TARGET_AGENT\x10\x022\xb7\x05\n" +
+	"\x10RUN_TARGET_AGENT\x10\x022\xf0\x06\n" +
 	"\fAgentService\x12R\n" +
-	"\tCreateRun\x12!.agentruntime.v1.CreateRunRequest\x1a\".agentruntime.v1.CreateRunResponse\x12I\n" +
+	"\tCreateRun\x12!.agentruntime.v1.CreateRunRequest\x1a\".agentruntime.v1.CreateRunResponse\x12d\n" +
+	"\x0fBatchCreateRuns\x12'.agentruntime.v1.BatchCreateRunsRequest\x1a(.agentruntime.v1.BatchCreateRunsResponse\x12I\n" +
 	"\x06GetRun\x12\x1e.agentruntime.v1.GetRunRequest\x1a\x1f.agentruntime.v1.GetRunResponse\x12O\n" +
 	"\bListRuns\x12 .agentruntime.v1.ListRunsRequest\x1a!.agentruntime.v1.ListRunsResponse\x12L\n" +
-	"\aWaitRun\x12\x1f.agentruntime.v1.WaitRunRequest\x1a .agentruntime.v1.WaitRunResponse\x12R\n" +
+	"\aWaitRun\x12\x1f.agentruntime.v1.WaitRunRequest\x1a .agentruntime.v1.WaitRunResponse\x12Q\n" +
+	"\bWaitRuns\x12 .agentruntime.v1.WaitRunsRequest\x1a!.agentruntime.v1.WaitRunsResponse0\x01\x12R\n" +
 	"\tCancelRun\x12!.agentruntime.v1.CancelRunRequest\x1a\".agentruntime.v1.CancelRunResponse\x12U\n" +
 	"\n" +
 	"ListAgents\x12\".agentruntime.v1.ListAgentsRequest\x1a#.agentruntime.v1.ListAgentsResponse\x12^\n" +
@@ -1628,76 +1829,88 @@ func file_agentruntime_v1_agent_service_proto_rawDescGZIP() []byte {
 }
 
 var file_agentruntime_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agentruntime_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_agentruntime_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_agentruntime_v1_agent_service_proto_goTypes = []any{
-	(RunState)(0),                 // 0: agentruntime.v1.RunState
-	(RunTarget)(0),                // 1: agentruntime.v1.RunTarget
-	(*Run)(nil),                   // 2: agentruntime.v1.Run
-	(*RunError)(nil),              // 3: agentruntime.v1.RunError
-	(*CreateRunRequest)(nil),      // 4: agentruntime.v1.CreateRunRequest
-	(*CreateRunResponse)(nil),     // 5: agentruntime.v1.CreateRunResponse
-	(*GetRunRequest)(nil),         // 6: agentruntime.v1.GetRunRequest
-	(*GetRunResponse)(nil),        // 7: agentruntime.v1.GetRunResponse
-	(*ListRunsRequest)(nil),       // 8: agentruntime.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),      // 9: agentruntime.v1.ListRunsResponse
-	(*WaitRunRequest)(nil),        // 10: agentruntime.v1.WaitRunRequest
-	(*WaitRunResponse)(nil),       // 11: agentruntime.v1.WaitRunResponse
-	(*CancelRunRequest)(nil),      // 12: agentruntime.v1.CancelRunRequest
-	(*CancelRunResponse)(nil),     // 13: agentruntime.v1.CancelRunResponse
-	(*ListAgentsRequest)(nil),     // 14: agentruntime.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),    // 15: agentruntime.v1.ListAgentsResponse
-	(*Agent)(nil),                 // 16: agentruntime.v1.Agent
-	(*TaskType)(nil),              // 17: agentruntime.v1.TaskType
-	(*ListTaskTypesRequest)(nil),  // 18: agentruntime.v1.ListTaskTypesRequest
-	(*ListTaskTypesResponse)(nil), // 19: agentruntime.v1.ListTaskTypesResponse
-	(*GetServerInfoRequest)(nil),  // 20: agentruntime.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil), // 21: agentruntime.v1.GetServerInfoResponse
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(RunState)(0),                   // 0: agentruntime.v1.RunState
+	(RunTarget)(0),                  // 1: agentruntime.v1.RunTarget
+	(*Run)(nil),                     // 2: agentruntime.v1.Run
+	(*RunError)(nil),                // 3: agentruntime.v1.RunError
+	(*CreateRunRequest)(nil),        // 4: agentruntime.v1.CreateRunRequest
+	(*CreateRunResponse)(nil),       // 5: agentruntime.v1.CreateRunResponse
+	(*BatchCreateRunsRequest)(nil),  // 6: agentruntime.v1.BatchCreateRunsRequest
+	(*BatchCreateRunsResponse)(nil), // 7: agentruntime.v1.BatchCreateRunsResponse
+	(*GetRunRequest)(nil),           // 8: agentruntime.v1.GetRunRequest
+	(*GetRunResponse)(nil),          // 9: agentruntime.v1.GetRunResponse
+	(*ListRunsRequest)(nil),         // 10: agentruntime.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),        // 11: agentruntime.v1.ListRunsResponse
+	(*WaitRunRequest)(nil),          // 12: agentruntime.v1.WaitRunRequest
+	(*WaitRunResponse)(nil),         // 13: agentruntime.v1.WaitRunResponse
+	(*WaitRunsRequest)(nil),         // 14: agentruntime.v1.WaitRunsRequest
+	(*WaitRunsResponse)(nil),        // 15: agentruntime.v1.WaitRunsResponse
+	(*CancelRunRequest)(nil),        // 16: agentruntime.v1.CancelRunRequest
+	(*CancelRunResponse)(nil),       // 17: agentruntime.v1.CancelRunResponse
+	(*ListAgentsRequest)(nil),       // 18: agentruntime.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),      // 19: agentruntime.v1.ListAgentsResponse
+	(*Agent)(nil),                   // 20: agentruntime.v1.Agent
+	(*TaskType)(nil),                // 21: agentruntime.v1.TaskType
+	(*ListTaskTypesRequest)(nil),    // 22: agentruntime.v1.ListTaskTypesRequest
+	(*ListTaskTypesResponse)(nil),   // 23: agentruntime.v1.ListTaskTypesResponse
+	(*GetServerInfoRequest)(nil),    // 24: agentruntime.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),   // 25: agentruntime.v1.GetServerInfoResponse
+	(*timestamppb.Timestamp)(nil),   // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 27: google.protobuf.Duration
 }
 var file_agentruntime_v1_agent_service_proto_depIdxs = []int32{
 	1,  // 0: agentruntime.v1.Run.target:type_name -> agentruntime.v1.RunTarget
 	0,  // 1: agentruntime.v1.Run.state:type_name -> agentruntime.v1.RunState
 	3,  // 2: agentruntime.v1.Run.error:type_name -> agentruntime.v1.RunError
-	22, // 3: agentruntime.v1.Run.create_time:type_name -> google.protobuf.Timestamp
-	22, // 4: agentruntime.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	22, // 5: agentruntime.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	22, // 6: agentruntime.v1.Run.deadline:type_name -> google.protobuf.Timestamp
+	26, // 3: agentruntime.v1.Run.create_time:type_name -> google.protobuf.Timestamp
+	26, // 4: agentruntime.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	26, // 5: agentruntime.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	26, // 6: agentruntime.v1.Run.deadline:type_name -> google.protobuf.Timestamp
 	1,  // 7: agentruntime.v1.CreateRunRequest.target:type_name -> agentruntime.v1.RunTarget
-	23, // 8: agentruntime.v1.CreateRunRequest.deadline:type_name -> google.protobuf.Duration
-	23, // 9: agentruntime.v1.CreateRunRequest.run_timeout:type_name -> google.protobuf.Duration
+	27, // 8: agentruntime.v1.CreateRunRequest.deadline:type_name -> google.protobuf.Duration
+	27, // 9: agentruntime.v1.CreateRunRequest.run_timeout:type_name -> google.protobuf.Duration
 	2,  // 10: agentruntime.v1.CreateRunResponse.run:type_name -> agentruntime.v1.Run
-	2,  // 11: agentruntime.v1.GetRunResponse.run:type_name -> agentruntime.v1.Run
-	0,  // 12: agentruntime.v1.ListRunsRequest.states:type_name -> agentruntime.v1.RunState
-	2,  // 13: agentruntime.v1.ListRunsResponse.runs:type_name -> agentruntime.v1.Run
-	23, // 14: agentruntime.v1.WaitRunRequest.max_wait:type_name -> google.protobuf.Duration
-	2,  // 15: agentruntime.v1.WaitRunResponse.run:type_name -> agentruntime.v1.Run
-	2,  // 16: agentruntime.v1.CancelRunResponse.run:type_name -> agentruntime.v1.Run
-	16, // 17: agentruntime.v1.ListAgentsResponse.agents:type_name -> agentruntime.v1.Agent
-	17, // 18: agentruntime.v1.Agent.task_types:type_name -> agentruntime.v1.TaskType
-	17, // 19: agentruntime.v1.ListTaskTypesResponse.task_types:type_name -> agentruntime.v1.TaskType
-	22, // 20: agentruntime.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	4,  // 21: agentruntime.v1.AgentService.CreateRun:input_type -> agentruntime.v1.CreateRunRequest
-	6,  // 22: agentruntime.v1.AgentService.GetRun:input_type -> agentruntime.v1.GetRunRequest
-	8,  // 23: agentruntime.v1.AgentService.ListRuns:input_type -> agentruntime.v1.ListRunsRequest
-	10, // 24: agentruntime.v1.AgentService.WaitRun:input_type -> agentruntime.v1.WaitRunRequest
-	12, // 25: agentruntime.v1.AgentService.CancelRun:input_type -> agentruntime.v1.CancelRunRequest
-	14, // 26: agentruntime.v1.AgentService.ListAgents:input_type -> agentruntime.v1.ListAgentsRequest
-	18, // 27: agentruntime.v1.AgentService.ListTaskTypes:input_type -> agentruntime.v1.ListTaskTypesRequest
-	20, // 28: agentruntime.v1.AgentService.GetServerInfo:input_type -> agentruntime.v1.GetServerInfoRequest
-	5,  // 29: agentruntime.v1.AgentService.CreateRun:output_type -> agentruntime.v1.CreateRunResponse
-	7,  // 30: agentruntime.v1.AgentService.GetRun:output_type -> agentruntime.v1.GetRunResponse
-	9,  // 31: agentruntime.v1.AgentService.ListRuns:output_type -> agentruntime.v1.ListRunsResponse
-	11, // 32: agentruntime.v1.AgentService.WaitRun:output_type -> agentruntime.v1.WaitRunResponse
-	13, // 33: agentruntime.v1.AgentService.CancelRun:output_type -> agentruntime.v1.CancelRunResponse
-	15, // 34: agentruntime.v1.AgentService.ListAgents:output_type -> agentruntime.v1.ListAgentsResponse
-	19, // 35: agentruntime.v1.AgentService.ListTaskTypes:output_type -> agentruntime.v1.ListTaskTypesResponse
-	21, // 36: agentruntime.v1.AgentService.GetServerInfo:output_type -> agentruntime.v1.GetServerInfoResponse
-	29, // [29:37] is the sub-list for method output_type
-	21, // [21:29] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	4,  // 11: agentruntime.v1.BatchCreateRunsRequest.requests:type_name -> agentruntime.v1.CreateRunRequest
+	5,  // 12: agentruntime.v1.BatchCreateRunsResponse.responses:type_name -> agentruntime.v1.CreateRunResponse
+	2,  // 13: agentruntime.v1.GetRunResponse.run:type_name -> agentruntime.v1.Run
+	0,  // 14: agentruntime.v1.ListRunsRequest.states:type_name -> agentruntime.v1.RunState
+	2,  // 15: agentruntime.v1.ListRunsResponse.runs:type_name -> agentruntime.v1.Run
+	27, // 16: agentruntime.v1.WaitRunRequest.max_wait:type_name -> google.protobuf.Duration
+	2,  // 17: agentruntime.v1.WaitRunResponse.run:type_name -> agentruntime.v1.Run
+	27, // 18: agentruntime.v1.WaitRunsRequest.max_wait:type_name -> google.protobuf.Duration
+	2,  // 19: agentruntime.v1.WaitRunsResponse.runs:type_name -> agentruntime.v1.Run
+	2,  // 20: agentruntime.v1.CancelRunResponse.run:type_name -> agentruntime.v1.Run
+	20, // 21: agentruntime.v1.ListAgentsResponse.agents:type_name -> agentruntime.v1.Agent
+	21, // 22: agentruntime.v1.Agent.task_types:type_name -> agentruntime.v1.TaskType
+	21, // 23: agentruntime.v1.ListTaskTypesResponse.task_types:type_name -> agentruntime.v1.TaskType
+	26, // 24: agentruntime.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	4,  // 25: agentruntime.v1.AgentService.CreateRun:input_type -> agentruntime.v1.CreateRunRequest
+	6,  // 26: agentruntime.v1.AgentService.BatchCreateRuns:input_type -> agentruntime.v1.BatchCreateRunsRequest
+	8,  // 27: agentruntime.v1.AgentService.GetRun:input_type -> agentruntime.v1.GetRunRequest
+	10, // 28: agentruntime.v1.AgentService.ListRuns:input_type -> agentruntime.v1.ListRunsRequest
+	12, // 29: agentruntime.v1.AgentService.WaitRun:input_type -> agentruntime.v1.WaitRunRequest
+	14, // 30: agentruntime.v1.AgentService.WaitRuns:input_type -> agentruntime.v1.WaitRunsRequest
+	16, // 31: agentruntime.v1.AgentService.CancelRun:input_type -> agentruntime.v1.CancelRunRequest
+	18, // 32: agentruntime.v1.AgentService.ListAgents:input_type -> agentruntime.v1.ListAgentsRequest
+	22, // 33: agentruntime.v1.AgentService.ListTaskTypes:input_type -> agentruntime.v1.ListTaskTypesRequest
+	24, // 34: agentruntime.v1.AgentService.GetServerInfo:input_type -> agentruntime.v1.GetServerInfoRequest
+	5,  // 35: agentruntime.v1.AgentService.CreateRun:output_type -> agentruntime.v1.CreateRunResponse
+	7,  // 36: agentruntime.v1.AgentService.BatchCreateRuns:output_type -> agentruntime.v1.BatchCreateRunsResponse
+	9,  // 37: agentruntime.v1.AgentService.GetRun:output_type -> agentruntime.v1.GetRunResponse
+	11, // 38: agentruntime.v1.AgentService.ListRuns:output_type -> agentruntime.v1.ListRunsResponse
+	13, // 39: agentruntime.v1.AgentService.WaitRun:output_type -> agentruntime.v1.WaitRunResponse
+	15, // 40: agentruntime.v1.AgentService.WaitRuns:output_type -> agentruntime.v1.WaitRunsResponse
+	17, // 41: agentruntime.v1.AgentService.CancelRun:output_type -> agentruntime.v1.CancelRunResponse
+	19, // 42: agentruntime.v1.AgentService.ListAgents:output_type -> agentruntime.v1.ListAgentsResponse
+	23, // 43: agentruntime.v1.AgentService.ListTaskTypes:output_type -> agentruntime.v1.ListTaskTypesResponse
+	25, // 44: agentruntime.v1.AgentService.GetServerInfo:output_type -> agentruntime.v1.GetServerInfoResponse
+	35, // [35:45] is the sub-list for method output_type
+	25, // [25:35] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_agentruntime_v1_agent_service_proto_init() }
@@ -1711,7 +1924,7 @@ func file_agentruntime_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agentruntime_v1_agent_service_proto_rawDesc), len(file_agentruntime_v1_agent_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,14 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_CreateRun_FullMethodName     = "/agentruntime.v1.AgentService/CreateRun"
-	AgentService_GetRun_FullMethodName        = "/agentruntime.v1.AgentService/GetRun"
-	AgentService_ListRuns_FullMethodName      = "/agentruntime.v1.AgentService/ListRuns"
-	AgentService_WaitRun_FullMethodName       = "/agentruntime.v1.AgentService/WaitRun"
-	AgentService_CancelRun_FullMethodName     = "/agentruntime.v1.AgentService/CancelRun"
-	AgentService_ListAgents_FullMethodName    = "/agentruntime.v1.AgentService/ListAgents"
-	AgentService_ListTaskTypes_FullMethodName = "/agentruntime.v1.AgentService/ListTaskTypes"
-	AgentService_GetServerInfo_FullMethodName = "/agentruntime.v1.AgentService/GetServerInfo"
+	AgentService_CreateRun_FullMethodName       = "/agentruntime.v1.AgentService/CreateRun"
+	AgentService_BatchCreateRuns_FullMethodName = "/agentruntime.v1.AgentService/BatchCreateRuns"
+	AgentService_GetRun_FullMethodName          = "/agentruntime.v1.AgentService/GetRun"
+	AgentService_ListRuns_FullMethodName        = "/agentruntime.v1.AgentService/ListRuns"
+	AgentService_WaitRun_FullMethodName         = "/agentruntime.v1.AgentService/WaitRun"
+	AgentService_WaitRuns_FullMethodName        = "/agentruntime.v1.AgentService/WaitRuns"
+	AgentService_CancelRun_FullMethodName       = "/agentruntime.v1.AgentService/CancelRun"
+	AgentService_ListAgents_FullMethodName      = "/agentruntime.v1.AgentService/ListAgents"
+	AgentService_ListTaskTypes_FullMethodName   = "/agentruntime.v1.AgentService/ListTaskTypes"
+	AgentService_GetServerInfo_FullMethodName   = "/agentruntime.v1.AgentService/GetServerInfo"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -48,6 +50,16 @@ type AgentServiceClient interface {
 	// Errors: TASK_TYPE_NOT_FOUND, AGENT_NOT_FOUND, INVALID_ARGUMENT (input that
 	// does not fit the schema names each field), QUEUE_FULL, TOO_LARGE, STORAGE_FULL.
 	CreateRun(ctx context.Context, in *CreateRunRequest, opts ...grpc.CallOption) (*CreateRunResponse, error)
+	// BatchCreateRuns accepts many runs at once: CreateRun for each, in order, and all durable by one commit.
+	//
+	// The batch is checked as a whole, and room in the queue is taken for all of it, before the first run is
+	// accepted: so it is accepted whole or refused whole. A request whose id has a run with the same payload
+	// already joins that run, in the batch too; with another payload the whole batch is refused with
+	// IDEMPOTENCY_CONFLICT. After UNAVAILABLE some may have been accepted: a repeat joins those and accepts the others.
+	//
+	// Errors: those of CreateRun. A field at fault is named `requests[i].…`; another error that concerns one
+	// request has its place in the batch as the metadata `request`.
+	BatchCreateRuns(ctx context.Context, in *BatchCreateRunsRequest, opts ...grpc.CallOption) (*BatchCreateRunsResponse, error)
 	// GetRun reads one run. Errors: RUN_NOT_FOUND.
 	GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (*GetRunResponse, error)
 	// ListRuns lists runs, newest first, a page at a time.
@@ -55,6 +67,11 @@ type AgentServiceClient interface {
 	// WaitRun answers when the run has ended, or with the run as it is when
 	// max_wait has passed. Errors: RUN_NOT_FOUND.
 	WaitRun(ctx context.Context, in *WaitRunRequest, opts ...grpc.CallOption) (*WaitRunResponse, error)
+	// WaitRuns sends many runs, each once and as soon as it has ended, several in a message where several have
+	// ended. After max_wait it sends the others as they are. The stream ends when all have been sent.
+	// Errors: RUN_NOT_FOUND (before anything is sent, unless a run is removed by retention meanwhile),
+	// SLOW_READER, UNAVAILABLE: ask again for those that have not been received.
+	WaitRuns(ctx context.Context, in *WaitRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WaitRunsResponse], error)
 	// CancelRun ends a run that has not ended yet, for good, and answers with it;
 	// a run that was cancelled before is answered as it is. Errors: RUN_NOT_FOUND, RUN_ENDED.
 	CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*CancelRunResponse, error)
@@ -78,6 +95,16 @@ func (c *agentServiceClient) CreateRun(ctx context.Context, in *CreateRunRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateRunResponse)
 	err := c.cc.Invoke(ctx, AgentService_CreateRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) BatchCreateRuns(ctx context.Context, in *BatchCreateRunsRequest, opts ...grpc.CallOption) (*BatchCreateRunsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchCreateRunsResponse)
+	err := c.cc.Invoke(ctx, AgentService_BatchCreateRuns_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +140,25 @@ func (c *agentServiceClient) WaitRun(ctx context.Context, in *WaitRunRequest, op
 	}
 	return out, nil
 }
+
+func (c *agentServiceClient) WaitRuns(ctx context.Context, in *WaitRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WaitRunsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[0], AgentService_WaitRuns_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WaitRunsRequest, WaitRunsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WaitRunsClient = grpc.ServerStreamingClient[WaitRunsResponse]
 
 func (c *agentServiceClient) CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*CancelRunResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -173,6 +219,16 @@ type AgentServiceServer interface {
 	// Errors: TASK_TYPE_NOT_FOUND, AGENT_NOT_FOUND, INVALID_ARGUMENT (input that
 	// does not fit the schema names each field), QUEUE_FULL, TOO_LARGE, STORAGE_FULL.
 	CreateRun(context.Context, *CreateRunRequest) (*CreateRunResponse, error)
+	// BatchCreateRuns accepts many runs at once: CreateRun for each, in order, and all durable by one commit.
+	//
+	// The batch is checked as a whole, and room in the queue is taken for all of it, before the first run is
+	// accepted: so it is accepted whole or refused whole. A request whose id has a run with the same payload
+	// already joins that run, in the batch too; with another payload the whole batch is refused with
+	// IDEMPOTENCY_CONFLICT. After UNAVAILABLE some may have been accepted: a repeat joins those and accepts the others.
+	//
+	// Errors: those of CreateRun. A field at fault is named `requests[i].…`; another error that concerns one
+	// request has its place in the batch as the metadata `request`.
+	BatchCreateRuns(context.Context, *BatchCreateRunsRequest) (*BatchCreateRunsResponse, error)
 	// GetRun reads one run. Errors: RUN_NOT_FOUND.
 	GetRun(context.Context, *GetRunRequest) (*GetRunResponse, error)
 	// ListRuns lists runs, newest first, a page at a time.
@@ -180,6 +236,11 @@ type AgentServiceServer interface {
 	// WaitRun answers when the run has ended, or with the run as it is when
 	// max_wait has passed. Errors: RUN_NOT_FOUND.
 	WaitRun(context.Context, *WaitRunRequest) (*WaitRunResponse, error)
+	// WaitRuns sends many runs, each once and as soon as it has ended, several in a message where several have
+	// ended. After max_wait it sends the others as they are. The stream ends when all have been sent.
+	// Errors: RUN_NOT_FOUND (before anything is sent, unless a run is removed by retention meanwhile),
+	// SLOW_READER, UNAVAILABLE: ask again for those that have not been received.
+	WaitRuns(*WaitRunsRequest, grpc.ServerStreamingServer[WaitRunsResponse]) error
 	// CancelRun ends a run that has not ended yet, for good, and answers with it;
 	// a run that was cancelled before is answered as it is. Errors: RUN_NOT_FOUND, RUN_ENDED.
 	CancelRun(context.Context, *CancelRunRequest) (*CancelRunResponse, error)
@@ -202,6 +263,9 @@ type UnimplementedAgentServiceServer struct{}
 func (UnimplementedAgentServiceServer) CreateRun(context.Context, *CreateRunRequest) (*CreateRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateRun not implemented")
 }
+func (UnimplementedAgentServiceServer) BatchCreateRuns(context.Context, *BatchCreateRunsRequest) (*BatchCreateRunsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchCreateRuns not implemented")
+}
 func (UnimplementedAgentServiceServer) GetRun(context.Context, *GetRunRequest) (*GetRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRun not implemented")
 }
@@ -210,6 +274,9 @@ func (UnimplementedAgentServiceServer) ListRuns(context.Context, *ListRunsReques
 }
 func (UnimplementedAgentServiceServer) WaitRun(context.Context, *WaitRunRequest) (*WaitRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WaitRun not implemented")
+}
+func (UnimplementedAgentServiceServer) WaitRuns(*WaitRunsRequest, grpc.ServerStreamingServer[WaitRunsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WaitRuns not implemented")
 }
 func (UnimplementedAgentServiceServer) CancelRun(context.Context, *CancelRunRequest) (*CancelRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelRun not implemented")
@@ -258,6 +325,24 @@ func _AgentService_CreateRun_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AgentServiceServer).CreateRun(ctx, req.(*CreateRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_BatchCreateRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchCreateRunsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).BatchCreateRuns(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_BatchCreateRuns_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).BatchCreateRuns(ctx, req.(*BatchCreateRunsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -315,6 +400,17 @@ func _AgentService_WaitRun_Handler(srv interface{}, ctx context.Context, dec fun
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _AgentService_WaitRuns_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WaitRunsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).WaitRuns(m, &grpc.GenericServerStream[WaitRunsRequest, WaitRunsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WaitRunsServer = grpc.ServerStreamingServer[WaitRunsResponse]
 
 func _AgentService_CancelRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelRunRequest)
@@ -400,6 +496,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AgentService_CreateRun_Handler,
 		},
 		{
+			MethodName: "BatchCreateRuns",
+			Handler:    _AgentService_BatchCreateRuns_Handler,
+		},
+		{
 			MethodName: "GetRun",
 			Handler:    _AgentService_GetRun_Handler,
 		},
@@ -428,6 +528,12 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AgentService_GetServerInfo_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WaitRuns",
+			Handler:       _AgentService_WaitRuns_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "agentruntime/v1/agent_service.proto",
 }

@@ -16,17 +16,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentruntime/v1/agent_service.proto\x12\x0f\x61gentruntime.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12*\n\x06target\x18\x02 \x01(\x0e\x32\x1a.agentruntime.v1.RunTarget\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x11\n\ttask_type\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12(\n\x05state\x18\x06 \x01(\x0e\x32\x19.agentruntime.v1.RunState\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x08 \x01(\x05\x12\r\n\x05input\x18\t \x01(\x0c\x12\x0e\n\x06output\x18\n \x01(\x0c\x12(\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x19.agentruntime.v1.RunError\x12\x10\n\x08metadata\x18\x0c \x01(\x0c\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x11 \x01(\x04\">\n\x08RunError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\xc1\x02\n\x10\x43reateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12*\n\x06target\x18\x04 \x01(\x0e\x32\x1a.agentruntime.v1.RunTarget\x12\x10\n\x08\x61gent_id\x18\x05 \x01(\t\x12\x11\n\ttask_type\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\r\n\x05input\x18\x08 \x01(\x0c\x12\x10\n\x08metadata\x18\t \x01(\x0c\x12+\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brun_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04wait\x18\x0c \x01(\x08\"G\n\x11\x43reateRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\"\x88\x01\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12)\n\x06states\x18\x03 \x03(\x0e\x32\x19.agentruntime.v1.RunState\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x11\n\ttask_type\x18\x05 \x01(\t\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.agentruntime.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x0eWaitRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12+\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"4\n\x0fWaitRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\"F\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x11\x43\x61ncelRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\":\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x12ListAgentsResponse\x12&\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.agentruntime.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12-\n\ntask_types\x18\x03 \x03(\x0b\x32\x19.agentruntime.v1.TaskType\x12\r\n\x05model\x18\x04 \x01(\t\"H\n\x08TaskType\x12\x11\n\ttask_type\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cinput_schema\x18\x03 \x01(\x0c\"=\n\x14ListTaskTypesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListTaskTypesResponse\x12-\n\ntask_types\x18\x01 \x03(\x0b\x32\x19.agentruntime.v1.TaskType\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetServerInfoRequest\"\xc5\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x12\n\ndurability\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fmax_value_bytes\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x10\n\x08warnings\x18\x07 \x03(\t*\xca\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x15\n\x11RUN_STATE_WAITING\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06\x12\x17\n\x13RUN_STATE_TIMED_OUT\x10\x07*R\n\tRunTarget\x12\x1a\n\x16RUN_TARGET_UNSPECIFIED\x10\x00\x12\x13\n\x0fRUN_TARGET_TASK\x10\x01\x12\x14\n\x10RUN_TARGET_AGENT\x10\x02\x32\xb7\x05\n\x0c\x41gentService\x12R\n\tCreateRun\x12!.agentruntime.v1.CreateRunRequest\x1a\".agentruntime.v1.CreateRunResponse\x12I\n\x06GetRun\x12\x1e.agentruntime.v1.GetRunRequest\x1a\x1f.agentruntime.v1.GetRunResponse\x12O\n\x08ListRuns\x12 .agentruntime.v1.ListRunsRequest\x1a!.agentruntime.v1.ListRunsResponse\x12L\n\x07WaitRun\x12\x1f.agentruntime.v1.WaitRunRequest\x1a .agentruntime.v1.WaitRunResponse\x12R\n\tCancelRun\x12!.agentruntime.v1.CancelRunRequest\x1a\".agentruntime.v1.CancelRunResponse\x12U\n\nListAgents\x12\".agentruntime.v1.ListAgentsRequest\x1a#.agentruntime.v1.ListAgentsResponse\x12^\n\rListTaskTypes\x12%.agentruntime.v1.ListTaskTypesRequest\x1a&.agentruntime.v1.ListTaskTypesResponse\x12^\n\rGetServerInfo\x12%.agentruntime.v1.GetServerInfoRequest\x1a&.agentruntime.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agentruntime/v1/agent_service.proto\x12\x0f\x61gentruntime.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12*\n\x06target\x18\x02 \x01(\x0e\x32\x1a.agentruntime.v1.RunTarget\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x11\n\ttask_type\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12(\n\x05state\x18\x06 \x01(\x0e\x32\x19.agentruntime.v1.RunState\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x08 \x01(\x05\x12\r\n\x05input\x18\t \x01(\x0c\x12\x0e\n\x06output\x18\n \x01(\x0c\x12(\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x19.agentruntime.v1.RunError\x12\x10\n\x08metadata\x18\x0c \x01(\x0c\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x11 \x01(\x04\">\n\x08RunError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\xc1\x02\n\x10\x43reateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12*\n\x06target\x18\x04 \x01(\x0e\x32\x1a.agentruntime.v1.RunTarget\x12\x10\n\x08\x61gent_id\x18\x05 \x01(\t\x12\x11\n\ttask_type\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\r\n\x05input\x18\x08 \x01(\x0c\x12\x10\n\x08metadata\x18\t \x01(\x0c\x12+\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brun_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04wait\x18\x0c \x01(\x08\"G\n\x11\x43reateRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"M\n\x16\x42\x61tchCreateRunsRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.agentruntime.v1.CreateRunRequest\"P\n\x17\x42\x61tchCreateRunsResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".agentruntime.v1.CreateRunResponse\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\"\x88\x01\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12)\n\x06states\x18\x03 \x03(\x0e\x32\x19.agentruntime.v1.RunState\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x11\n\ttask_type\x18\x05 \x01(\t\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.agentruntime.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x0eWaitRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12+\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"4\n\x0fWaitRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\"O\n\x0fWaitRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12+\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"6\n\x10WaitRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.agentruntime.v1.Run\"F\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x11\x43\x61ncelRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\":\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x12ListAgentsResponse\x12&\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.agentruntime.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12-\n\ntask_types\x18\x03 \x03(\x0b\x32\x19.agentruntime.v1.TaskType\x12\r\n\x05model\x18\x04 \x01(\t\"H\n\x08TaskType\x12\x11\n\ttask_type\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cinput_schema\x18\x03 \x01(\x0c\"=\n\x14ListTaskTypesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListTaskTypesResponse\x12-\n\ntask_types\x18\x01 \x03(\x0b\x32\x19.agentruntime.v1.TaskType\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetServerInfoRequest\"\xc5\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x12\n\ndurability\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fmax_value_bytes\x18\x05 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\x03\x12\x10\n\x08warnings\x18\x07 \x03(\t*\xca\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x15\n\x11RUN_STATE_WAITING\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06\x12\x17\n\x13RUN_STATE_TIMED_OUT\x10\x07*R\n\tRunTarget\x12\x1a\n\x16RUN_TARGET_UNSPECIFIED\x10\x00\x12\x13\n\x0fRUN_TARGET_TASK\x10\x01\x12\x14\n\x10RUN_TARGET_AGENT\x10\x02\x32\xf0\x06\n\x0c\x41gentService\x12R\n\tCreateRun\x12!.agentruntime.v1.CreateRunRequest\x1a\".agentruntime.v1.CreateRunResponse\x12\x64\n\x0f\x42\x61tchCreateRuns\x12\'.agentruntime.v1.BatchCreateRunsRequest\x1a(.agentruntime.v1.BatchCreateRunsResponse\x12I\n\x06GetRun\x12\x1e.agentruntime.v1.GetRunRequest\x1a\x1f.agentruntime.v1.GetRunResponse\x12O\n\x08ListRuns\x12 .agentruntime.v1.ListRunsRequest\x1a!.agentruntime.v1.ListRunsResponse\x12L\n\x07WaitRun\x12\x1f.agentruntime.v1.WaitRunRequest\x1a .agentruntime.v1.WaitRunResponse\x12Q\n\x08WaitRuns\x12 .agentruntime.v1.WaitRunsRequest\x1a!.agentruntime.v1.WaitRunsResponse0\x01\x12R\n\tCancelRun\x12!.agentruntime.v1.CancelRunRequest\x1a\".agentruntime.v1.CancelRunResponse\x12U\n\nListAgents\x12\".agentruntime.v1.ListAgentsRequest\x1a#.agentruntime.v1.ListAgentsResponse\x12^\n\rListTaskTypes\x12%.agentruntime.v1.ListTaskTypesRequest\x1a&.agentruntime.v1.ListTaskTypesResponse\x12^\n\rGetServerInfo\x12%.agentruntime.v1.GetServerInfoRequest\x1a&.agentruntime.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentruntime.v1.agent_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_RUNSTATE']._serialized_start=2370
-  _globals['_RUNSTATE']._serialized_end=2572
-  _globals['_RUNTARGET']._serialized_start=2574
-  _globals['_RUNTARGET']._serialized_end=2656
+  _globals['_RUNSTATE']._serialized_start=2668
+  _globals['_RUNSTATE']._serialized_end=2870
+  _globals['_RUNTARGET']._serialized_start=2872
+  _globals['_RUNTARGET']._serialized_end=2954
   _globals['_RUN']._serialized_start=122
   _globals['_RUN']._serialized_end=624
   _globals['_RUNERROR']._serialized_start=626
@@ -35,38 +35,46 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_CREATERUNREQUEST']._serialized_end=1012
   _globals['_CREATERUNRESPONSE']._serialized_start=1014
   _globals['_CREATERUNRESPONSE']._serialized_end=1085
-  _globals['_GETRUNREQUEST']._serialized_start=1087
-  _globals['_GETRUNREQUEST']._serialized_end=1118
-  _globals['_GETRUNRESPONSE']._serialized_start=1120
-  _globals['_GETRUNRESPONSE']._serialized_end=1171
-  _globals['_LISTRUNSREQUEST']._serialized_start=1174
-  _globals['_LISTRUNSREQUEST']._serialized_end=1310
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1312
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1391
-  _globals['_WAITRUNREQUEST']._serialized_start=1393
-  _globals['_WAITRUNREQUEST']._serialized_end=1470
-  _globals['_WAITRUNRESPONSE']._serialized_start=1472
-  _globals['_WAITRUNRESPONSE']._serialized_end=1524
-  _globals['_CANCELRUNREQUEST']._serialized_start=1526
-  _globals['_CANCELRUNREQUEST']._serialized_end=1596
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1598
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1652
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1654
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1712
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1714
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1799
-  _globals['_AGENT']._serialized_start=1801
-  _globals['_AGENT']._serialized_end=1909
-  _globals['_TASKTYPE']._serialized_start=1911
-  _globals['_TASKTYPE']._serialized_end=1983
-  _globals['_LISTTASKTYPESREQUEST']._serialized_start=1985
-  _globals['_LISTTASKTYPESREQUEST']._serialized_end=2046
-  _globals['_LISTTASKTYPESRESPONSE']._serialized_start=2048
-  _globals['_LISTTASKTYPESRESPONSE']._serialized_end=2143
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2145
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2167
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=2170
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=2367
-  _globals['_AGENTSERVICE']._serialized_start=2659
-  _globals['_AGENTSERVICE']._serialized_end=3354
+  _globals['_BATCHCREATERUNSREQUEST']._serialized_start=1087
+  _globals['_BATCHCREATERUNSREQUEST']._serialized_end=1164
+  _globals['_BATCHCREATERUNSRESPONSE']._serialized_start=1166
+  _globals['_BATCHCREATERUNSRESPONSE']._serialized_end=1246
+  _globals['_GETRUNREQUEST']._serialized_start=1248
+  _globals['_GETRUNREQUEST']._serialized_end=1279
+  _globals['_GETRUNRESPONSE']._serialized_start=1281
+  _globals['_GETRUNRESPONSE']._serialized_end=1332
+  _globals['_LISTRUNSREQUEST']._serialized_start=1335
+  _globals['_LISTRUNSREQUEST']._serialized_end=1471
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1473
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1552
+  _globals['_WAITRUNREQUEST']._serialized_start=1554
+  _globals['_WAITRUNREQUEST']._serialized_end=1631
+  _globals['_WAITRUNRESPONSE']._serialized_start=1633
+  _globals['_WAITRUNRESPONSE']._serialized_end=1685
+  _globals['_WAITRUNSREQUEST']._serialized_start=1687
+  _globals['_WAITRUNSREQUEST']._serialized_end=1766
+  _globals['_WAITRUNSRESPONSE']._serialized_start=1768
+  _globals['_WAITRUNSRESPONSE']._serialized_end=1822
+  _globals['_CANCELRUNREQUEST']._serialized_start=1824
+  _globals['_CANCELRUNREQUEST']._serialized_end=1894
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1896
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1950
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1952
+  _globals['_LISTAGENTSREQUEST']._serialized_end=2010
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=2012
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=2097
+  _globals['_AGENT']._serialized_start=2099
+  _globals['_AGENT']._serialized_end=2207
+  _globals['_TASKTYPE']._serialized_start=2209
+  _globals['_TASKTYPE']._serialized_end=2281
+  _globals['_LISTTASKTYPESREQUEST']._serialized_start=2283
+  _globals['_LISTTASKTYPESREQUEST']._serialized_end=2344
+  _globals['_LISTTASKTYPESRESPONSE']._serialized_start=2346
+  _globals['_LISTTASKTYPESRESPONSE']._serialized_end=2441
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2443
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2465
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2468
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=2665
+  _globals['_AGENTSERVICE']._serialized_start=2957
+  _globals['_AGENTSERVICE']._serialized_end=3837
 # @@protoc_insertion_point(module_scope)

@@ -23,6 +23,11 @@ class AgentServiceStub(object):
                 request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateRunRequest.SerializeToString,
                 response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateRunResponse.FromString,
                 )
+        self.BatchCreateRuns = channel.unary_unary(
+                '/agentruntime.v1.AgentService/BatchCreateRuns',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.BatchCreateRunsRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.BatchCreateRunsResponse.FromString,
+                )
         self.GetRun = channel.unary_unary(
                 '/agentruntime.v1.AgentService/GetRun',
                 request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.GetRunRequest.SerializeToString,
@@ -37,6 +42,11 @@ class AgentServiceStub(object):
                 '/agentruntime.v1.AgentService/WaitRun',
                 request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WaitRunRequest.SerializeToString,
                 response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WaitRunResponse.FromString,
+                )
+        self.WaitRuns = channel.unary_stream(
+                '/agentruntime.v1.AgentService/WaitRuns',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WaitRunsRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WaitRunsResponse.FromString,
                 )
         self.CancelRun = channel.unary_unary(
                 '/agentruntime.v1.AgentService/CancelRun',
@@ -82,6 +92,21 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchCreateRuns(self, request, context):
+        """BatchCreateRuns accepts many runs at once: CreateRun for each, in order, and all durable by one commit.
+
+        The batch is checked as a whole, and room in the queue is taken for all of it, before the first run is
+        accepted: so it is accepted whole or refused whole. A request whose id has a run with the same payload
+        already joins that run, in the batch too; with another payload the whole batch is refused with
+        IDEMPOTENCY_CONFLICT. After UNAVAILABLE some may have been accepted: a repeat joins those and accepts the others.
+
+        Errors: those of CreateRun. A field at fault is named `requests[i].…`; another error that concerns one
+        request has its place in the batch as the metadata `request`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRun(self, request, context):
         """GetRun reads one run. Errors: RUN_NOT_FOUND.
         """
@@ -99,6 +124,16 @@ class AgentServiceServicer(object):
     def WaitRun(self, request, context):
         """WaitRun answers when the run has ended, or with the run as it is when
         max_wait has passed. Errors: RUN_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitRuns(self, request, context):
+        """WaitRuns sends many runs, each once and as soon as it has ended, several in a message where several have
+        ended. After max_wait it sends the others as they are. The stream ends when all have been sent.
+        Errors: RUN_NOT_FOUND (before anything is sent, unless a run is removed by retention meanwhile),
+        SLOW_READER, UNAVAILABLE: ask again for those that have not been received.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +176,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateRunRequest.FromString,
                     response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateRunResponse.SerializeToString,
             ),
+            'BatchCreateRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateRuns,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.BatchCreateRunsRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.BatchCreateRunsResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.GetRunRequest.FromString,
@@ -155,6 +195,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.WaitRun,
                     request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WaitRunRequest.FromString,
                     response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WaitRunResponse.SerializeToString,
+            ),
+            'WaitRuns': grpc.unary_stream_rpc_method_handler(
+                    servicer.WaitRuns,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WaitRunsRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WaitRunsResponse.SerializeToString,
             ),
             'CancelRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelRun,
@@ -208,6 +253,23 @@ class AgentService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def BatchCreateRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/BatchCreateRuns',
+            agentruntime_dot_v1_dot_agent__service__pb2.BatchCreateRunsRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.BatchCreateRunsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def GetRun(request,
             target,
             options=(),
@@ -255,6 +317,23 @@ class AgentService(object):
         return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/WaitRun',
             agentruntime_dot_v1_dot_agent__service__pb2.WaitRunRequest.SerializeToString,
             agentruntime_dot_v1_dot_agent__service__pb2.WaitRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WaitRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/agentruntime.v1.AgentService/WaitRuns',
+            agentruntime_dot_v1_dot_agent__service__pb2.WaitRunsRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.WaitRunsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
