@@ -24,7 +24,8 @@ _DOCSTRING = '''"""Generated from `_operations_async.py` by `scripts/unasync.py`
 RULES: tuple[tuple[str, str], ...] = (
     (r'\A""".*?"""', _DOCSTRING),
     (r"^import asyncio\n", ""),
-    (r"\bimport AsyncIterator, Callable, Iterable, Iterator\b", "import Callable, Iterable, Iterator"),
+    (r"\bimport AsyncIterator, Awaitable, Callable, Iterable, Iterator\b", "import Callable, Iterable, Iterator"),
+    (r"\bAwaitable\[Any\]", "Any"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncStream\b", "Stream"),
     (r"\bAsyncPendingCall\b", "PendingCall"),
@@ -33,7 +34,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"\bAsyncOperations\b", "SyncOperations"),
     (r" for asyncio\.", " for threads."),
     (r"\basyncio\.sleep\b", "time.sleep"),
-    (r"\baattempt\b", "attempt"),
+    (r"\baattempt(_stream)?\b", r"attempt\1"),
     (r"\basync def\b", "def"),
     (r"\bawait ", ""),
 )

@@ -20,6 +20,8 @@ class PendingCall(Generic[T]):
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._outcome: Future[T] = Future()
+        # Whoever gives up the wait must not cancel what the thread will set.
+        self._outcome.set_running_or_notify_cancel()
         context = copy_context()
         start_thread(lambda: context.run(self._make, call), "agent-runtime-call")
 
@@ -32,6 +34,10 @@ class PendingCall(Generic[T]):
     def result(self) -> T:
         """What the call gives or raises, once it has ended."""
         return self._outcome.result()
+
+    async def aresult(self) -> T:
+        """`result` for asyncio; giving up the wait leaves the call alone."""
+        return await asyncio.wrap_future(self._outcome)
 
 
 class AsyncPendingCall(Generic[T]):

@@ -8,14 +8,16 @@ import random
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from ._ahead import PendingCall
 from ._errors import CallFailure
 from ._fork import Session, gate, threads_are_greenlets
 from .conf import RuntimeSettings, TlsSettings
@@ -26,6 +28,7 @@ from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
 from .types import ConnectionState
 
 __all__ = [
+    "BATCH_CREATE_RUNS",
     "CANCEL_RUN",
     "CREATE_RUN",
     "DELETE_STATE",
@@ -41,6 +44,7 @@ __all__ = [
     "SUBSCRIBE",
     "TRANSACT_STATE",
     "WAIT_RUN",
+    "WAIT_RUNS",
     "WATCH_STATE",
     "CallMetadata",
     "ChannelSession",
@@ -82,9 +86,11 @@ _STATE = "agentruntime.v1.StateService"
 _EVENT = "agentruntime.v1.EventService"
 
 CREATE_RUN = Rpc(_AGENT, "CreateRun", agent_pb.CreateRunRequest, agent_pb.CreateRunResponse)
+BATCH_CREATE_RUNS = Rpc(_AGENT, "BatchCreateRuns", agent_pb.BatchCreateRunsRequest, agent_pb.BatchCreateRunsResponse)
 GET_RUN = Rpc(_AGENT, "GetRun", agent_pb.GetRunRequest, agent_pb.GetRunResponse)
 LIST_RUNS = Rpc(_AGENT, "ListRuns", agent_pb.ListRunsRequest, agent_pb.ListRunsResponse)
 WAIT_RUN = Rpc(_AGENT, "WaitRun", agent_pb.WaitRunRequest, agent_pb.WaitRunResponse)
+WAIT_RUNS = Rpc(_AGENT, "WaitRuns", agent_pb.WaitRunsRequest, agent_pb.WaitRunsResponse)
 CANCEL_RUN = Rpc(_AGENT, "CancelRun", agent_pb.CancelRunRequest, agent_pb.CancelRunResponse)
 LIST_AGENTS = Rpc(_AGENT, "ListAgents", agent_pb.ListAgentsRequest, agent_pb.ListAgentsResponse)
 LIST_TASK_TYPES = Rpc(_AGENT, "ListTaskTypes", agent_pb.ListTaskTypesRequest, agent_pb.ListTaskTypesResponse)
@@ -175,8 +181,10 @@ class ChannelSession(Session):
         except ValueError as error:
             return self._met_closed_channel(error)
 
-    def stream(self, rpc: Rpc[Q, R], request: Q | Iterator[Q], metadata: CallMetadata) -> Any:
-        """Open a stream without a deadline: the responses to one request, or to an iterator of them.
+    def stream(
+        self, rpc: Rpc[Q, R], request: Q | Iterator[Q], metadata: CallMetadata, timeout: float | None = None
+    ) -> Any:
+        """Open a stream: the responses to one request, or to an iterator of them. None: without a deadline.
 
         Raises:
             CallFailure: There is no channel any more.
@@ -189,7 +197,7 @@ class ChannelSession(Session):
             response_deserializer=rpc.response.FromString,
         )
         try:
-            return method(request, metadata=metadata)
+            return method(request, timeout=timeout, metadata=metadata)
         except ValueError as error:
             raise self._met_closed_channel(error) from None
 
@@ -295,6 +303,59 @@ class Transport:
             if not session.suspended or outcome.code not in _CUT_OFF:
                 return self._note(outcome)
 
+    def attempt_stream(
+        self,
+        rpc: Rpc[Q, R],
+        request: Q,
+        deadline: float,
+        metadata: CallMetadata,
+        receive: Callable[[R], object],
+    ) -> CallFailure | None:
+        """Call once and hand each message of the answer to `receive`, the last by `deadline` (monotonic seconds).
+
+        A fork in between begins the call anew.
+        """
+        return self._read_stream(_StreamCall(), rpc, request, deadline, metadata, receive)
+
+    async def aattempt_stream(
+        self,
+        rpc: Rpc[Q, R],
+        request: Q,
+        deadline: float,
+        metadata: CallMetadata,
+        receive: Callable[[R], object],
+    ) -> CallFailure | None:
+        """`attempt_stream` for asyncio, in a thread of its own. Cancelling the task cancels the call."""
+        call = _StreamCall()
+        pending = PendingCall(partial(self._read_stream, call, rpc, request, deadline, metadata, receive))
+        try:
+            return await pending.aresult()
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+
+    def _read_stream(
+        self,
+        call: _StreamCall,
+        rpc: Rpc[Q, R],
+        request: Q,
+        deadline: float,
+        metadata: CallMetadata,
+        receive: Callable[[R], object],
+    ) -> CallFailure | None:
+        while True:
+            session = self.enter()
+            try:
+                timeout = deadline - time.monotonic()
+                failure = call.read(lambda: session.stream(rpc, request, metadata, timeout), receive)  # noqa: B023 - called at once
+            finally:
+                gate.leave(session)
+            if failure is None:
+                self.reached = True
+                return None
+            if not session.suspended or failure.code not in _CUT_OFF:
+                return self._note(failure)
+
     def enter(self) -> ChannelSession:
         """The open session, for a call that must end with `gate.leave`; waits while the process forks."""
         return gate.enter(self._current_session)
@@ -330,6 +391,43 @@ class Transport:
         if failure.code not in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
             self.reached = failure.code is not grpc.StatusCode.UNAVAILABLE
         return failure
+
+
+class _StreamCall:
+    """A call that is answered with many messages, read in the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._call: Any = None
+        self._cancelled = False
+
+    def read(self, begin: Callable[[], Any], receive: Callable[[Any], object]) -> CallFailure | None:
+        """Make one attempt; how it failed, if it did."""
+        call = None
+        try:
+            call = self._call = begin()
+            if self._cancelled:
+                call.cancel()
+            for message in call:
+                receive(message)
+        except CallFailure as failure:
+            return failure
+        except grpc.RpcError as error:
+            # The error is the call, and its traceback holds this frame: a cycle that would outlive the channel.
+            error.__traceback__ = None
+            return CallFailure.of(error)
+        finally:
+            self._call = None
+            if call is not None:
+                call.cancel()
+            del call
+        return None
+
+    def cancel(self) -> None:
+        """End the call, if it has not ended, from another thread."""
+        self._cancelled = True
+        call = self._call
+        if call is not None:
+            call.cancel()
 
 
 class _LoopCall:

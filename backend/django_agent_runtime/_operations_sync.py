@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from . import _channel, _messages
 from ._ahead import PendingCall
 from ._arguments import MAX_PAGE_SIZE, check_callback, check_seconds, check_whole, duration
-from ._channel import Q, R, Rpc, Transport, jittered, new_request_id
+from ._channel import CallMetadata, Q, R, Rpc, Transport, jittered, new_request_id
 from ._codec import check_event_pattern, check_event_type, check_key, check_text, decode, encode, encode_object
 from ._errors import CallFailure, failure_error
 from ._streams import Stream, settle
@@ -31,10 +31,12 @@ from .types import (
     Event,
     EventGap,
     NewEvent,
+    NewTask,
     OperationResult,
     PublishedEvent,
     Run,
     RunState,
+    RunTarget,
     ServerInfo,
     SetOperation,
     StateChange,
@@ -52,40 +54,9 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _PING_SECONDS = 1.0
 
-# The most that one call publishes; a longer batch takes several.
-_BATCH_EVENTS = 1000
+# The most events, tasks or runs of one call; a longer batch takes several.
+_BATCH_ITEMS = 1000
 _BATCH_BYTES = 8 << 20
-
-
-class _RunOrder(NamedTuple):
-    """What every method that begins a run takes."""
-
-    task_type: str
-    input_data: Mapping[str, Any] | None
-    agent_id: str | None
-    description: str
-    metadata: Mapping[str, Any] | None
-    run_timeout: float | None
-    idempotency_key: str | None
-    run_id: str | None
-
-    def to_request(
-        self, target: agent_pb.RunTarget, deadline: Duration | None, *, wait: bool
-    ) -> agent_pb.CreateRunRequest:
-        return agent_pb.CreateRunRequest(
-            run_id=check_text("run_id", self.run_id or ""),
-            idempotency_key=check_text("idempotency_key", self.idempotency_key or ""),
-            request_id=new_request_id(),
-            target=target,
-            agent_id=check_text("agent_id", self.agent_id or ""),
-            task_type=check_text("task_type", self.task_type),
-            description=check_text("description", self.description),
-            input=encode_object(self.input_data, "input_data"),
-            metadata=encode_object(self.metadata, "metadata"),
-            deadline=deadline,
-            run_timeout=duration("run_timeout", self.run_timeout),
-            wait=wait,
-        )
 
 
 class SyncOperations:
@@ -205,8 +176,10 @@ class SyncOperations:
             CallTimedOut: No answer came in time.
             RuntimeUnavailable: The runtime could not be reached in time.
         """
-        order = _RunOrder(task_type, input_data, agent_id, description, metadata, run_timeout, idempotency_key, run_id)
-        return self._execute(order, agent_pb.RUN_TARGET_TASK, timeout)
+        task = NewTask(
+            task_type, input_data, agent_id, description, metadata, None, run_timeout, idempotency_key, run_id
+        )
+        return self._execute(task, agent_pb.RUN_TARGET_TASK, timeout)
 
     def execute_agent_task(
         self,
@@ -227,8 +200,10 @@ class SyncOperations:
             AgentNotFound: There is no such agent; `list_agents()` names those there are.
             AgentRuntimeError: As in `execute_task`.
         """
-        order = _RunOrder(task_type, input_data, agent_id, description, metadata, run_timeout, idempotency_key, run_id)
-        return self._execute(order, agent_pb.RUN_TARGET_AGENT, timeout)
+        task = NewTask(
+            task_type, input_data, agent_id, description, metadata, None, run_timeout, idempotency_key, run_id
+        )
+        return self._execute(task, agent_pb.RUN_TARGET_AGENT, timeout)
 
     def submit_task(
         self,
@@ -250,8 +225,10 @@ class SyncOperations:
 
         The other arguments and the errors are those of `execute_task`, but for those of a run that ended.
         """
-        order = _RunOrder(task_type, input_data, agent_id, description, metadata, run_timeout, idempotency_key, run_id)
-        return self._submit(order, agent_pb.RUN_TARGET_TASK, deadline)
+        task = NewTask(
+            task_type, input_data, agent_id, description, metadata, None, run_timeout, idempotency_key, run_id
+        )
+        return self._submit(task, agent_pb.RUN_TARGET_TASK, deadline)
 
     def submit_agent_task(
         self,
@@ -271,8 +248,36 @@ class SyncOperations:
         Raises:
             AgentNotFound: There is no such agent.
         """
-        order = _RunOrder(task_type, input_data, agent_id, description, metadata, run_timeout, idempotency_key, run_id)
-        return self._submit(order, agent_pb.RUN_TARGET_AGENT, deadline)
+        task = NewTask(
+            task_type, input_data, agent_id, description, metadata, None, run_timeout, idempotency_key, run_id
+        )
+        return self._submit(task, agent_pb.RUN_TARGET_AGENT, deadline)
+
+    def submit_tasks(self, tasks: Iterable[NewTask | Mapping[str, Any]]) -> list[Run]:
+        """Hand over many tasks in order: up to 1000 in a call, each call refused or accepted as a whole.
+
+        A call is sent when the one before it has been answered; meanwhile its tasks are taken and encoded. A call
+        that is repeated after a lost connection joins the runs it began.
+
+        Args:
+            tasks: `NewTask` objects, or mappings with the same keys.
+
+        Returns:
+            The run of each task, in order, without input and output; for `wait_runs` pass on their ids.
+
+        Raises:
+            AgentRuntimeError: Not all were handed over. `error.runs` are those that were, of the first of `tasks`.
+                Of the others none was if the error is an InvalidRequest, NotFound, Overloaded or AccessDenied. After
+                any other, some of the next 1000 may have been. A field that the runtime refuses is named
+                `requests[i].…`, where `i` counts from `len(error.runs)` on.
+        """
+        runs: list[Run] = []
+        try:
+            self._call_each(_channel.BATCH_CREATE_RUNS, _batch_requests(tasks), partial(_add_runs, runs))
+        except AgentRuntimeError as error:
+            error.runs = tuple(runs)
+            raise
+        return runs
 
     def get_run(self, run_id: str) -> Run:
         """Read one run as it is now.
@@ -305,6 +310,37 @@ class SyncOperations:
         if not run.state.ended:
             raise CallTimedOut(f"run {run_id} is still {run.state} after {timeout:g} s")
         return run
+
+    def wait_runs(self, run_ids: Iterable[str], timeout: float | None = None) -> list[Run]:
+        """Wait until all of many runs have ended, however they did. Lost connections and restarts do not end the wait.
+
+        Args:
+            run_ids: Any number of ids.
+            timeout: Seconds to wait; 0: ask once, without waiting; None: the `timeout` setting.
+
+        Returns:
+            The run of each id, in order, without input.
+
+        Raises:
+            CallTimedOut: A TimeoutError: not all have ended within `timeout` seconds. `error.runs` are all as they
+                are; they go on.
+            RunNotFound: There is no such run.
+        """
+        seconds = check_seconds("timeout", timeout)
+        seconds = self.settings.timeout if seconds is None else seconds
+        until = time.monotonic() + seconds
+        ids = [check_text("run_id", run_id) for run_id in run_ids]
+        different = list(dict.fromkeys(ids))
+        runs: dict[str, Run] = {}
+        for start in range(0, len(different), _BATCH_ITEMS):
+            self._wait_batch(different[start : start + _BATCH_ITEMS], until, runs)
+        waited = [runs[run_id] for run_id in ids]
+        going_on = sum(not run.state.ended for run in runs.values())
+        if going_on:
+            error = CallTimedOut(f"{going_on} of {len(runs)} runs have not ended after {seconds:g} s")
+            error.runs = tuple(waited)
+            raise error
+        return waited
 
     def cancel_run(self, run_id: str, reason: str = "") -> Run:
         """End a run for good; one that was cancelled before is returned as it is.
@@ -568,20 +604,8 @@ class SyncOperations:
                 runtime had begun, and only their acknowledgement is missing.
         """
         published: list[PublishedEvent] = []
-        requests = _publish_requests(events)
-        request, more = next(requests, (None, False))
         try:
-            while request is not None:
-                if not more:
-                    _add_published(published, self._call(_channel.PUBLISH_EVENTS, request))
-                    break
-                sending = PendingCall(partial(self._call, _channel.PUBLISH_EVENTS, request))
-                try:
-                    # Let it begin, before the next events take this thread.
-                    time.sleep(0)
-                    request, more = next(requests, (None, False))
-                finally:
-                    _add_published(published, sending.result())
+            self._call_each(_channel.PUBLISH_EVENTS, _publish_requests(events), partial(_add_published, published))
         except AgentRuntimeError as error:
             error.published = tuple(published)
             raise
@@ -677,14 +701,14 @@ class SyncOperations:
 
     # How calls are made
 
-    def _execute(self, order: _RunOrder, target: agent_pb.RunTarget, timeout: float | None) -> dict[str, Any]:
+    def _execute(self, task: NewTask, target: agent_pb.RunTarget, timeout: float | None) -> dict[str, Any]:
         timeout = self.settings.timeout if timeout is None else timeout
-        request = order.to_request(target, duration("timeout", timeout), wait=True)
+        request = _create_request(task, target, duration("timeout", timeout), wait=True)
         response = self._call(_channel.CREATE_RUN, request, timeout=timeout + _ANSWER_GRACE)
         return _messages.to_output(response.run)
 
-    def _submit(self, order: _RunOrder, target: agent_pb.RunTarget, deadline: float | None) -> Run:
-        request = order.to_request(target, duration("deadline", deadline), wait=False)
+    def _submit(self, task: NewTask, target: agent_pb.RunTarget, deadline: float | None) -> Run:
+        request = _create_request(task, target, duration("deadline", deadline))
         response = self._call(_channel.CREATE_RUN, request)
         return _messages.to_run(response.run)
 
@@ -698,10 +722,54 @@ class SyncOperations:
         deadline = time.monotonic() + (self.settings.timeout if timeout is None else timeout)
         named: Any = request
         request_id: str = (named.request_id if rpc.names_itself else "") or new_request_id()
+        attempt = partial(self._transport.attempt, rpc, request, deadline)
+        response: R = self._persist(attempt, request_id, deadline, retry=retry)
+        return response
+
+    def _call_each(self, rpc: Rpc[Q, R], requests: Iterator[tuple[Q, bool]], receive: Callable[[R], None]) -> None:
+        """Call with each request, given with whether another one follows, one after the other.
+
+        While a call is under way, the next request is made.
+        """
+        request, more = next(requests, (None, False))
+        while request is not None:
+            if not more:
+                receive(self._call(rpc, request))
+                return
+            sending = PendingCall(partial(self._call, rpc, request))
+            try:
+                # Let it begin, before the next request takes this thread.
+                time.sleep(0)
+                request, more = next(requests, (None, False))
+            finally:
+                receive(sending.result())
+
+    def _wait_batch(self, run_ids: Sequence[str], until: float, runs: dict[str, Run]) -> None:
+        """Put runs that have ended into `runs`, and `until` (monotonic seconds) the others as they are."""
+
+        def receive(response: agent_pb.WaitRunsResponse) -> None:
+            for run in response.runs:
+                runs[run.run_id] = _messages.to_run(run)
+
+        def attempt(metadata: CallMetadata) -> CallFailure | None:
+            missing = [run_id for run_id in run_ids if run_id not in runs]
+            if not missing:
+                return None
+            left = max(until - time.monotonic(), 0.0)
+            request = agent_pb.WaitRunsRequest(run_ids=missing, max_wait=duration("timeout", left))
+            deadline = time.monotonic() + left + self.settings.timeout
+            return self._transport.attempt_stream(_channel.WAIT_RUNS, request, deadline, metadata, receive)
+
+        self._persist(attempt, new_request_id(), max(until, time.monotonic()) + _ANSWER_GRACE)
+
+    def _persist(
+        self, attempt: Callable[[CallMetadata], Any], request_id: str, deadline: float, *, retry: bool = True
+    ) -> Any:
+        """What the first attempt gives that is no CallFailure; attempts are made until shortly before `deadline`."""
         metadata = self._transport.metadata(request_id)
         pause = _FIRST_PAUSE
         while True:
-            outcome = self._transport.attempt(rpc, request, deadline, metadata)
+            outcome = attempt(metadata)
             if not isinstance(outcome, CallFailure):
                 return outcome
             unavailable = outcome.code is grpc.StatusCode.UNAVAILABLE
@@ -709,6 +777,51 @@ class SyncOperations:
                 raise failure_error(outcome, address=self.settings.address, request_id=request_id) from outcome
             time.sleep(jittered(pause))
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _create_request(
+    task: NewTask, target: agent_pb.RunTarget, deadline: Duration | None, *, wait: bool = False
+) -> agent_pb.CreateRunRequest:
+    return agent_pb.CreateRunRequest(
+        run_id=check_text("run_id", task.run_id or ""),
+        idempotency_key=check_text("idempotency_key", task.idempotency_key or ""),
+        request_id=new_request_id(),
+        target=target,
+        agent_id=check_text("agent_id", task.agent_id or ""),
+        task_type=check_text("task_type", task.task_type),
+        description=check_text("description", task.description),
+        input=encode_object(task.input_data, "input_data"),
+        metadata=encode_object(task.metadata, "metadata"),
+        deadline=deadline,
+        run_timeout=duration("run_timeout", task.run_timeout),
+        wait=wait,
+    )
+
+
+def _batch_requests(
+    tasks: Iterable[NewTask | Mapping[str, Any]],
+) -> Iterator[tuple[agent_pb.BatchCreateRunsRequest, bool]]:
+    """The requests that hand over `tasks`, each with whether another one follows."""
+    batch, size = agent_pb.BatchCreateRunsRequest(), 0
+    for index, item in enumerate(tasks):
+        task = item if isinstance(item, NewTask) else NewTask(**item)
+        target = agent_pb.RUN_TARGET_AGENT if task.target == RunTarget.AGENT else agent_pb.RUN_TARGET_TASK
+        try:
+            request = _create_request(task, target, duration("deadline", task.deadline))
+        except InvalidValue as error:
+            raise error.within(f"tasks[{index}]") from error
+        added = len(request.input) + len(request.metadata)
+        size += added
+        if len(batch.requests) == _BATCH_ITEMS or (batch.requests and size > _BATCH_BYTES):
+            yield batch, True
+            batch, size = agent_pb.BatchCreateRunsRequest(), added
+        batch.requests.append(request)
+    if batch.requests:
+        yield batch, False
+
+
+def _add_runs(runs: list[Run], response: agent_pb.BatchCreateRunsResponse) -> None:
+    runs.extend(_messages.to_run(item.run) for item in response.responses)
 
 
 def _event_types(event_type: str | Sequence[str]) -> tuple[str, ...]:
@@ -738,7 +851,7 @@ def _publish_requests(
         data = encode(event.data, "data")
         metadata = encode_object(event.metadata, "metadata")
         size += len(data) + len(metadata)
-        if len(request.events) == _BATCH_EVENTS or (request.events and size > _BATCH_BYTES):
+        if len(request.events) == _BATCH_ITEMS or (request.events and size > _BATCH_BYTES):
             yield request, True
             request = event_pb.PublishEventsRequest(request_id=new_request_id())
             size = len(data) + len(metadata)

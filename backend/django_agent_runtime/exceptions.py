@@ -82,9 +82,12 @@ class AgentRuntimeError(Exception):
         request_id: Names the call in the runtime's log; empty for errors found before sending.
         retry_after: Seconds after which the runtime suggests to call again, or None.
         published: Of `publish_events` alone: the first of its events, which were published nevertheless.
+        runs: Of `submit_tasks`: the runs of the first of its tasks, which were accepted nevertheless. Of a
+            `wait_runs` that timed out: all runs as they are, in order.
     """
 
     published: tuple[PublishedEvent, ...] = ()
+    runs: tuple[Run, ...] = ()
 
     def __init__(
         self,
@@ -192,6 +195,11 @@ class InvalidRequest(AgentRuntimeError, ValueError):
 
 class InvalidValue(InvalidRequest):
     """A value cannot be sent: it is not JSON, or beyond a limit. Nothing was sent."""
+
+    def within(self, path: str) -> InvalidValue:
+        """The same about a part of something larger: `path` is where the part is in that."""
+        violations = [(f"{path}.{name}", reason) for name, reason in self.violations]
+        return type(self)(f"{path}.{self}", violations=violations)
 
 
 class TooLarge(InvalidRequest):

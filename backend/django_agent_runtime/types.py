@@ -15,6 +15,7 @@ __all__ = [
     "Event",
     "EventGap",
     "NewEvent",
+    "NewTask",
     "OperationResult",
     "PublishedEvent",
     "Run",
@@ -116,9 +117,9 @@ class Run:
     """1 for the first attempt; 0 while none has begun."""
     max_attempts: int
     input: dict[str, Any] | None
-    """None in lists, which leave it out."""
+    """None where there are many runs, which leave it out: of `list_runs`, `submit_tasks` and `wait_runs`."""
     output: dict[str, Any] | None
-    """Set when the run succeeded; None in lists, which leave it out."""
+    """Set when the run succeeded; None in lists and of `submit_tasks`, which leave it out."""
     error: RunError | None
     metadata: dict[str, Any]
     create_time: datetime | None
@@ -129,6 +130,23 @@ class Run:
     """When the run is cancelled if it has not ended by then; None: never."""
     sequence: int
     """Rises with every change of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task to hand over; the fields are the arguments of `submit_task`."""
+
+    task_type: str
+    input_data: Mapping[str, Any] | None = None
+    agent_id: str | None = None
+    description: str = ""
+    metadata: Mapping[str, Any] | None = None
+    deadline: float | None = None
+    run_timeout: float | None = None
+    idempotency_key: str | None = None
+    run_id: str | None = None
+    target: RunTarget = RunTarget.TASK
+    """`RunTarget.AGENT`: for the registered agent `agent_id`, as in `submit_agent_task`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2_g
 from django_agent_runtime.testing._wire import read_namespace, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     # Takes the input of a run and returns its output; an exception fails the run with its text.
     TaskFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -71,6 +72,17 @@ class FakeAgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 self._wait_until_ended(run, context.time_remaining())
             return pb.CreateRunResponse(run=_copy(run), created=created)
 
+    def BatchCreateRuns(  # noqa: N802
+        self, request: pb.BatchCreateRunsRequest, context: grpc.ServicerContext
+    ) -> pb.BatchCreateRunsResponse:
+        """See the service definition; a conflict may follow on runs that were accepted."""
+        for item in request.requests:
+            self._resolve(item, context)
+        responses = [self.CreateRun(item, context) for item in request.requests]
+        for response in responses:
+            response.run.input, response.run.output = b"", b""
+        return pb.BatchCreateRunsResponse(responses=responses)
+
     def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.GetRunResponse:  # noqa: N802
         """See the service definition."""
         with self._changed:
@@ -100,6 +112,19 @@ class FakeAgentService(agent_service_pb2_grpc.AgentServiceServicer):
             limit = request.max_wait.ToNanoseconds() / 1e9 if request.HasField("max_wait") else context.time_remaining()
             self._wait_until_ended(run, limit)
             return pb.WaitRunResponse(run=_copy(run))
+
+    def WaitRuns(self, request: pb.WaitRunsRequest, context: grpc.ServicerContext) -> Iterator[pb.WaitRunsResponse]:  # noqa: N802
+        """See the service definition; each run in a message of its own, in the order they were asked for."""
+        until = time.monotonic() + request.max_wait.ToNanoseconds() / 1e9 if request.HasField("max_wait") else None
+        with self._changed:
+            runs = [self._find(run_id, context) for run_id in dict.fromkeys(request.run_ids)]
+        for run in runs:
+            with self._changed:
+                limit = context.time_remaining() if until is None else max(until - time.monotonic(), 0.0)
+                self._wait_until_ended(run, limit)
+                copy = _copy(run)
+            copy.input = b""
+            yield pb.WaitRunsResponse(runs=[copy])
 
     def CancelRun(self, request: pb.CancelRunRequest, context: grpc.ServicerContext) -> pb.CancelRunResponse:  # noqa: N802
         """See the service definition."""

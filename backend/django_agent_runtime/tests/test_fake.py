@@ -12,7 +12,7 @@ from django.test import TestCase, override_settings
 from django_agent_runtime import exceptions
 from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
 from django_agent_runtime.testing import FakeGoRuntime
-from django_agent_runtime.types import DeleteOperation, RunState, SetOperation
+from django_agent_runtime.types import DeleteOperation, NewTask, RunState, SetOperation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,6 +110,28 @@ def test_same_key_and_payload_are_one_run(runtime: GoRuntimeIntegration) -> None
     assert [listed.run_id for listed in runtime.list_runs(states=["succeeded"])] == [run.run_id]
     with pytest.raises(exceptions.RunEnded):
         runtime.cancel_run(run.run_id)
+
+
+def test_many_tasks_at_once(runtime: GoRuntimeIntegration) -> None:
+    runs = runtime.submit_tasks({"task_type": "example_task", "input_data": {"n": number}} for number in range(5))
+    ended = runtime.wait_runs(run.run_id for run in reversed(runs))
+    assert [run.output and run.output["input"]["n"] for run in ended] == [4, 3, 2, 1, 0]
+    with pytest.raises(exceptions.TaskTypeNotFound) as refused:
+        runtime.submit_tasks([NewTask("example_task"), NewTask("no_such_task")])
+    assert refused.value.runs == ()
+    assert len(list(runtime.list_runs())) == 5
+
+
+def test_the_wait_for_many_runs_is_over(fake_go_runtime: FakeGoRuntime) -> None:
+    release = threading.Event()
+    fake_go_runtime.add_task("slow", lambda _input: {"released": release.wait(30)})
+    runtime = get_go_runtime_integration()
+    (run,) = runtime.submit_tasks([NewTask("slow")])
+    with pytest.raises(exceptions.CallTimedOut) as late:
+        runtime.wait_runs([run.run_id], timeout=0)
+    assert [left.run_id for left in late.value.runs] == [run.run_id]
+    release.set()
+    assert runtime.wait_runs([run.run_id])[0].output == {"released": True}
 
 
 def test_what_is_unknown_is_not_found(runtime: GoRuntimeIntegration) -> None:

@@ -23,6 +23,7 @@ REQUIRED = {
     "event_type": "type",
     "key": "key",
     "run_id": "00000000-0000-0000-0000-000000000001",
+    "run_ids": ["00000000-0000-0000-0000-000000000001"],
     "task_type": "task",
     "value": None,
 }

@@ -25,7 +25,7 @@ import time
 import traceback
 
 from django_agent_runtime.go_integration import GoRuntimeIntegration
-from django_agent_runtime.types import Event
+from django_agent_runtime.types import Event, NewTask
 
 CALL_SECONDS = 20.0
 CHILD_SECONDS = 60.0
@@ -53,13 +53,13 @@ class Torture:
         """Fork, and wait for every child; then for every event."""
         self.client.subscribe_to_events(self.event_type, self.see)
         callers = [threading.Thread(target=self.keep_calling, args=(number,)) for number in range(CALLERS)]
-        publisher = threading.Thread(target=self.keep_publishing)
-        for thread in (*callers, publisher):
+        others = [threading.Thread(target=work) for work in (self.keep_publishing, self.keep_handing_over)]
+        for thread in (*callers, *others):
             thread.start()
         for number in range(self.forks):
             self.fork_once(number)
         self.stop.set()
-        for thread in (*callers, publisher):
+        for thread in (*callers, *others):
             thread.join(CALL_SECONDS * 2)
             if thread.is_alive():
                 self.failures.append("a thread of the parent hangs")
@@ -100,6 +100,18 @@ class Torture:
                     self.failures.append(f"{key} is {found}, not {turn}")
             except Exception as error:  # noqa: BLE001 - every failure counts
                 self.failures.append(f"parent call: {error!r}")
+            self.calls += 2
+
+    def keep_handing_over(self) -> None:
+        """Hand over some tasks at once and collect them, until told to stop."""
+        while not self.stop.is_set():
+            try:
+                runs = self.client.submit_tasks(NewTask("echo", {"n": number}) for number in range(5))
+                ended = self.client.wait_runs(run.run_id for run in runs)
+                if [run.output for run in ended] != [{"n": number} for number in range(5)]:
+                    self.failures.append(f"tasks ended as {ended}")
+            except Exception as error:  # noqa: BLE001 - every failure counts
+                self.failures.append(f"parent tasks: {error!r}")
             self.calls += 2
 
     def keep_publishing(self) -> None:
