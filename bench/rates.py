@@ -11,9 +11,12 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from celery import group
+from django_agent_runtime.types import NewTask
+
 from bench.measurement import Contender, Measurement, compare_rate
 from bench.sizes import Sizes
-from bench.stand import VALUE, Stand, open_echo, open_runtime
+from bench.stand import VALUE, Stand, open_echo, open_runtime, open_stub
 
 _TASK_SECONDS = 120.0
 
@@ -23,10 +26,14 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
     with ExitStack() as stack:
         echo = stack.enter_context(open_echo(stand))
         fsync = stack.enter_context(open_runtime(stand.fsync))
+        weak = stack.enter_context(open_runtime(stand.os))
+        bare = stack.enter_context(open_stub(stand))
         calls: list[tuple[str, str, Callable[[str], object]]] = [
             ("threads_echo", "gRPC echo", lambda _: echo.send_bytes()),
             ("threads_get_state", "get_state", fsync.get_state),
             ("threads_set_state", "set_state, durability fsync", lambda key: fsync.set_state(key, VALUE)),
+            ("threads_set_state_os", "set_state, durability os", lambda key: weak.set_state(key, VALUE)),
+            ("threads_stub", "SetState by the bare gRPC stub, durability fsync", bare.set_state),
             ("threads_execute_task", "execute_task, durability fsync", lambda _: fsync.execute_task("echo", VALUE)),
         ]
         if stand.peers:
@@ -74,8 +81,8 @@ def _calls_per_second(call: Callable[[str], object], threads: int, seconds: floa
 def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
     """Measure tasks a second from handing over the first of many until the result of the last is here.
 
-    All of them are handed over before the first result is asked for. Both sides do both from the same number
-    of threads.
+    All of them are handed over before the first result is asked for. Both sides do both in two ways: one by one,
+    from the same number of threads, and all at once, from one.
     """
     with ExitStack() as stack:
         client = stack.enter_context(open_runtime(stand.fsync))
@@ -88,19 +95,39 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                     lambda run: client.wait_run(run.run_id, timeout=_TASK_SECONDS).output,
                     sizes,
                 ),
-            )
+            ),
+            Contender(
+                "queue_runtime_batch",
+                "submit_tasks, wait_runs; durability fsync",
+                lambda: _batch_per_second(
+                    lambda: client.submit_tasks(NewTask("echo", VALUE) for _ in range(sizes.queued_tasks)),
+                    lambda runs: [
+                        run.output for run in client.wait_runs((run.run_id for run in runs), timeout=_TASK_SECONDS)
+                    ],
+                    sizes,
+                ),
+            ),
         ]
         if stand.peers:
             task = stand.peers.task
-            contenders.append(
+            contenders += [
                 Contender(
                     "queue_celery",
                     "Celery delay(), get()",
                     lambda: _tasks_per_second(
                         lambda: task.delay(VALUE), lambda result: result.get(timeout=_TASK_SECONDS), sizes
                     ),
-                )
-            )
+                ),
+                Contender(
+                    "queue_celery_batch",
+                    "Celery group(), get()",
+                    lambda: _batch_per_second(
+                        lambda: group(task.s(VALUE) for _ in range(sizes.queued_tasks)).apply_async(),
+                        lambda results: results.get(timeout=_TASK_SECONDS),
+                        sizes,
+                    ),
+                ),
+            ]
         return compare_rate(contenders, rounds=sizes.queue_rounds)
 
 
@@ -124,3 +151,12 @@ def _tasks_per_second(submit: Callable[[], Any], collect: Callable[[Any], object
         for future in [pool.submit(work, share) for share in shares]:
             future.result()
         return sum(shares) / (time.perf_counter() - begin)
+
+
+def _batch_per_second(submit: Callable[[], Any], collect: Callable[[Any], list[Any]], sizes: Sizes) -> float:
+    """All of them are handed over at once, and then collected."""
+    begin = time.perf_counter()
+    results = collect(submit())
+    seconds = time.perf_counter() - begin
+    assert results == [VALUE] * sizes.queued_tasks
+    return sizes.queued_tasks / seconds

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import redis
 from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2 import SetStateRequest, SetStateResponse
+from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2_grpc import StateServiceStub
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BytesValue
@@ -119,6 +121,33 @@ class EchoClient:
 def open_echo(stand: Stand, *, over_socket: bool = False) -> Iterator[EchoClient]:
     """A client of the floor."""
     client = EchoClient(f"unix:{stand.echo.socket}" if over_socket else stand.echo.address)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+class StubClient:
+    """Calls the runtime with the generated stub and grpcio as it comes, as someone without the client would."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.insecure_channel(target)
+        self._stub = StateServiceStub(self._channel)  # type: ignore[no-untyped-call] # grpcio-tools' own gap
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def set_state(self, key: str) -> SetStateResponse:
+        """Set a key to the value, of which the JSON is there already."""
+        response: SetStateResponse = self._stub.SetState(SetStateRequest(key=key, value=PAYLOAD))
+        return response
+
+
+@contextmanager
+def open_stub(stand: Stand) -> Iterator[StubClient]:
+    """The bare stub of the runtime with durability fsync."""
+    client = StubClient(f"127.0.0.1:{stand.fsync.port}")
     try:
         yield client
     finally:

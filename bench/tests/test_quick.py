@@ -32,7 +32,14 @@ LATENCIES = {
     )
 } | {"fsync"}
 PEER_LATENCIES = {"redis_get", "redis_set", "redis_set_fsync", "redis_pubsub", "celery"}
-THREADS = {"threads_echo", "threads_get_state", "threads_set_state", "threads_execute_task"}
+THREADS = {
+    "threads_echo",
+    "threads_get_state",
+    "threads_set_state",
+    "threads_set_state_os",
+    "threads_stub",
+    "threads_execute_task",
+}
 PEER_THREADS = {"threads_redis_set", "threads_redis_set_fsync"}
 
 
@@ -65,7 +72,9 @@ def names(results: dict[str, Any], kind: str) -> set[str]:
 def test_every_contender_is_measured(results: dict[str, Any]) -> None:
     assert names(results, "latency") == LATENCIES | (PEER_LATENCIES if HAS_REDIS else set())
     assert names(results, "threads") == THREADS | (PEER_THREADS if HAS_REDIS else set())
-    assert names(results, "queue") == {"queue_runtime"} | ({"queue_celery"} if HAS_REDIS else set())
+    assert names(results, "queue") == {"queue_runtime", "queue_runtime_batch"} | (
+        {"queue_celery", "queue_celery_batch"} if HAS_REDIS else set()
+    )
     assert names(results, "events") == {"publish_events", "subscriber"} | (
         {"redis_xadd", "redis_xread"} if HAS_REDIS else set()
     )
