@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import schemathesis
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
 from hypothesis import HealthCheck, settings
 from rest_framework.authtoken.models import Token
 from schemathesis.checks import not_a_server_error
@@ -14,10 +16,26 @@ from schemathesis.specs.openapi.checks import response_schema_conformance
 from backend.config.wsgi import application
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.contrib.auth.models import User
 
 
 schema = schemathesis.openapi.from_wsgi("/api/schema/?format=json", application)
+
+
+@pytest.fixture
+def open_transaction() -> Iterator[None]:
+    """Leave the connection alone between requests, as Django's test client does.
+
+    The application is called as a server would call it. Its requests would close the connection, and with it the
+    transaction of the test.
+    """
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
 
 
 @pytest.fixture
@@ -29,7 +47,7 @@ def authorization(django_user_model: type[User], monkeypatch: pytest.MonkeyPatch
 
 # The stream has no end, and so no answer to judge; what is bad about its query has tests of its own.
 @pytest.mark.django_db
-@pytest.mark.usefixtures("go_runtime")
+@pytest.mark.usefixtures("go_runtime", "open_transaction")
 @schema.exclude(path="/api/events/stream/").parametrize()
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 def test_answers_are_as_described(case: schemathesis.Case[Any], authorization: dict[str, str]) -> None:
