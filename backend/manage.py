@@ -17,12 +17,18 @@ def main() -> None:
     sys.path[:] = [str(BACKEND.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != BACKEND)]
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.config.settings")
     try:
+        from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415
         from django.core.management import execute_from_command_line  # noqa: PLC0415
     except ImportError as error:
         raise SystemExit(
             "Django is not installed here: run `make setup`, then `.venv/bin/python backend/manage.py`."
         ) from error
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        if "--traceback" in sys.argv:
+            raise
+        raise SystemExit(f"manage.py: {error}") from error
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ in one sentence, so that a typing slip ends a start with that sentence.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -77,6 +78,11 @@ def read_database(name: str, *, default_path: Path) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{name} names no database: write postgresql://user:password@host:5432/name.")
     if parts.scheme == "sqlite":
         return _describe_sqlite(database)
+    if not any(map(find_spec, ("psycopg", "psycopg2"))):
+        raise ImproperlyConfigured(
+            f"{name} names a PostgreSQL database, which needs psycopg: run `make setup`, "
+            "or `pip install 'psycopg[binary]>=3.2'` where the site was installed without it."
+        )
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": database,

@@ -45,6 +45,13 @@ def test_deployed_site_does_not_start_on_a_known_key() -> None:
     assert "DJANGO_SECRET_KEY" in done.stderr
 
 
+def test_bad_environment_is_one_sentence_of_a_command() -> None:
+    done = manage("migrate", DATABASE_URL="mysql://db/bridge")
+    assert done.returncode == 1
+    assert done.stderr == "manage.py: DATABASE_URL must begin with postgresql:// or sqlite:///, not 'mysql'.\n"
+    assert "Traceback" in manage("migrate", "--traceback", DATABASE_URL="mysql://db/bridge").stderr
+
+
 def test_bad_runtime_settings_keep_a_command_from_starting() -> None:
     done = manage("migrate", "--check", GO_RUNTIME_PORT="fifty", GO_RUNTIME_NAMESPACE="Shop")
     assert done.returncode != 0
@@ -107,6 +114,16 @@ def test_bad_database_url_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("DATABASE_URL", url)
     with pytest.raises(ImproperlyConfigured, match=r"^DATABASE_URL .*\.$"):
         environment.read_database("DATABASE_URL", default_path=tmp_path / "db.sqlite3")
+
+
+def test_postgresql_without_its_driver_is_one_sentence_with_the_command(tmp_path: Path) -> None:
+    # None stands for a module that cannot be imported.
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['psycopg'] = sys.modules['psycopg2'] = None\n")
+    done = manage("migrate", DATABASE_URL="postgresql://db/bridge", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    [sentence] = done.stderr.splitlines()
+    assert "DATABASE_URL names a PostgreSQL database" in sentence
+    assert "pip install 'psycopg[binary]" in sentence
 
 
 @pytest.mark.parametrize(("word", "expected"), [("1", True), ("On", True), ("no", False), ("", True)])
