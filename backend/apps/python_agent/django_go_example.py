@@ -18,6 +18,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 PROBLEM = {("default", CONTENT_TYPE): OpenApiResponse(ProblemSerializer, description="What went wrong.")}
 # A revision is a number of 64 bits, and never 0.
 ETAG_DIGITS = re.compile(r"[1-9][0-9]{0,18}")
+SEQUENCE_DIGITS = re.compile(r"[0-9]{1,19}")
 IF_MATCH = OpenApiParameter(
     "If-Match", str, OpenApiParameter.HEADER, description="Only if the key is at this revision: its ETag."
 )
@@ -92,7 +94,7 @@ class StateListView(APIView):
     )
     def get(self, request: Request) -> Response:
         """List keys by prefix, without their values."""
-        query = _read(schema.StateQuerySerializer, request.query_params)
+        query = _read(schema.StateQuerySerializer, _query_of(request))
         limit = query["limit"]
         entries = get_go_runtime_integration().list_state(query["prefix"], keys_only=True, page_size=limit)
         found = list(islice(entries, limit + 1))
@@ -118,7 +120,7 @@ class StateEntryView(APIView):
     def put(self, request: Request, key: str) -> Response:
         """Write a key, unconditionally or as the conditional headers say."""
         write = _read(schema.StateWriteSerializer, request.data)
-        operation = SetOperation(key, **write, expected_revision=_read_condition(request))
+        operation = SetOperation(key, write["value"], write.get("ttl_seconds"), _read_condition(request))
         [result] = get_go_runtime_integration().transact_state([operation])
         return Response(
             {"key": key, "revision": result.revision},
@@ -155,12 +157,12 @@ class EventStreamView(APIView):
     @extend_schema(parameters=[schema.EventStreamQuerySerializer, LAST_EVENT_ID], responses={**STREAM, **PROBLEM})
     def get(self, request: Request) -> EventStreamResponse:
         """Stream events as Server-Sent Events, from now on or behind a sequence, without gap or repeat."""
-        query = {**request.query_params.dict()}
+        wanted = _read(schema.EventStreamQuerySerializer, _query_of(request))
         # A browser that reconnects repeats the address it began with and adds the last id it saw.
-        if "Last-Event-ID" in request.headers:
-            query["after"] = request.headers["Last-Event-ID"]
-        wanted = _read(schema.EventStreamQuerySerializer, query)
-        events = get_go_runtime_integration().astream_events(wanted["types"], after_sequence=wanted.get("after"))
+        after = _read_last_event_id(request)
+        if after is None:
+            after = wanted.get("after_sequence")
+        events = get_go_runtime_integration().astream_events(wanted["event_type"], after_sequence=after)
         # Opened here, so that a refusal is an HTTP status and not a broken stream.
         async_to_sync(events.__aenter__)()
         # The sign-in took a database connection, which the stream must not hold for an hour.
@@ -175,6 +177,21 @@ def _read(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
     serializer.is_valid(raise_exception=True)
     values: dict[str, Any] = serializer.validated_data
     return values
+
+
+def _query_of(request: Request) -> dict[str, Any]:
+    """The query of a request, without what chooses the format of its answer."""
+    return {name: value for name, value in request.query_params.items() if name != api_settings.URL_FORMAT_OVERRIDE}
+
+
+def _read_last_event_id(request: Request) -> int | None:
+    """The sequence in `Last-Event-ID`, None without one."""
+    sequence = request.headers.get("Last-Event-ID")
+    if sequence is None:
+        return None
+    if not SEQUENCE_DIGITS.fullmatch(sequence):
+        raise serializers.ValidationError({"Last-Event-ID": "Must be the id of an event, such as 7."})
+    return int(sequence)
 
 
 def _read_condition(request: Request) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiSerializerExtension
 from rest_framework import serializers
 
 MAX_EVENT_TYPE_CHARACTERS = 200
@@ -12,7 +14,35 @@ MAX_SUBSCRIBED_TYPES = 100
 MAX_TTL_SECONDS = 315_360_000
 
 
-class TaskRequestSerializer(serializers.Serializer[dict[str, Any]]):
+class RequestSerializer(serializers.Serializer[dict[str, Any]]):
+    """What a caller sends. A member that is not known is refused: what it was to do would not happen."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The validated members.
+
+        Raises:
+            ValidationError: Naming every member that does not fit.
+        """
+        unknown = [name for name in data if name not in self.fields] if isinstance(data, Mapping) else []
+        if unknown:
+            reason = f"Is not known; known are {', '.join(self.fields)}."
+            raise serializers.ValidationError(dict.fromkeys(unknown, reason))
+        return super().to_internal_value(data)
+
+
+class RequestExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # drf-spectacular has no types
+    """Says in the OpenAPI description what RequestSerializer does."""
+
+    target_class = RequestSerializer
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> Any:
+        """The schema of the members, and of no others."""
+        members = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)  # noqa: SLF001
+        return members | {"additionalProperties": False}
+
+
+class TaskRequestSerializer(RequestSerializer):
     """A task to execute."""
 
     task_type = serializers.CharField(help_text="One of those listed.")
@@ -91,19 +121,19 @@ class StateListSerializer(serializers.Serializer[dict[str, Any]]):
     more = serializers.BooleanField(help_text="Whether there are more keys than `limit` with this prefix.")
 
 
-class StateQuerySerializer(serializers.Serializer[dict[str, Any]]):
+class StateQuerySerializer(RequestSerializer):
     """Which keys to list."""
 
     prefix = serializers.CharField(required=False, default="", allow_blank=True, trim_whitespace=False)
     limit = serializers.IntegerField(required=False, default=100, min_value=1, max_value=1000)
 
 
-class StateWriteSerializer(serializers.Serializer[dict[str, Any]]):
+class StateWriteSerializer(RequestSerializer):
     """A value to write."""
 
     value = serializers.JSONField(allow_null=True)
-    ttl = serializers.IntegerField(
-        required=False, min_value=1, max_value=MAX_TTL_SECONDS, help_text="Seconds after which the key is removed."
+    ttl_seconds = serializers.IntegerField(
+        required=False, min_value=1, max_value=MAX_TTL_SECONDS, help_text="After how long the key is removed."
     )
 
 
@@ -114,7 +144,7 @@ class StateWrittenSerializer(serializers.Serializer[dict[str, Any]]):
     revision = serializers.IntegerField()
 
 
-class EventRequestSerializer(serializers.Serializer[dict[str, Any]]):
+class EventRequestSerializer(RequestSerializer):
     """An event to publish."""
 
     event_type = serializers.CharField(max_length=MAX_EVENT_TYPE_CHARACTERS)
@@ -128,18 +158,18 @@ class EventPublishedSerializer(serializers.Serializer[Any]):
     """What the event became."""
 
     event_id = serializers.CharField()
-    sequence = serializers.IntegerField(help_text="Pass it as `after` to stream what follows.")
+    sequence = serializers.IntegerField(help_text="Pass it as `after_sequence` to stream what follows.")
 
 
-class EventStreamQuerySerializer(serializers.Serializer[dict[str, Any]]):
+class EventStreamQuerySerializer(RequestSerializer):
     """Which events to stream, and from where."""
 
-    types = serializers.CharField(
+    event_type = serializers.CharField(
         required=False,
         default="*",
         help_text="Event types parted by commas; `*` is every type, `order.*` every type with that prefix.",
     )
-    after = serializers.IntegerField(
+    after_sequence = serializers.IntegerField(
         required=False,
         min_value=0,
         max_value=2**63 - 1,
@@ -149,7 +179,7 @@ class EventStreamQuerySerializer(serializers.Serializer[dict[str, Any]]):
         required=False, default=True, help_text="Whether blocks carry `event:` with the event's type."
     )
 
-    def validate_types(self, value: str) -> list[str]:
+    def validate_event_type(self, value: str) -> list[str]:
         """The types as a list."""
         types = [name for name in value.split(",") if name]
         if not 1 <= len(types) <= MAX_SUBSCRIBED_TYPES:

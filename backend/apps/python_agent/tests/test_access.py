@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.urls import reverse
@@ -60,7 +60,8 @@ def test_session_needs_the_csrf_token_to_change_something(
 
 @pytest.mark.usefixtures("fake_go_runtime")
 @pytest.mark.parametrize(
-    ("scope", "path"), [("user", "/api/state/"), ("stream", "/api/events/stream/?types=a"), ("token", "/api/token/")]
+    ("scope", "path"),
+    [("user", "/api/state/"), ("stream", "/api/events/stream/?event_type=a"), ("token", "/api/token/")],
 )
 def test_too_many_calls_are_told_when_to_come_back(
     scope: str, path: str, django_user_model: type[User], monkeypatch: pytest.MonkeyPatch
@@ -80,3 +81,23 @@ def test_unknown_addresses_under_api_are_problems_too(client: APIClient) -> None
     response = client.get("/api/nothing/")
     assert (response.status_code, response["Content-Type"]) == (404, "application/problem+json")
     assert response["X-Request-ID"] == response.json()["request_id"]
+
+
+@pytest.mark.usefixtures("go_runtime")
+@pytest.mark.parametrize(
+    ("method", "path", "known"),
+    [
+        ("post", "/api/tasks/", {"task_type": "example_task"}),
+        ("post", "/api/agents/frontend_agent/tasks/", {"task_type": "generate_component"}),
+        ("put", "/api/state/k", {"value": 1}),
+        ("post", "/api/events/", {"event_type": "a", "data": 1}),
+        ("get", "/api/state/", {"prefix": "a", "format": "json"}),
+        ("get", "/api/events/stream/", {"event_type": "a"}),
+    ],
+)
+def test_members_that_are_not_known_are_refused_by_name(api: APIClient, method: str, path: str, known: Any) -> None:
+    body = known | {"ttl": 1, "timeout": 0.3}
+    response = getattr(api, method)(path, body, **({} if method == "get" else {"format": "json"}))
+    assert (response.status_code, response.json()["code"]) == (400, "INVALID_ARGUMENT")
+    assert {error["field"] for error in response.json()["errors"]} == {"ttl", "timeout"}
+    assert all(next(iter(known)) in error["detail"] for error in response.json()["errors"])

@@ -42,9 +42,9 @@ def read_blocks(chunks: Iterator[bytes], count: int) -> list[dict[str, str]]:
 def test_stream_resumes_behind_the_last_event_seen_without_gap_or_repeat(api: APIClient, event_type: str) -> None:
     sequences = [publish(api, event_type, index) for index in range(5)]
     for kwargs in (
-        {"data": {"types": event_type, "after": sequences[1]}},
+        {"data": {"event_type": event_type, "after_sequence": sequences[1]}},
         # The header of a reader that reconnects goes before the address it began with.
-        {"data": {"types": event_type, "after": 0}, "headers": {"Last-Event-ID": str(sequences[1])}},
+        {"data": {"event_type": event_type, "after_sequence": 0}, "headers": {"Last-Event-ID": str(sequences[1])}},
     ):
         response: Any = api.get(STREAM, **kwargs)
         blocks = read_blocks(iter(response), 3)
@@ -55,7 +55,7 @@ def test_stream_resumes_behind_the_last_event_seen_without_gap_or_repeat(api: AP
 
 
 def test_stream_has_the_headers_that_keep_proxies_from_holding_it_back(api: APIClient, event_type: str) -> None:
-    response = api.get(STREAM, {"types": event_type}, headers={"Accept": "text/event-stream"})
+    response = api.get(STREAM, {"event_type": event_type}, headers={"Accept": "text/event-stream"})
     assert response.status_code == 200
     assert response["Content-Type"] == "text/event-stream"
     assert response["Cache-Control"] == "no-cache, no-transform"
@@ -66,7 +66,7 @@ def test_stream_has_the_headers_that_keep_proxies_from_holding_it_back(api: APIC
 def test_event_carries_everything(api: APIClient, event_type: str) -> None:
     event = {"event_type": event_type, "data": {"n": 2**63 - 1}, "source": "shop", "metadata": {"importance": "high"}}
     sequence = api.post("/api/events/", event, format="json").json()["sequence"]
-    response: Any = api.get(STREAM, {"types": event_type, "after": sequence - 1, "named": "false"})
+    response: Any = api.get(STREAM, {"event_type": event_type, "after_sequence": sequence - 1, "named": "false"})
     [block] = read_blocks(iter(response), 1)
     response.close()
     data = json.loads(block["data"])
@@ -80,18 +80,36 @@ def test_event_carries_everything(api: APIClient, event_type: str) -> None:
 def test_line_ends_in_a_type_do_not_break_the_format(api: APIClient, event_type: str) -> None:
     wild = f"{event_type}\ndata: forged\r\nid: 1"
     sequence = publish(api, wild, "x")
-    response: Any = api.get(STREAM, {"types": f"{event_type}*", "after": str(sequence - 1)})
+    response: Any = api.get(STREAM, {"event_type": f"{event_type}*", "after_sequence": str(sequence - 1)})
     [block] = read_blocks(iter(response), 1)
     response.close()
     assert int(block["id"]) == sequence
     assert json.loads(block["data"])["type"] == wild
 
 
-@pytest.mark.parametrize("query", [{"after": "x"}, {"after": -1}, {"types": ","}, {"types": ",".join("abc" * 40)}])
+@pytest.mark.parametrize(
+    "query",
+    [{"after_sequence": "x"}, {"after_sequence": -1}, {"event_type": ","}, {"event_type": ",".join("abc" * 40)}],
+)
 def test_bad_queries_are_refused(api: APIClient, query: dict[str, Any]) -> None:
     response = api.get(STREAM, query, headers={"Accept": "text/event-stream"})
     assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
     assert response.json()["code"] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "٣", "9" * 20])
+def test_bad_last_event_id_is_named(api: APIClient, value: str) -> None:
+    response = api.get(STREAM, headers={"Accept": "text/event-stream", "Last-Event-ID": value})
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "Last-Event-ID")
+
+
+def test_last_event_id_of_zero_goes_before_the_query(api: APIClient, event_type: str) -> None:
+    publish(api, event_type, "first")
+    query: dict[str, Any] = {"event_type": event_type, "after_sequence": publish(api, event_type, "second")}
+    response: Any = api.get(STREAM, query, headers={"Last-Event-ID": "0"})
+    blocks = read_blocks(iter(response), 2)
+    response.close()
+    assert [json.loads(block["data"])["data"] for block in blocks] == ["first", "second"]
 
 
 def test_what_cannot_take_a_stream_is_told_so(api: APIClient) -> None:

@@ -47,10 +47,18 @@ def test_every_operation_needs_a_sign_in_and_may_answer_with_a_problem(schema: d
             assert "application/problem+json" in operation["responses"]["default"]["content"], (name, path)
 
 
+def test_requests_take_no_members_that_are_not_described(schema: dict[str, Any]) -> None:
+    schemas = schema["components"]["schemas"]
+    closed = {name for name, described in schemas.items() if described.get("additionalProperties") is False}
+    assert closed == {"EventRequest", "LabelledTaskRequest", "StateWrite", "TaskRequest"}
+
+
 def test_stream_is_described_as_server_sent_events(schema: dict[str, Any]) -> None:
     operation = schema["paths"]["/api/events/stream/"]["get"]
     assert list(operation["responses"]["200"]["content"]) == ["text/event-stream"]
-    assert {"types", "after", "named", "Last-Event-ID"} <= {parameter["name"] for parameter in operation["parameters"]}
+    assert {"event_type", "after_sequence", "named", "Last-Event-ID"} <= {
+        parameter["name"] for parameter in operation["parameters"]
+    }
 
 
 def test_schema_and_its_page_are_served_without_anything_from_elsewhere(client: Client) -> None:

@@ -62,7 +62,7 @@ class Stream:
         self.event_type = event_type or f"test.{uuid4()}"
         self.connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_SECONDS)
         authorization = {"Authorization": f"Token {site.token}", "Accept": "text/event-stream"}
-        query = urlencode({"types": f"{self.event_type}*"})
+        query = urlencode({"event_type": f"{self.event_type}*"})
         self.connection.request("GET", f"/api/events/stream/?{query}", headers=authorization | headers)
         self.response = self.connection.getresponse()
         assert self.response.status == 200, self.response.read()

@@ -86,7 +86,7 @@ def test_conditions_that_mean_nothing_are_refused(api: APIClient, path: str, hea
 
 
 def test_time_to_live_is_kept_with_the_key(api: APIClient, path: str) -> None:
-    api.put(path, {"value": 1, "ttl": 3600}, format="json")
+    api.put(path, {"value": 1, "ttl_seconds": 3600}, format="json")
     assert api.get(path).json()["expire_time"]
 
 
@@ -111,9 +111,9 @@ def test_value_above_the_limit_of_the_runtime_is_413(api: APIClient, path: str) 
     ("body", "status"),
     [
         ("{}", 400),
-        ('{"value": 1, "ttl": 0}', 400),
-        ('{"value": 1, "ttl": 1e400}', 400),
-        (f'{{"value": 1, "ttl": {2**70}}}', 400),
+        ('{"value": 1, "ttl_seconds": 0}', 400),
+        ('{"value": 1, "ttl_seconds": 1e400}', 400),
+        (f'{{"value": 1, "ttl_seconds": {2**70}}}', 400),
         ('{"value": NaN}', 400),
         (json.dumps({"value": "x" * 3_000_000}), 413),
         ('{"value": ' + "[" * 201 + "]" * 201 + "}", 422),

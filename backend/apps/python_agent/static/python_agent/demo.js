@@ -135,7 +135,7 @@ function watchEvents() {
   const badge = find("stream-badge");
   const mark = (text, kind) => { badge.textContent = text; badge.className = `badge ${kind}`; };
   // `named=false` makes every event an unnamed message: EventSource has no listener for any name.
-  const source = new EventSource(`${urls.streamUrl}?types=*&named=false`);
+  const source = new EventSource(`${urls.streamUrl}?event_type=*&named=false`);
   source.onopen = () => mark("live", "good");
   source.onmessage = showEvent;
   source.onerror = () => mark(source.readyState === EventSource.CLOSED ? "closed" : "reconnecting…", "bad");
