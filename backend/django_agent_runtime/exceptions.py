@@ -35,7 +35,7 @@ Every class is also one of the built-ins that people already catch::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from .types import PublishedEvent, Run
@@ -76,8 +76,9 @@ class AgentRuntimeError(Exception):
     """Base of every error about the runtime.
 
     Attributes:
-        reason: Name of the runtime's ErrorReason (`RUN_NOT_FOUND`), for programs to switch on; empty if the
-            runtime gave none.
+        reason: Name of the runtime's ErrorReason (`RUN_NOT_FOUND`), for programs to switch on. What the runtime gave
+            none for, and what this client finds by itself, has that of its class (`default_reason`); where
+            `error.proto` has no name for a class, gRPC's own name of the status.
         metadata: What the runtime says about this reason, such as `run_id`.
         request_id: Names the call in the runtime's log; empty for errors found before sending.
         retry_after: Seconds after which the runtime suggests to call again, or None.
@@ -85,6 +86,9 @@ class AgentRuntimeError(Exception):
         runs: Of `submit_tasks`: the runs of the first of its tasks, which were accepted nevertheless. Of a
             `wait_runs` that timed out: all runs as they are, in order.
     """
+
+    default_reason: ClassVar[str] = "INTERNAL"
+    """What `reason` is when nobody gave one."""
 
     published: tuple[PublishedEvent, ...] = ()
     runs: tuple[Run, ...] = ()
@@ -99,7 +103,7 @@ class AgentRuntimeError(Exception):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason = reason or self.default_reason
         self.metadata = dict(metadata or {})
         self.request_id = request_id
         self.retry_after = retry_after
@@ -119,6 +123,8 @@ def _restore(cls: type[AgentRuntimeError], args: tuple[Any, ...], attributes: di
 class RuntimeUnavailable(AgentRuntimeError, ConnectionError):
     """The runtime cannot be reached, or is draining."""
 
+    default_reason = "UNAVAILABLE"
+
 
 class ClientClosed(RuntimeUnavailable):
     """The client was disconnected while this was going on, or it is a stream of another process."""
@@ -127,41 +133,61 @@ class ClientClosed(RuntimeUnavailable):
 class Overloaded(AgentRuntimeError, ConnectionError):
     """The runtime refuses this for now; `retry_after` says when to call again."""
 
+    default_reason = "RESOURCE_EXHAUSTED"
+
 
 class RateLimited(Overloaded):
     """The token's rate limit is used up."""
+
+    default_reason = "RATE_LIMITED"
 
 
 class QueueFull(Overloaded):
     """The queue of runs is full."""
 
+    default_reason = "QUEUE_FULL"
+
 
 class StorageFull(Overloaded):
     """The disk, or the store's own limit, has no room for new writes; reads and deletions go on."""
+
+    default_reason = "STORAGE_FULL"
 
 
 class CallTimedOut(AgentRuntimeError, TimeoutError):
     """No answer came within the call's timeout. A change may have been made."""
 
+    default_reason = "DEADLINE_EXCEEDED"
+
 
 class NotFound(AgentRuntimeError, LookupError):
     """What was asked for does not exist."""
+
+    default_reason = "NOT_FOUND"
 
 
 class RunNotFound(NotFound):
     """There is no such run in this namespace."""
 
+    default_reason = "RUN_NOT_FOUND"
+
 
 class AgentNotFound(NotFound):
     """No agent with this id is registered; `metadata["known"]` names those that are."""
+
+    default_reason = "AGENT_NOT_FOUND"
 
 
 class TaskTypeNotFound(NotFound):
     """There is no such task type; `metadata["known"]` names those there are."""
 
+    default_reason = "TASK_TYPE_NOT_FOUND"
+
 
 class EventsTruncated(AgentRuntimeError, LookupError):
     """Events asked for were removed by retention, or lost with a damaged disk."""
+
+    default_reason = "EVENTS_TRUNCATED"
 
     @property
     def oldest_sequence(self) -> int:
@@ -172,9 +198,13 @@ class EventsTruncated(AgentRuntimeError, LookupError):
 class AccessDenied(AgentRuntimeError, PermissionError):
     """The caller is not known, or may not do this."""
 
+    default_reason = "PERMISSION_DENIED"
+
 
 class Unauthenticated(AccessDenied):
     """No token was sent, or one that the runtime does not know."""
+
+    default_reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(AccessDenied):
@@ -187,6 +217,8 @@ class InvalidRequest(AgentRuntimeError, ValueError):
     Attributes:
         violations: Each field at fault with its reason, as `(field, description)`.
     """
+
+    default_reason = "INVALID_ARGUMENT"
 
     def __init__(self, message: str, *, violations: Sequence[tuple[str, str]] = (), **details: Any) -> None:
         super().__init__(message, **details)
@@ -205,25 +237,37 @@ class InvalidValue(InvalidRequest):
 class TooLarge(InvalidRequest):
     """A value is above the runtime's size limit: `metadata` has `field`, `size` and `limit` in bytes."""
 
+    default_reason = "TOO_LARGE"
+
 
 class Conflict(AgentRuntimeError, ValueError):
     """The call does not fit what is there already."""
+
+    default_reason = "ABORTED"
 
 
 class RevisionMismatch(Conflict):
     """The key is at another revision than expected: `metadata["revision"]`, 0 if it does not exist."""
 
+    default_reason = "REVISION_MISMATCH"
+
 
 class KeyExists(Conflict):
     """The key was to be created, and exists."""
+
+    default_reason = "KEY_EXISTS"
 
 
 class IdempotencyConflict(Conflict):
     """The run id, idempotency key or request id was used before, with another payload."""
 
+    default_reason = "IDEMPOTENCY_CONFLICT"
+
 
 class RunEnded(Conflict):
     """The run has already ended otherwise: `metadata["state"]`."""
+
+    default_reason = "RUN_ENDED"
 
 
 class InternalError(AgentRuntimeError):
@@ -237,6 +281,8 @@ class RunFailed(AgentRuntimeError):
         run: The run as it ended; `run.error` says why.
     """
 
+    default_reason = "AGENT_FAILED"
+
     def __init__(self, message: str, *, run: Run, **details: Any) -> None:
         super().__init__(message, **details)
         self.run = run
@@ -245,6 +291,10 @@ class RunFailed(AgentRuntimeError):
 class RunTimedOut(RunFailed, TimeoutError):
     """The run's deadline or run timeout passed before it ended."""
 
+    default_reason = "RUN_TIMED_OUT"
+
 
 class RunCancelled(RunFailed):
     """The run was cancelled on request."""
+
+    default_reason = "RUN_CANCELLED"

@@ -25,9 +25,10 @@ from rest_framework.views import exception_handler, set_rollback
 
 from django_agent_runtime import exceptions
 from django_agent_runtime.api.request_id import current_request_id
+from django_agent_runtime.grpc_client.agentruntime.v1.error_pb2 import ErrorReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,24 @@ RUNTIME_MEMBERS = frozenset(
         "task_type",
     }
 )
+# Codes of the runtime are open-ended, as a newer one may have more; these are the ones of today.
+RUNTIME_CODES = sorted(
+    {name.removeprefix("ERROR_REASON_") for name, number in ErrorReason.items() if number}
+    | {getattr(exceptions, name).default_reason for name in exceptions.__all__}
+)
+SITE_CODES = (
+    "AUTHENTICATION_FAILED",
+    "METHOD_NOT_ALLOWED",
+    "NOT_ACCEPTABLE",
+    "NOT_AUTHENTICATED",
+    "PARSE_ERROR",
+    "THROTTLED",
+    "UNSUPPORTED_MEDIA_TYPE",
+)
+
+
+def _name_all(codes: Iterable[str]) -> str:
+    return ", ".join(f"`{code}`" for code in codes)
 
 
 class FieldProblemSerializer(serializers.Serializer[dict[str, str]]):
@@ -88,7 +107,10 @@ class ProblemSerializer(serializers.Serializer[dict[str, Any]]):
     title = serializers.CharField(help_text="The HTTP status in words.")
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="One sentence for a person.")
-    code = serializers.CharField(help_text="What a program switches on, such as `REVISION_MISMATCH`.")
+    code = serializers.CharField(
+        help_text=f"What a program switches on. Of the runtime and its client: {_name_all(RUNTIME_CODES)}. "
+        f"Of the site, among others: {_name_all(SITE_CODES)}."
+    )
     request_id = serializers.CharField(help_text="Names this request in the log of the site.")
     runtime_request_id = serializers.CharField(required=False, help_text="Names the call in the log of the runtime.")
     run_id = serializers.CharField(required=False, help_text="The run that failed.")
@@ -148,7 +170,7 @@ def describe_error(exc: exceptions.AgentRuntimeError, status: HTTPStatus) -> dic
         extra["errors"] = [{"field": field, "detail": text} for field, text in exc.violations]
     if isinstance(exc, exceptions.RunFailed):
         extra["run_id"] = exc.run.run_id
-    return describe_problem(status, code=exc.reason or type(exc).__name__, detail=str(exc), **extra)
+    return describe_problem(status, code=exc.reason, detail=str(exc), **extra)
 
 
 def answer_not_found(request: HttpRequest) -> JsonResponse:

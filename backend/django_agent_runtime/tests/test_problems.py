@@ -64,18 +64,19 @@ def read(response: Response) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
-        (exceptions.RuntimeUnavailable("away"), 503, "RuntimeUnavailable"),
-        (exceptions.ClientClosed("closed"), 503, "ClientClosed"),
+        (exceptions.RuntimeUnavailable("away"), 503, "UNAVAILABLE"),
+        (exceptions.ClientClosed("closed"), 503, "UNAVAILABLE"),
         (exceptions.RateLimited("slow down", reason="RATE_LIMITED"), 429, "RATE_LIMITED"),
         (exceptions.QueueFull("full", reason="QUEUE_FULL"), 503, "QUEUE_FULL"),
         (exceptions.StorageFull("full", reason="STORAGE_FULL"), 507, "STORAGE_FULL"),
-        (exceptions.CallTimedOut("slow"), 504, "CallTimedOut"),
+        (exceptions.CallTimedOut("slow"), 504, "DEADLINE_EXCEEDED"),
         (exceptions.RunNotFound("none", reason="RUN_NOT_FOUND"), 404, "RUN_NOT_FOUND"),
         (exceptions.EventsTruncated("gone", reason="EVENTS_TRUNCATED"), 410, "EVENTS_TRUNCATED"),
         (exceptions.Unauthenticated("who", reason="UNAUTHENTICATED"), 502, "UNAUTHENTICATED"),
         (exceptions.PermissionDenied("no", reason="PERMISSION_DENIED"), 403, "PERMISSION_DENIED"),
         (exceptions.TooLarge("big", reason="TOO_LARGE"), 413, "TOO_LARGE"),
         (exceptions.InvalidRequest("bad", reason="INVALID_ARGUMENT"), 422, "INVALID_ARGUMENT"),
+        (exceptions.InvalidValue("bad"), 422, "INVALID_ARGUMENT"),
         (exceptions.RevisionMismatch("old", reason="REVISION_MISMATCH"), 409, "REVISION_MISMATCH"),
         (exceptions.InternalError("broken", reason="INTERNAL"), 502, "INTERNAL"),
         (exceptions.RunFailed("failed", run=make_run(RunState.FAILED), reason="AGENT_FAILED"), 502, "AGENT_FAILED"),
@@ -102,6 +103,15 @@ def test_each_error_of_the_library_has_a_status_and_a_code(
     assert body["type"].startswith("urn:agentruntime:problem:")
     assert body["request_id"]
     assert set(ProblemSerializer().fields) >= {key for key in body if key not in error.metadata}
+
+
+def test_codes_are_described() -> None:
+    described = ProblemSerializer().fields["code"].help_text
+    assert described is not None
+    for name in exceptions.__all__:
+        assert f"`{getattr(exceptions, name).default_reason}`" in described
+    for error in (drf.NotAuthenticated(), drf.ParseError(), drf.Throttled(), drf.UnsupportedMediaType("text/plain")):
+        assert f"`{read(answer(error))['code']}`" in described
 
 
 def test_no_status_hides_behind_one_of_its_base() -> None:

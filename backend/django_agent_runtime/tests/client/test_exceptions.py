@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from django_agent_runtime import exceptions
-from django_agent_runtime._errors import CallFailure, failure_error, output_of
+from django_agent_runtime._errors import _BY_REASON, CallFailure, failure_error, output_of
 from django_agent_runtime.grpc_client.agentruntime.v1 import error_pb2
 from django_agent_runtime.types import Run, RunError, RunState, RunTarget
 
@@ -119,7 +119,29 @@ def test_a_reason_of_another_domain_is_not_ours() -> None:
     info = error_details_pb2.ErrorInfo(reason="QUEUE_FULL", domain="a-proxy")
     error = failure_error(make_failure(grpc.StatusCode.NOT_FOUND, info), address="here")
     assert type(error) is exceptions.NotFound
-    assert error.reason == ""
+    assert error.reason == "NOT_FOUND"
+
+
+# What error.proto has no name for is named as gRPC names the status.
+REASONS = set(error_pb2.ErrorReason.keys())
+OF_GRPC = {"CallTimedOut", "Conflict", "NotFound", "Overloaded"}
+
+
+@pytest.mark.parametrize("name", exceptions.__all__)
+def test_every_class_has_a_reason_of_the_one_vocabulary(name: str) -> None:
+    reason = getattr(exceptions, name).default_reason
+    if name in OF_GRPC:
+        assert reason in grpc.StatusCode.__members__
+        assert f"ERROR_REASON_{reason}" not in REASONS
+    else:
+        assert f"ERROR_REASON_{reason}" in REASONS
+
+
+def test_the_reason_of_a_class_is_the_one_the_runtime_gives_for_it() -> None:
+    for reason, kind in _BY_REASON.items():
+        assert reason in {kind.default_reason, "SLOW_READER"}
+    assert exceptions.InvalidValue("bad").reason == "INVALID_ARGUMENT"
+    assert exceptions.InvalidRequest("bad", reason="NEW").reason == "NEW"
 
 
 def test_exceptions_survive_pickling() -> None:
