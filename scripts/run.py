@@ -31,7 +31,12 @@ RUNTIME_BINARY = ROOT / "go-runtime" / "bin" / "agent-runtime"
 
 DEMO_USER = DEMO_PASSWORD = "demo"  # noqa: S105  development on loopback only
 # Either one makes the runtime ask a provider instead of its offline model.
-MODEL_VARIABLES = ["OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_RUNTIME_OPENAI_API_KEY", "AGENT_RUNTIME_OPENAI_BASE_URL"]
+MODEL_VARIABLES = [
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "AGENT_RUNTIME_OPENAI_API_KEY",
+    "AGENT_RUNTIME_OPENAI_BASE_URL",
+]
 STEPS = 5
 READY_SECONDS = 60
 POLL_SECONDS = 0.05
@@ -67,7 +72,9 @@ class Ports:
         for name, default in names.items():
             port = free_port(name, default)
             if port in owners:
-                raise RunFailedError(f"{owners[port]} and {name} are both {port}: set one of them to another port.")
+                raise RunFailedError(
+                    f"{owners[port]} and {name} are both {port}: set one of them to another port."
+                )
             owners[port] = name
         return cls(*owners)
 
@@ -75,7 +82,13 @@ class Ports:
 class Child:
     """A process that runs until it is stopped; its own group, so that Ctrl-C reaches only this script."""
 
-    def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        log: Path | None = None,
+    ) -> None:
         self.name = name
         self.log = log
         output = log.open("wb") if log else None
@@ -115,7 +128,9 @@ class Child:
             if answers(url):
                 return
             time.sleep(POLL_SECONDS)
-        raise RunFailedError(f"The {self.name} was not ready after {READY_SECONDS} seconds.{self.last_words()}")
+        raise RunFailedError(
+            f"The {self.name} was not ready after {READY_SECONDS} seconds.{self.last_words()}"
+        )
 
     def stop(self) -> None:
         """Ask the process to end, and end it after STOP_SECONDS if it does not."""
@@ -129,7 +144,9 @@ class Child:
     def describe_end(self) -> str:
         """Which process ended, how, and its last words."""
         code = self.process.returncode
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = (
+            f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        )
         return f"The {self.name} stopped by itself ({how}).{self.last_words()}"
 
     def last_words(self) -> str:
@@ -137,7 +154,9 @@ class Child:
         if self.log is None:
             return ""
         lines = self.log.read_text(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        last = next(
+            (line.strip() for line in reversed(lines) if line.strip()), "nothing"
+        )
         return f" Its last words: {last} (all of them: {self.log})"
 
 
@@ -171,7 +190,11 @@ def run(children: list[Child]) -> NoReturn:
     step(1, "building the runtime")
     call(["make", "build"], environment, "The runtime could not be built.")
     step(2, "bringing the database up to date")
-    call([*MANAGE, "migrate", "--verbosity", "0"], environment, "The database could not be brought up to date.")
+    call(
+        [*MANAGE, "migrate", "--verbosity", "0"],
+        environment,
+        "The database could not be brought up to date.",
+    )
     step(3, "looking for the demo user")
     demo = make_demo_user(environment)
 
@@ -196,7 +219,14 @@ def run(children: list[Child]) -> NoReturn:
     options = ["--lifespan=off", "--timeout-graceful-shutdown=3"]
     site = Child(
         "site",
-        [sys.executable, "-m", "uvicorn", "backend.config.asgi:application", f"--port={ports.site}", *options],
+        [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "backend.config.asgi:application",
+            f"--port={ports.site}",
+            *options,
+        ],
         environment,
     )
     children.append(site)
@@ -226,7 +256,12 @@ def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
 
 def site_environment(ports: Ports) -> dict[str, str]:
     """This process's environment, with the site pointed at the runtime that is started here."""
-    environment = dict(os.environ, GO_RUNTIME_HOST="127.0.0.1", GO_RUNTIME_PORT=str(ports.grpc), PYTHONUNBUFFERED="1")
+    environment = dict(
+        os.environ,
+        GO_RUNTIME_HOST="127.0.0.1",
+        GO_RUNTIME_PORT=str(ports.grpc),
+        PYTHONUNBUFFERED="1",
+    )
     # A socket would win over host and port; make's own variables would upset the make called from here.
     for name in ("GO_RUNTIME_SOCKET", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         environment.pop(name, None)
@@ -239,7 +274,9 @@ def free_port(variable: str, default: int) -> int:
     port = int(text) if text.isdecimal() else 0
     # For port 0 the system would choose one that nobody knows.
     if not 1 <= port <= MAX_PORT:
-        raise RunFailedError(f"{variable}={text} is no port: set it to a number from 1 to {MAX_PORT}.")
+        raise RunFailedError(
+            f"{variable}={text} is no port: set it to a number from 1 to {MAX_PORT}."
+        )
     try:
         with socket.socket() as probe:
             # As servers do: a port in TIME_WAIT is free.
@@ -247,7 +284,9 @@ def free_port(variable: str, default: int) -> int:
             probe.bind(("127.0.0.1", port))
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
-        raise RunFailedError(f"Port {port} cannot be used ({reason}): set {variable} to another one.") from None
+        raise RunFailedError(
+            f"Port {port} cannot be used ({reason}): set {variable} to another one."
+        ) from None
     return port
 
 
@@ -255,11 +294,23 @@ def make_demo_user(environment: dict[str, str]) -> bool:
     """Make the demo user where the site is the development one; whether it can sign in."""
     if {"DATABASE_URL", "DJANGO_DEBUG"} & environment.keys():
         return False
-    account = {"DJANGO_SUPERUSER_PASSWORD": DEMO_PASSWORD, "DJANGO_SUPERUSER_EMAIL": "demo@example.com"}
+    account = {
+        "DJANGO_SUPERUSER_PASSWORD": DEMO_PASSWORD,
+        "DJANGO_SUPERUSER_EMAIL": "demo@example.com",
+    }
     command = [*MANAGE, "createsuperuser", "--noinput", "--username", DEMO_USER]
-    result = subprocess.run(command, env=environment | account, capture_output=True, text=True, check=False, cwd=ROOT)
+    result = subprocess.run(
+        command,
+        env=environment | account,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
     if result.returncode != 0 and "already taken" not in result.stderr:
-        raise RunFailedError(f"The demo user could not be made: {result.stderr.strip()}")
+        raise RunFailedError(
+            f"The demo user could not be made: {result.stderr.strip()}"
+        )
     return True
 
 
@@ -287,12 +338,24 @@ def show_box(ports: Ports, *, demo: bool) -> None:
         f"Site     http://127.0.0.1:{ports.site}/",
         f"Runtime  gRPC 127.0.0.1:{ports.grpc}, http://127.0.0.1:{ports.http}/readyz and /metrics",
         f"Model    {'as the environment says' if online else 'offline, until OPENAI_API_KEY or _BASE_URL is set'}",
-        *([f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"] if demo else []),
+        *(
+            [
+                f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"
+            ]
+            if demo
+            else []
+        ),
         "Stop     Ctrl-C",
     ]
     width = max(map(len, lines))
     edge = "─" * (width + 2)
-    print(f"┌{edge}┐", *(f"│ {line:<{width}} │" for line in lines), f"└{edge}┘", sep="\n", flush=True)
+    print(
+        f"┌{edge}┐",
+        *(f"│ {line:<{width}} │" for line in lines),
+        f"└{edge}┘",
+        sep="\n",
+        flush=True,
+    )
 
 
 def step(number: int, text: str) -> None:

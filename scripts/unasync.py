@@ -24,7 +24,10 @@ _DOCSTRING = '''"""Generated from `_operations_async.py` by `scripts/unasync.py`
 RULES: tuple[tuple[str, str], ...] = (
     (r'\A""".*?"""', _DOCSTRING),
     (r"^import asyncio\n", ""),
-    (r"\bimport AsyncIterator, Awaitable, Callable, Iterable, Iterator\b", "import Callable, Iterable, Iterator"),
+    (
+        r"\bimport AsyncIterator, Awaitable, Callable, Iterable, Iterator\b",
+        "import Callable, Iterable, Iterator",
+    ),
     (r"\bAwaitable\[Any\]", "Any"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncStream\b", "Stream"),
@@ -35,6 +38,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r" for asyncio\.", " for threads."),
     (r"\basyncio\.sleep\b", "time.sleep"),
     (r"\baattempt(_stream)?\b", r"attempt\1"),
+    (r"\baexplain\b", "explain"),
     (r"\basync def\b", "def"),
     (r"\bawait ", ""),
 )
@@ -53,15 +57,27 @@ def generate(source: str) -> str:
     for underscore, name in names:
         text = re.sub(rf"\b{underscore}a{name}\b", underscore + name, text)
     for pattern, replacement in RULES:
-        text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE | re.DOTALL)
+        text, count = re.subn(
+            pattern, replacement, text, flags=re.MULTILINE | re.DOTALL
+        )
         if not count:
             raise ValueError(f"the rule {pattern!r} matches nothing any more")
     return text
 
 
 def _format(text: str) -> str:
-    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(TARGET), "-"]
-    return subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--stdin-filename",
+        str(TARGET),
+        "-",
+    ]
+    return subprocess.run(
+        command, input=text, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
 
 
 def main(arguments: list[str]) -> int:
@@ -70,7 +86,11 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         difference = list(
             difflib.unified_diff(
-                TARGET.read_text().splitlines(), text.splitlines(), str(TARGET), "generated", lineterm=""
+                TARGET.read_text().splitlines(),
+                text.splitlines(),
+                str(TARGET),
+                "generated",
+                lineterm="",
             )
         )
         print(*difference, sep="\n", end="\n" if difference else "")

@@ -20,8 +20,9 @@ from google.protobuf.message import Message
 from ._ahead import PendingCall
 from ._errors import CallFailure
 from ._fork import Session, gate, threads_are_greenlets
+from ._tls import check_files, explain
 from .conf import RuntimeSettings, TlsSettings
-from .exceptions import AgentRuntimeError, ClientClosed, InvalidValue
+from .exceptions import AgentRuntimeError, ClientClosed
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
@@ -356,6 +357,17 @@ class Transport:
             if not session.suspended or failure.code not in _CUT_OFF:
                 return self._note(failure)
 
+    def explain(self, failure: CallFailure) -> CallFailure:
+        """`failure`, told apart from a runtime that is not there if TLS stands between."""
+        # What has a status came from a runtime that was reached.
+        if failure.code is grpc.StatusCode.UNAVAILABLE and not failure.status:
+            failure.explanation = explain(self._settings)
+        return failure
+
+    async def aexplain(self, failure: CallFailure) -> CallFailure:
+        """`explain` for asyncio."""
+        return await asyncio.to_thread(self.explain, failure)
+
     def enter(self) -> ChannelSession:
         """The open session, for a call that must end with `gate.leave`; waits while the process forks."""
         return gate.enter(self._current_session)
@@ -490,17 +502,8 @@ def _open_channel(settings: RuntimeSettings) -> grpc.Channel:
 
 
 def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
-    def read(key: str, path: str | None) -> bytes | None:
-        try:
-            return None if path is None else Path(path).read_bytes()
-        except OSError as error:
-            raise InvalidValue(f"GO_RUNTIME['tls']['{key}'] names a file that cannot be read: {error}") from error
-
-    return grpc.ssl_channel_credentials(
-        root_certificates=read("ca", tls.ca),
-        private_key=read("key", tls.key),
-        certificate_chain=read("cert", tls.cert),
-    )
+    files = check_files(tls)
+    return grpc.ssl_channel_credentials(files.ca, files.key, files.cert)
 
 
 def _prepare_gevent() -> None:

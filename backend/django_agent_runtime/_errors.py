@@ -71,6 +71,8 @@ class CallFailure(Exception):
         self.details = details
         self.status = status
         """The serialized google.rpc.Status, or empty."""
+        self.explanation = ""
+        """Why nothing was reached, where more is known than gRPC said."""
 
     @classmethod
     def of(cls, error: Any) -> CallFailure:
@@ -143,6 +145,8 @@ def _parse_status(serialized: bytes) -> status_pb2.Status:
 
 def _describe(kind: type[exceptions.AgentRuntimeError], failure: CallFailure, address: str) -> str:
     if kind is exceptions.RuntimeUnavailable:
+        if failure.explanation:
+            return f"the agent runtime at {address} cannot be reached: {failure.explanation}"
         return (
             f"the agent runtime at {address} cannot be reached: {failure.details}. "
             "Is it running (`manage.py goruntime`), and do host, port, socket and tls in GO_RUNTIME match it?"

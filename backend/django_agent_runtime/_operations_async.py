@@ -92,7 +92,6 @@ class AsyncOperations:
                 if attempt == attempts:
                     raise RuntimeUnavailable(
                         f"no agent runtime at {self.settings.address} after {attempts} attempts: {error}",
-                        reason=error.reason,
                         request_id=error.request_id,
                     ) from error
                 logger.info("agent runtime not reached", extra={"attempt": attempt, "err": str(error)})
@@ -788,6 +787,7 @@ class AsyncOperations:
                 return outcome
             unavailable = outcome.code is grpc.StatusCode.UNAVAILABLE
             if not retry or not unavailable or time.monotonic() + pause >= deadline:
+                outcome = await self._transport.aexplain(outcome)
                 raise failure_error(outcome, address=self.settings.address, request_id=request_id) from outcome
             await asyncio.sleep(jittered(pause))
             pause = min(pause * 2, _LONGEST_PAUSE)

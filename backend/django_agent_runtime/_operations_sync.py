@@ -88,7 +88,6 @@ class SyncOperations:
                 if attempt == attempts:
                     raise RuntimeUnavailable(
                         f"no agent runtime at {self.settings.address} after {attempts} attempts: {error}",
-                        reason=error.reason,
                         request_id=error.request_id,
                     ) from error
                 logger.info("agent runtime not reached", extra={"attempt": attempt, "err": str(error)})
@@ -774,6 +773,7 @@ class SyncOperations:
                 return outcome
             unavailable = outcome.code is grpc.StatusCode.UNAVAILABLE
             if not retry or not unavailable or time.monotonic() + pause >= deadline:
+                outcome = self._transport.explain(outcome)
                 raise failure_error(outcome, address=self.settings.address, request_id=request_id) from outcome
             time.sleep(jittered(pause))
             pause = min(pause * 2, _LONGEST_PAUSE)

@@ -20,7 +20,7 @@ from ._channel import ChannelSession, Transport, jittered
 from ._errors import CallFailure
 from ._fork import gate, start_thread
 from ._mailbox import Mailbox
-from .exceptions import ClientClosed, RuntimeUnavailable
+from .exceptions import AgentRuntimeError, ClientClosed, RuntimeUnavailable
 
 __all__ = [
     "REFUSALS",
@@ -267,6 +267,10 @@ class StreamReader:
     def failed(self, failure: CallFailure) -> None:
         """An attempt ended badly; another follows if still wanted."""
 
+    def refused(self, error: AgentRuntimeError) -> None:
+        """No attempt can be made: stop, and give `error` to whoever waits."""
+        raise NotImplementedError
+
     def _run(self) -> None:
         pause = _FIRST_PAUSE
         process = os.getpid()
@@ -274,7 +278,12 @@ class StreamReader:
             self._wake.clear()
             if os.getpid() != process or not self.wanted():
                 return
-            session = self._transport.enter()
+            try:
+                session = self._transport.enter()
+            except AgentRuntimeError as error:
+                # The settings name files that cannot be used: nothing changes by waiting.
+                self.refused(error)
+                continue
             try:
                 # gevent's threads are copied by a fork; the child's subscriptions have a reader of their own.
                 if os.getpid() != process:

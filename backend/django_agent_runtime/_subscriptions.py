@@ -337,6 +337,9 @@ class EventHub(StreamReader):
             error.__cause__ = failure
             subscription.end(error)
 
+    def refused(self, error: AgentRuntimeError) -> None:
+        self.end(error)
+
     def _receive_batch(self, subscription: Subscription, batch: event_pb.EventBatch) -> None:
         if batch.events and not subscription.mailbox.put(batch.events, batch.ByteSize()):
             self._send_remove(subscription)

@@ -92,6 +92,9 @@ class Watch(StreamReader):
         if failure.code in REFUSALS:
             error = failure_error(failure, address=self._transport.address)
             error.__cause__ = failure
-            if not self.begun.done():
-                self.begun.set_exception(error)
-            self.end(error)
+            self.refused(error)
+
+    def refused(self, error: AgentRuntimeError) -> None:
+        if not self.begun.done():
+            self.begun.set_exception(error)
+        self.end(error)

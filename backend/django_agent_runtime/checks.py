@@ -9,6 +9,7 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
     E004  reconnection_attempts             W001  a key that is not a setting
     E005  reconnection_delay                W002  GRPC_ENABLE_FORK_SUPPORT is off
                                             W003  uWSGI without lazy-apps
+                                            W004  a file of tls cannot be read
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as CheckWarning
 
-from django_agent_runtime.conf import validate
+from django_agent_runtime._tls import check_files, read_files
+from django_agent_runtime.conf import load, validate
+from django_agent_runtime.exceptions import InvalidValue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +52,24 @@ def check_settings(**_kwargs: Any) -> list[CheckMessage]:
         code = ERROR_IDS.get(problem.key, UNKNOWN_KEY_ID)
         subject = f"GO_RUNTIME[{problem.key!r}]" if problem.key else "GO_RUNTIME"
         messages.append(kind(f"{subject} {problem.message}.", hint=problem.hint, id=f"django_agent_runtime.{code}"))
-    return messages
+    return messages or _check_tls_files()
+
+
+def _check_tls_files() -> list[CheckMessage]:
+    """What the files of `tls` hold. One that is not there may be elsewhere, where the site is served: a warning."""
+    tls = load(getattr(settings, "GO_RUNTIME", {})).tls
+    if tls is None:
+        return []
+    hint = "ca: certificates of authorities; cert and key: a certificate and its key without a password; all in PEM."
+    try:
+        read_files(tls)
+    except InvalidValue as problem:
+        return [CheckWarning(f"{problem}.", hint=hint, id="django_agent_runtime.W004")]
+    try:
+        check_files(tls)
+    except InvalidValue as problem:
+        return [Error(f"{problem}.", hint=hint, id=f"django_agent_runtime.{ERROR_IDS['tls']}")]
+    return []
 
 
 def check_environment(**_kwargs: Any) -> list[CheckMessage]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,6 +62,25 @@ def test_bad_token_is_not_shown() -> None:
 def test_good_settings_bring_no_message(setting: dict[str, Any]) -> None:
     with override_settings(GO_RUNTIME=setting):
         assert check_settings() == []
+
+
+@pytest.mark.parametrize("key", ["ca", "cert"])
+def test_file_that_holds_no_certificate_is_an_error(tmp_path: Path, key: str) -> None:
+    garbage = str(tmp_path / "garbage.pem")
+    Path(garbage).write_text("no certificate")
+    tls = {"ca": garbage} if key == "ca" else {"cert": garbage, "key": garbage}
+    with override_settings(GO_RUNTIME={"tls": tls}):
+        [message] = check_settings()
+    assert (message.id, message.is_serious()) == ("django_agent_runtime.E008", True)
+    assert f"['{key}']" in message.msg
+    assert garbage in message.msg
+
+
+def test_file_that_cannot_be_read_is_a_warning(tmp_path: Path) -> None:
+    with override_settings(GO_RUNTIME={"tls": {"ca": str(tmp_path / "ca.pem")}}):
+        [message] = check_settings()
+    assert (message.id, message.is_serious()) == ("django_agent_runtime.W004", False)
+    assert "['ca']" in message.msg
 
 
 def test_checks_are_registered_by_the_app() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_agent_runtime.binary import find_binary
-from django_agent_runtime.exceptions import PermissionDenied, RateLimited, RuntimeUnavailable, Unauthenticated
+from django_agent_runtime.exceptions import (
+    InvalidValue,
+    PermissionDenied,
+    RateLimited,
+    RuntimeUnavailable,
+    Unauthenticated,
+)
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.testing.process import GoRuntimeProcess
 
@@ -140,6 +147,75 @@ def test_a_client_that_does_not_trust_the_runtime_cannot_reach_it(
     client = make_client(runtime, tls=tls, token=secrets["web"])
     with pytest.raises(RuntimeUnavailable):
         client.connect()
+    client.disconnect()
+
+
+# The runtime listens on IPv4 alone, so that the other address of "localhost" is refused.
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize(
+    ("tls", "said"),
+    [
+        ("none", r"speaks TLS there\. Is TLS on\? Set `tls`"),
+        ("system", r"certificate is refused: .*certificate.*`ca`"),
+        ("stranger", r"certificate is refused: .*certificate.*`ca`"),
+        ("name", r"certificate is refused: .*elsewhere\.example.*`server_name`"),
+    ],
+)
+def test_what_is_wrong_with_tls_is_said(
+    runtime: GoRuntimeProcess, authority: Authority, stranger: Authority, host: str, tls: str, said: str
+) -> None:
+    setting = {
+        "none": None,
+        "system": True,
+        "stranger": {"ca": stranger.ca},
+        "name": {"ca": authority.ca, "server_name": "elsewhere.example"},
+    }[tls]
+    settings = {**runtime.settings, "host": host, "reconnection_attempts": 1, "timeout": 1, "tls": setting}
+    client = GoRuntimeIntegration(**settings)
+    for call in (client.connect, client.get_server_info):
+        with pytest.raises(RuntimeUnavailable, match=said) as refusal:
+            call()
+        assert "Connection refused" not in str(refusal.value)
+    client.disconnect()
+
+
+async def test_what_is_wrong_with_tls_is_said_in_asyncio_too(runtime: GoRuntimeProcess) -> None:
+    client = make_client(runtime)
+    with pytest.raises(RuntimeUnavailable, match="speaks TLS there"):
+        await client.aconnect()
+    client.disconnect()
+
+
+def test_tls_to_a_runtime_without_it_is_said(go_runtime_process: GoRuntimeProcess, authority: Authority) -> None:
+    client = make_client(go_runtime_process, tls={"ca": authority.ca})
+    with pytest.raises(RuntimeUnavailable, match=r"does not speak TLS there\. Is TLS on\? Take `tls` out"):
+        client.connect()
+    client.disconnect()
+
+
+def test_a_runtime_that_asks_for_a_certificate_is_said(
+    mutual_runtime: GoRuntimeProcess, authority: Authority, stranger: Authority
+) -> None:
+    for files in ({}, stranger.issue("web")):
+        client = make_client(mutual_runtime, tls={"ca": authority.ca, **files})
+        with pytest.raises(RuntimeUnavailable, match=r"refuses the handshake: .*`cert` and `key`"):
+            client.connect()
+        client.disconnect()
+
+
+@pytest.mark.parametrize("key", ["ca", "cert", "key"])
+@pytest.mark.parametrize("content", ["", "no certificate", None])
+def test_a_file_that_is_not_what_it_should_be_is_named(
+    runtime: GoRuntimeProcess, authority: Authority, tmp_path: Path, key: str, content: str | None
+) -> None:
+    path = tmp_path / "file.pem"
+    if content is not None:
+        path.write_text(content)
+    client = make_client(runtime, tls={"ca": authority.ca, **authority.issue("web"), key: str(path)})
+    subscribe = functools.partial(client.subscribe_to_events, "t", print)
+    for call in (client.connect, client.is_connected, subscribe, subscribe, client.watch_state):
+        with pytest.raises(InvalidValue, match=rf"\['{key}'\].*file\.pem"):
+            call()
     client.disconnect()
 
 
