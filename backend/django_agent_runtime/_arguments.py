@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
 from .conf import MAX_SECONDS
 from .exceptions import InvalidValue
+from .types import NewEvent, RunState
 
-__all__ = ["MAX_PAGE_SIZE", "MAX_SEQUENCE", "check_callback", "check_seconds", "check_whole", "duration"]
+__all__ = [
+    "MAX_PAGE_SIZE",
+    "MAX_SEQUENCE",
+    "check_callback",
+    "check_event",
+    "check_items",
+    "check_seconds",
+    "check_states",
+    "check_ttl",
+    "check_whole",
+    "duration",
+]
+
+T = TypeVar("T")
 
 # Of revisions too.
 MAX_SEQUENCE = 2**64 - 1
@@ -53,16 +69,82 @@ def check_whole(name: str, number: int | None, most: int = MAX_SEQUENCE) -> int 
     return number
 
 
-def duration(name: str, seconds: float | None) -> Duration | None:
-    """`seconds` for the wire.
+def check_ttl(name: str, seconds: float | None) -> float | None:
+    """`seconds`, if a key can live that long.
 
     Raises:
-        InvalidValue: As in `check_seconds`.
+        InvalidValue: Not a whole number from 1 to `MAX_SECONDS`.
     """
-    seconds = check_seconds(name, seconds)
     if seconds is None:
         return None
-    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    if not (_is_between(seconds, (int, float), MAX_SECONDS) and seconds >= 1 and seconds == int(seconds)):
+        raise _refuse(name, seconds, f"a whole number of seconds from 1 to {MAX_SECONDS}")
+    return seconds
+
+
+def check_items(name: str, items: Iterable[T]) -> Iterator[T]:
+    """An iterator over `items`.
+
+    Raises:
+        InvalidValue: They cannot be iterated over, or are a text, whose letters nobody meant.
+    """
+    if isinstance(items, (str, bytes)):
+        raise _refuse(name, items, "a sequence, not a text")
+    try:
+        return iter(items)
+    except TypeError:
+        raise _refuse(name, items, "a sequence") from None
+
+
+def check_states(name: str, states: RunState | str | Iterable[RunState | str]) -> list[RunState]:
+    """`states`, or the one state that was given in place of several.
+
+    Raises:
+        InvalidValue: One is no state of a run.
+    """
+    given: Iterable[Any] = [states] if isinstance(states, str) else check_items(name, states)
+    known = {state.value: state for state in RunState}
+    found: list[RunState] = []
+    for state in given:
+        # Not `in known`: what is given may have no hash.
+        if not isinstance(state, str) or state not in known:
+            raise _refuse(name, state, f"one of {', '.join(known)}")
+        found.append(known[state])
+    return found
+
+
+def check_event(name: str, event: NewEvent | Mapping[str, Any]) -> NewEvent:
+    """`event` as an object.
+
+    Raises:
+        InvalidValue: Neither an event nor a mapping with the fields of one.
+    """
+    if isinstance(event, NewEvent):
+        return event
+    if not isinstance(event, Mapping):
+        raise _refuse(name, event, "a NewEvent or a dict")
+    known = [field.name for field in fields(NewEvent)]
+    for key in event:
+        if key not in known:
+            reason = f"has the key {key!r}, known are {', '.join(known)}"
+            raise InvalidValue(f"{name} {reason}", violations=[(name, reason)])
+    for key in ("event_type", "data"):
+        if key not in event:
+            raise InvalidValue(f"{name} has no {key!r}", violations=[(f"{name}.{key}", "is missing")])
+    return NewEvent(**event)
+
+
+def duration(name: str, seconds: float | None) -> Duration | None:
+    """`seconds` for the wire, which knows no time that is over at once.
+
+    Raises:
+        InvalidValue: Not a number above 0, at most `MAX_SECONDS`.
+    """
+    if seconds is None:
+        return None
+    if not (_is_between(seconds, (int, float), MAX_SECONDS) and seconds > 0):
+        raise _refuse(name, seconds, f"a number of seconds above 0, at most {MAX_SECONDS}")
+    whole, microseconds = divmod(max(round(seconds * 1_000_000), 1), 1_000_000)
     return Duration(seconds=whole, nanos=microseconds * 1000)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +55,7 @@ _BY_CODE: dict[grpc.StatusCode, type[exceptions.AgentRuntimeError]] = {
 
 
 # What gRPC itself says of a message above the limit, on either side, with a code that means other things too.
-_GRPC_TOO_LARGE = "message larger than max"
+_GRPC_TOO_LARGE = re.compile(r"(Sent|Received) message larger than max(?: \((\d+) vs\. (\d+)\))?")
 
 
 class CallFailure(Exception):
@@ -104,8 +105,8 @@ def failure_error(failure: CallFailure, *, address: str, request_id: str = "") -
             details["violations"] = [(field.field, field.description) for field in violation.field_violations]
         elif packed.Unpack(retry):
             details["retry_after"] = retry.retry_delay.ToTimedelta().total_seconds()
-    if kind is exceptions.Overloaded and _GRPC_TOO_LARGE in failure.details:
-        kind = exceptions.TooLarge
+    if kind is exceptions.Overloaded and (found := _GRPC_TOO_LARGE.search(failure.details)):
+        return _too_large(found, request_id)
     if not issubclass(kind, exceptions.InvalidRequest):
         details.pop("violations", None)
     return kind(_describe(kind, failure, address), **details)
@@ -113,7 +114,11 @@ def failure_error(failure: CallFailure, *, address: str, request_id: str = "") -
 
 def reason_error(reason: str, message: str, metadata: Mapping[str, str]) -> exceptions.AgentRuntimeError:
     """The exception for a reason that came inside a message instead of as a status."""
-    return _BY_REASON.get(reason, exceptions.InternalError)(message, reason=reason, metadata=metadata)
+    kind = _BY_REASON.get(reason, exceptions.InternalError)
+    details: dict[str, Any] = {}
+    if issubclass(kind, exceptions.InvalidRequest) and (field := metadata.get("field")):
+        details["violations"] = [(field, message.removeprefix(f"{field}: "))]
+    return kind(message, reason=reason, metadata=metadata, **details)
 
 
 def output_of(run: Run) -> dict[str, Any]:
@@ -134,6 +139,19 @@ def output_of(run: Run) -> dict[str, Any]:
     elif run.state is RunState.CANCELLED:
         kind = exceptions.RunCancelled
     raise kind(f"run {run.run_id} of {run.task_type}: {message}", run=run, reason=reason)
+
+
+def _too_large(found: re.Match[str], request_id: str) -> exceptions.TooLarge:
+    """What stands for a message that gRPC refused, on the way out or back."""
+    subject = "request" if found[1] == "Sent" else "answer"
+    if found[2] is None:
+        return exceptions.TooLarge(f"the {subject} is larger than a message may be", request_id=request_id)
+    return exceptions.TooLarge(
+        f"the {subject} is {found[2]} bytes long, the limit is {found[3]}; "
+        "that of a single value is lower still: `get_server_info().max_value_bytes`",
+        metadata={"field": subject, "size": found[2], "limit": found[3]},
+        request_id=request_id,
+    )
 
 
 def _parse_status(serialized: bytes) -> status_pb2.Status:

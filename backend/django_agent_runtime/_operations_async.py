@@ -17,7 +17,17 @@ from google.protobuf.duration_pb2 import Duration
 
 from . import _channel, _messages
 from ._ahead import AsyncPendingCall
-from ._arguments import MAX_PAGE_SIZE, check_callback, check_seconds, check_whole, duration
+from ._arguments import (
+    MAX_PAGE_SIZE,
+    check_callback,
+    check_event,
+    check_items,
+    check_seconds,
+    check_states,
+    check_ttl,
+    check_whole,
+    duration,
+)
 from ._channel import CallMetadata, Q, R, Rpc, Transport, jittered, new_request_id
 from ._codec import check_event_pattern, check_event_type, check_key, check_text, decode, encode, encode_object
 from ._errors import CallFailure, failure_error
@@ -25,7 +35,7 @@ from ._streams import AsyncStream, asettle
 from ._subscriptions import CallbackSubscription, EventHub, IteratedSubscription
 from ._watch import Watch
 from .conf import RuntimeSettings
-from .exceptions import AgentRuntimeError, CallTimedOut, InvalidValue, RuntimeUnavailable
+from .exceptions import AgentRuntimeError, CallTimedOut, InvalidRequest, InvalidValue, RuntimeUnavailable
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
@@ -368,7 +378,7 @@ class AsyncOperations:
     async def alist_runs(
         self,
         *,
-        states: Iterable[RunState | str] = (),
+        states: RunState | str | Iterable[RunState | str] = (),
         agent_id: str = "",
         task_type: str = "",
         page_size: int = 0,
@@ -376,13 +386,13 @@ class AsyncOperations:
         """Iterate over the runs, newest first, without input and output; pages are fetched as they are needed.
 
         Args:
-            states: Only runs in one of these states; empty: all.
+            states: Only runs in one of these states, or in this one; empty: all.
             agent_id: Only runs with this agent id; empty: all.
             task_type: Only runs of this task type; empty: all.
             page_size: Runs fetched at a time, at most 500; 0: the runtime's default.
         """
         request = agent_pb.ListRunsRequest(
-            states=[_messages.RUN_STATE_NUMBERS[RunState(state)] for state in states],
+            states=[_messages.RUN_STATE_NUMBERS[state] for state in check_states("states", states)],
             agent_id=check_text("agent_id", agent_id),
             task_type=check_text("task_type", task_type),
             page_size=check_whole("page_size", page_size, MAX_PAGE_SIZE),
@@ -467,7 +477,7 @@ class AsyncOperations:
         request = state_pb.SetStateRequest(
             key=check_key(key),
             value=encode(value),
-            ttl=duration("ttl", ttl),
+            ttl=duration("ttl", check_ttl("ttl", ttl)),
             expected_revision=check_whole("expected_revision", expected_revision),
             request_id=new_request_id(),
         )
@@ -506,7 +516,7 @@ class AsyncOperations:
         """
         request = state_pb.ListStateRequest(
             prefix=check_text("prefix", prefix).removesuffix("*"),
-            keys_only=keys_only,
+            keys_only=bool(keys_only),
             page_size=check_whole("page_size", page_size, MAX_PAGE_SIZE),
         )
         while True:
@@ -528,15 +538,17 @@ class AsyncOperations:
             AgentRuntimeError: As in `set_state`.
         """
         request = state_pb.TransactStateRequest(request_id=new_request_id())
-        for index, operation in enumerate(operations):
+        for index, operation in enumerate(check_items("operations", operations)):
             name = f"operations[{index}]"
+            if not isinstance(operation, (SetOperation, DeleteOperation)):
+                raise InvalidValue(f"{name} is {operation!r}, must be a SetOperation or a DeleteOperation")
             step = state_pb.StateOperation(
                 expected_revision=check_whole(f"{name}.expected_revision", operation.expected_revision)
             )
             if isinstance(operation, SetOperation):
                 step.set.key = check_key(operation.key)
                 step.set.value = encode(operation.value)
-                if ttl := duration(f"{name}.ttl", operation.ttl):
+                if ttl := duration(f"{name}.ttl", check_ttl(f"{name}.ttl", operation.ttl)):
                     step.set.ttl.CopyFrom(ttl)
             else:
                 step.delete.key = check_key(operation.key)
@@ -669,6 +681,9 @@ class AsyncOperations:
         self._hub.add(subscription)
         try:
             await asettle(subscription.begun, self.settings.timeout)
+        except InvalidRequest as error:
+            subscription.close()
+            raise _named_as_asked(error, from_sequence) from error
         except BaseException:
             subscription.close()
             raise
@@ -839,7 +854,7 @@ def _add_runs(runs: list[Run], response: agent_pb.BatchCreateRunsResponse) -> No
 
 
 def _event_types(event_type: str | Sequence[str]) -> tuple[str, ...]:
-    types = (event_type,) if isinstance(event_type, str) else tuple(event_type)
+    types = (event_type,) if isinstance(event_type, str) else tuple(check_items("event_type", event_type))
     if not types:
         raise InvalidValue("event_type must be a non-empty string, or a non-empty sequence of such")
     return tuple(check_event_pattern(item) for item in types)
@@ -848,6 +863,14 @@ def _event_types(event_type: str | Sequence[str]) -> tuple[str, ...]:
 def _check_one_start(name: str, sequence: int | None, from_beginning: bool) -> None:
     if from_beginning and sequence is not None:
         raise InvalidValue(f"{name} and from_beginning contradict each other")
+
+
+def _named_as_asked(error: InvalidRequest, from_sequence: int | None) -> InvalidRequest:
+    """What the runtime says of `after_sequence`, said of the `from_sequence` that was asked for."""
+    if from_sequence is None or error.metadata.get("field") != "after_sequence":
+        return error
+    reason = f"is {from_sequence}, beyond the next event there will be"
+    return InvalidRequest(f"from_sequence {reason}", violations=[("from_sequence", reason)])
 
 
 def _add_published(published: list[PublishedEvent], response: event_pb.PublishEventsResponse) -> None:
@@ -859,8 +882,8 @@ def _publish_requests(
 ) -> Iterator[tuple[event_pb.PublishEventsRequest, bool]]:
     """The requests that publish `events`, each with whether another one follows."""
     request, size = event_pb.PublishEventsRequest(request_id=new_request_id()), 0
-    for item in events:
-        event = item if isinstance(item, NewEvent) else NewEvent(**item)
+    for index, item in enumerate(check_items("events", events)):
+        event = check_event(f"events[{index}]", item)
         event_type = check_event_type(event.event_type)
         data = encode(event.data, "data")
         metadata = encode_object(event.metadata, "metadata")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_agent_runtime._operations_sync import SyncOperations
-from django_agent_runtime.exceptions import InvalidValue
+from django_agent_runtime.exceptions import InvalidRequest, InvalidValue, TooLarge
 from django_agent_runtime.go_integration import GoRuntimeIntegration
-from django_agent_runtime.types import DeleteOperation, SetOperation
+from django_agent_runtime.types import DeleteOperation, NewEvent, RunState, SetOperation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,75 @@ def test_numbers_of_a_transaction(absent: GoRuntimeIntegration, value: Any) -> N
 def test_numbers_of_a_client(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):
         GoRuntimeIntegration(**{name: value})
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0, 1e-9, 0.5, 1.5])
+def test_a_time_to_live_is_whole_seconds(absent: GoRuntimeIntegration, seconds: float) -> None:
+    with pytest.raises(InvalidValue, match=r"^ttl is .* whole number of seconds from 1 to "):
+        absent.set_state("key", 1, ttl=seconds)
+
+
+def test_a_time_that_is_over_at_once_is_named_as_it_was_given(absent: GoRuntimeIntegration) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "timeout": lambda: absent.execute_task("echo", timeout=0),
+        "run_timeout": lambda: absent.execute_task("echo", run_timeout=0),
+        "deadline": lambda: absent.submit_task("echo", deadline=0),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InvalidValue, match=rf"^{name} is 0, must be a number of seconds above 0"):
+            call()
+
+
+def test_the_shortest_time_is_sent(client: GoRuntimeIntegration) -> None:
+    with pytest.raises(TimeoutError):
+        client.execute_task("sleep", {"seconds": 30}, run_timeout=1e-9)
+
+
+def test_a_sequence_ahead_is_named_as_it_was_given(client: GoRuntimeIntegration) -> None:
+    with pytest.raises(InvalidRequest, match=r"^from_sequence is 1000000000, ") as refusal:
+        client.subscribe_to_events("a", print, from_sequence=10**9)
+    assert [name for name, _ in refusal.value.violations] == ["from_sequence"]
+    with pytest.raises(InvalidRequest, match=r"^after_sequence: is 1000000000, ") as refusal:
+        client.stream_events("a", after_sequence=10**9)
+    assert [name for name, _ in refusal.value.violations] == ["after_sequence"]
+
+
+def test_a_value_above_every_limit_is_too_large(client: GoRuntimeIntegration) -> None:
+    with pytest.raises(TooLarge, match=r"^the request is \d+ bytes long, the limit is 16777216; .*max_value_bytes"):
+        client.set_state("key", "x" * (20 << 20))
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "said"),
+    [
+        ("transact_state", [[("t1", 1)]], r"^operations\[0\] is \('t1', 1\), must be a SetOperation or a Delete"),
+        ("transact_state", [5], "^operations is 5, must be a sequence"),
+        ("publish_events", [[{"type": "a"}]], r"^events\[0\] has the key 'type', known are event_type, data, "),
+        ("publish_events", [[NewEvent("a", 1), {"event_type": "a"}]], r"^events\[1\] has no 'data'"),
+        ("publish_events", [[5]], r"^events\[0\] is 5, must be a NewEvent or a dict"),
+        ("publish_events", ["text"], "^events is 'text', must be a sequence, not a text"),
+        ("publish_events", [...], "^events is Ellipsis, must be a sequence"),
+        ("subscribe_to_events", [5, print], "^event_type is 5, must be a sequence"),
+        ("execute_task", [...], "^task_type must be a string, not ellipsis"),
+        ("execute_task", ["echo", ...], "^input_data must be a dict, not ellipsis"),
+    ],
+)
+def test_what_is_not_taken_is_named(absent: GoRuntimeIntegration, method: str, arguments: list[Any], said: str) -> None:
+    with pytest.raises(InvalidValue, match=said):
+        getattr(absent, method)(*arguments)
+
+
+@pytest.mark.parametrize("states", [["x"], "x", ["queued", 5], [[]], 5])
+def test_states_that_there_are_not(absent: GoRuntimeIntegration, states: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"^states is .* must be (one of queued, .*timed_out|a sequence)"):
+        next(absent.list_runs(states=states))
+
+
+def test_one_state_stands_for_itself(client: GoRuntimeIntegration) -> None:
+    run = client.wait_run(client.submit_task("echo").run_id)
+    for states in ("succeeded", RunState.SUCCEEDED, [RunState.SUCCEEDED, "failed"]):
+        assert [item.run_id for item in client.list_runs(states=states)] == [run.run_id]
+    assert list(client.list_runs(states="cancelled")) == []
 
 
 def test_the_longest_times_can_be_sent(client: GoRuntimeIntegration) -> None:

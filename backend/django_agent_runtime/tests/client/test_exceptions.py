@@ -88,6 +88,11 @@ def test_a_message_that_grpc_finds_too_large_is_too_large() -> None:
     details = "CLIENT: Sent message larger than max (20971564 vs. 16777216)"
     error = failure_error(CallFailure(grpc.StatusCode.RESOURCE_EXHAUSTED, details), address="here")
     assert isinstance(error, exceptions.TooLarge)
+    assert str(error).startswith("the request is 20971564 bytes long, the limit is 16777216")
+    assert error.metadata == {"field": "request", "size": "20971564", "limit": "16777216"}
+    details = "Received message larger than max"
+    error = failure_error(CallFailure(grpc.StatusCode.RESOURCE_EXHAUSTED, details), address="here")
+    assert (type(error), str(error)) == (exceptions.TooLarge, "the answer is larger than a message may be")
 
 
 def test_what_the_runtime_says_is_carried() -> None:
