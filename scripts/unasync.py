@@ -57,9 +57,7 @@ def generate(source: str) -> str:
     for underscore, name in names:
         text = re.sub(rf"\b{underscore}a{name}\b", underscore + name, text)
     for pattern, replacement in RULES:
-        text, count = re.subn(
-            pattern, replacement, text, flags=re.MULTILINE | re.DOTALL
-        )
+        text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE | re.DOTALL)
         if not count:
             raise ValueError(f"the rule {pattern!r} matches nothing any more")
     return text
@@ -75,9 +73,7 @@ def _format(text: str) -> str:
         str(TARGET),
         "-",
     ]
-    return subprocess.run(
-        command, input=text, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    return subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def main(arguments: list[str]) -> int:
