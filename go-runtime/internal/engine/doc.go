@@ -11,6 +11,9 @@
 // is told is durable; the engine itself goes on from what is only appended, so
 // that a run somebody waits for costs one commit, before its answer.
 //
+// Many runs are accepted as one is, all checked and with room for all of them
+// before the first is appended, and with one commit.
+//
 // Runs that were running when the process died are queued again at the next
 // Start and count another attempt; those that died in each of their attempts
 // fail. A run that finds a place free begins with its acceptance: one record is
