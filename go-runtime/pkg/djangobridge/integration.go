@@ -47,17 +47,17 @@ type Integration struct {
 	version string
 	log     *slog.Logger
 
-	tracing *telemetry.Tracing
-	tokens  *token.Set
-	journal *journal.Journal
-	state   *state.Store
-	events  *event.Log
-	engine  *engine.Engine
-	gateway *gateway.Server
-	server  *grpc.Server
-	health  *health.Server
-	streams *streams
-	edge    *edge
+	tracing   *telemetry.Tracing
+	tokens    *token.Set
+	journal   *journal.Journal
+	state     *state.Store
+	events    *event.Log
+	engine    *engine.Engine
+	gateway   *gateway.Server
+	server    *grpc.Server
+	health    *health.Server
+	streams   *streams
+	newcomers newcomers
 	// endObservers ends the streams of gRPC's own services.
 	endObservers context.CancelFunc
 
@@ -161,11 +161,10 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	access := guard{tokens: i.tokens}
 	observers, endObservers := context.WithCancel(context.Background())
 	i.endObservers = endObservers
-	i.edge = &edge{
+	i.server, i.health = newServer(&edge{
 		guard: access, metrics: m, log: i.log, observers: observers,
 		timeout: i.cfg.RPCTimeout, waitTimeout: i.cfg.RPCTimeout + i.cfg.RunTimeout,
-	}
-	i.server, i.health = newServer(i.edge, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
+	}, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
 	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{
 		engine: i.engine, agents: registry, streams: i.streams, describe: i.describe,
 	})
@@ -256,7 +255,7 @@ func (i *Integration) listen(ctx context.Context) error {
 	}
 	for _, listener := range listeners {
 		i.background.Go(func() {
-			if err := i.server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			if err := i.server.Serve(i.newcomers.listener(listener)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				i.fail(fmt.Errorf("serve on %s: %w", listener.Addr(), err))
 			}
 		})
@@ -280,6 +279,7 @@ func (i *Integration) stop(ctx context.Context) error {
 	i.health.Shutdown()
 	i.streams.drain()
 
+	i.newcomers.turnAway()
 	ended := make(chan struct{})
 	i.background.Go(func() {
 		i.server.GracefulStop()
@@ -288,7 +288,9 @@ func (i *Integration) stop(ctx context.Context) error {
 	errs := []error{i.engine.Stop(ctx)}
 	// Watches of health have had the time to tell that the runtime stops.
 	i.endObservers()
-	if !i.edge.awaitQuiet(ctx, ended) {
+	select {
+	case <-ended:
+	case <-ctx.Done():
 		i.server.Stop()
 		<-ended
 	}

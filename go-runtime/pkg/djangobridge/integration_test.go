@@ -227,8 +227,8 @@ func TestConnectionsThatSayNothingHoldUpNoStop(t *testing.T) {
 	if err := sys.Stop(testContext(t)); err != nil {
 		t.Error(err)
 	}
-	// What gRPC itself would wait for.
-	if took := time.Since(begun); took >= djangobridge.HandshakeTimeout {
+	// What gRPC itself would wait for began when they connected.
+	if took := time.Since(begun); took >= djangobridge.HandshakeTimeout/2 {
 		t.Errorf("the stop took %s", took)
 	}
 }

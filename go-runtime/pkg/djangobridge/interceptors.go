@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -60,8 +59,6 @@ type edge struct {
 	// observers ends streams that have no end of their own and carry nothing of
 	// the runtime's: watches of health, and reflection.
 	observers context.Context //nolint:containedctx // their lifetime, ended by Stop
-	// calls counts the calls under way.
-	calls atomic.Int64
 }
 
 func (e *edge) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (response any, err error) {
@@ -125,7 +122,6 @@ func (e *edge) timeoutOf(method string) time.Duration {
 }
 
 func (e *edge) begin(ctx context.Context, method string) (context.Context, *call) {
-	e.calls.Add(1)
 	c := &call{method: method, started: time.Now()}
 	if given := metadata.ValueFromIncomingContext(ctx, requestIDKey); len(given) > 0 && printable(given[0]) {
 		c.requestID = given[0]
@@ -158,7 +154,6 @@ func recovered(panicked any, err error) error {
 
 // end records how a call ended and returns its error as a status.
 func (e *edge) end(ctx context.Context, c *call, err error) error {
-	defer e.calls.Add(-1)
 	took := time.Since(c.started)
 	if err == nil {
 		e.metrics.observe(c.method, codeOK, took)
@@ -190,35 +185,6 @@ func (e *edge) end(ctx context.Context, c *call, err error) error {
 	}
 	e.write(ctx, level, c, took, attrs...)
 	return r.status().Err()
-}
-
-const (
-	// quietFor is how long no call has been under way when what is left of a
-	// draining server is connections that never said anything: their answers
-	// are sent by then.
-	quietFor   = time.Second
-	quietCheck = 50 * time.Millisecond
-)
-
-// awaitQuiet reports whether the server ended by itself, which it does at once
-// but for connections that have not introduced themselves. It gives up waiting
-// when ctx ends or nothing has been under way for a while.
-func (e *edge) awaitQuiet(ctx context.Context, ended <-chan struct{}) bool {
-	ticker := time.NewTicker(quietCheck)
-	defer ticker.Stop()
-	for quiet := time.Duration(0); quiet < quietFor; quiet += quietCheck {
-		if e.calls.Load() > 0 {
-			quiet = 0
-		}
-		select {
-		case <-ended:
-			return true
-		case <-ctx.Done():
-			return false
-		case <-ticker.C:
-		}
-	}
-	return false
 }
 
 func (e *edge) write(ctx context.Context, level slog.Level, c *call, took time.Duration, more ...slog.Attr) {
