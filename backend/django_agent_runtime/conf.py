@@ -135,7 +135,10 @@ def _is_host(value: Any) -> bool:
 def _is_socket(value: Any) -> bool:
     if value is None or value == "":
         return True
-    return isinstance(value, str) and "\0" not in value and len(value.encode()) <= _SOCKET_PATH_BYTES
+    # A relative one would be another socket for each folder that a process is started in.
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        return False
+    return len(value.encode(errors="surrogateescape")) <= _SOCKET_PATH_BYTES
 
 
 def _is_token(value: Any) -> bool:
@@ -169,7 +172,9 @@ _RULES: dict[str, _Rule] = {
     ),
     "reconnection_delay": _Rule(_is_seconds, f"a number of seconds from 0 to {MAX_SECONDS}", "The default is 5."),
     "socket": _Rule(
-        _is_socket, f"a path of at most {_SOCKET_PATH_BYTES} bytes, or None", "The path given to `serve --socket`."
+        _is_socket,
+        f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes, or None",
+        "The path given to `serve --socket`, such as '/run/agent-runtime/grpc.sock'.",
     ),
     "token": _Rule(_is_token, "printable ASCII without spaces, or None", "The token itself, without 'Bearer'."),
     "tls": _Rule(

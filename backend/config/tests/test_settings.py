@@ -53,10 +53,12 @@ def test_bad_environment_is_one_sentence_of_a_command() -> None:
 
 
 def test_bad_runtime_settings_keep_a_command_from_starting() -> None:
-    done = manage("migrate", "--check", GO_RUNTIME_PORT="fifty", GO_RUNTIME_NAMESPACE="Shop")
+    bad = {"PORT": "fifty", "SOCKET": "run/x.sock", "TOKEN": "a b", "NAMESPACE": "Shop"}
+    done = manage("migrate", "--check", **{f"GO_RUNTIME_{key}": value for key, value in bad.items()})
     assert done.returncode != 0
-    assert "django_agent_runtime.E002" in done.stderr
-    assert "django_agent_runtime.E009" in done.stderr
+    for code in ("E002", "E006", "E007", "E009"):
+        assert f"django_agent_runtime.{code}" in done.stderr
+    assert done.stderr.count("HINT") == len(bad)
 
 
 @pytest.mark.django_db

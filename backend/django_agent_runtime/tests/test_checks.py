@@ -26,6 +26,7 @@ from django_agent_runtime.conf import RuntimeSettings
         ("reconnection_attempts", 0, "E004"),
         ("reconnection_delay", -1, "E005"),
         ("socket", "/" + "x" * 200, "E006"),
+        ("socket", "run/agent-runtime.sock", "E006"),
         ("token", "two words", "E007"),
         ("tls", {"cert": "client.pem"}, "E008"),
         ("namespace", "Shop", "E009"),
