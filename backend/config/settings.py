@@ -49,6 +49,7 @@ INSTALLED_APPS = [
 # No GZipMiddleware: it would hold back the events of a stream.
 MIDDLEWARE = [
     "django_agent_runtime.api.request_id.RequestIdMiddleware",
+    "django_agent_runtime.api.paths.path_middleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

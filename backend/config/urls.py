@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from django.contrib import admin
 from django.contrib.staticfiles.urls import staticfiles_urlpatterns
-from django.urls import include, path
+from django.urls import Resolver404, include, path, re_path, resolve
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.authtoken.views import ObtainAuthToken
 from rest_framework.throttling import ScopedRateThrottle
@@ -26,6 +27,20 @@ class ObtainTokenView(ObtainAuthToken):
 
     throttle_classes = (ScopedRateThrottle,)
     throttle_scope = "token"
+
+
+@csrf_exempt
+def answer_unknown(request: HttpRequest) -> HttpResponseBase:
+    """The 404 of every address under /api/ that nothing else answers; with DEBUG, Django's would be a page."""
+    with_slash = f"{request.path_info}/"
+    return answer_not_found(request, hint=with_slash if _is_known(with_slash) else "")
+
+
+def _is_known(path_info: str) -> bool:
+    try:
+        return resolve(path_info).func is not answer_unknown
+    except Resolver404:
+        return False
 
 
 def handler404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
@@ -49,6 +64,7 @@ urlpatterns = [
     path("api/token/", ObtainTokenView.as_view(), name="token"),
     path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="api-schema"), name="api-docs"),
+    re_path(r"^api/", answer_unknown),
     # Empty without DEBUG: a web server, or whatever stands before the site, then serves STATIC_ROOT.
     *staticfiles_urlpatterns(),
 ]

@@ -35,6 +35,12 @@ PROBLEM = {("default", CONTENT_TYPE): OpenApiResponse(ProblemSerializer, descrip
 # A revision is a number of 64 bits, and never 0.
 ETAG_DIGITS = re.compile(r"[1-9][0-9]{0,18}")
 SEQUENCE_DIGITS = re.compile(r"[0-9]{1,19}")
+KEY = OpenApiParameter(
+    "key",
+    str,
+    OpenApiParameter.PATH,
+    description="All that follows `/api/state/`, with every slash: `/api/state/k1/` is the key `k1/`, and not `k1`.",
+)
 IF_MATCH = OpenApiParameter(
     "If-Match", str, OpenApiParameter.HEADER, description="Only if the key is at this revision: its ETag."
 )
@@ -104,7 +110,7 @@ class StateListView(APIView):
 class StateEntryView(APIView):
     """One key of the shared state; the ETag is its revision."""
 
-    @extend_schema(responses={200: schema.StateEntrySerializer, **PROBLEM})
+    @extend_schema(parameters=[KEY], responses={200: schema.StateEntrySerializer, **PROBLEM})
     def get(self, _request: Request, key: str) -> Response:
         """Read a key."""
         entry = get_go_runtime_integration().get_state_entry(key)
@@ -113,7 +119,7 @@ class StateEntryView(APIView):
         return Response(schema.StateEntrySerializer(entry).data, headers={"ETag": f'"{entry.revision}"'})
 
     @extend_schema(
-        parameters=[IF_MATCH, IF_NONE_MATCH],
+        parameters=[KEY, IF_MATCH, IF_NONE_MATCH],
         request=schema.StateWriteSerializer,
         responses={200: schema.StateWrittenSerializer, 201: schema.StateWrittenSerializer, **PROBLEM},
     )
@@ -128,7 +134,7 @@ class StateEntryView(APIView):
             headers={"ETag": f'"{result.revision}"'},
         )
 
-    @extend_schema(parameters=[IF_MATCH], responses={204: None, **PROBLEM})
+    @extend_schema(parameters=[KEY, IF_MATCH], responses={204: None, **PROBLEM})
     def delete(self, request: Request, key: str) -> Response:
         """Delete a key; 404 when there is none."""
         if not get_go_runtime_integration().delete_state(key, expected_revision=_read_condition(request)):

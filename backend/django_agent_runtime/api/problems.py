@@ -173,10 +173,18 @@ def describe_error(exc: exceptions.AgentRuntimeError, status: HTTPStatus) -> dic
     return describe_problem(status, code=exc.reason, detail=str(exc), **extra)
 
 
-def answer_not_found(request: HttpRequest) -> JsonResponse:
-    """A 404 outside of a DRF view, for `handler404`."""
-    problem = describe_problem(HTTPStatus.NOT_FOUND, code="NOT_FOUND", detail=f"There is nothing at {request.path}.")
+def answer_not_found(request: HttpRequest, *, hint: str = "") -> JsonResponse:
+    """A 404 outside of a DRF view, for `handler404`; `hint` is an address that may have been meant."""
+    detail = f"There is nothing at {request.path}." + (f" There is at {hint}." if hint else "")
+    problem = describe_problem(HTTPStatus.NOT_FOUND, code="NOT_FOUND", detail=detail)
     return JsonResponse(problem, status=HTTPStatus.NOT_FOUND, content_type=CONTENT_TYPE)
+
+
+def answer_bad_path() -> JsonResponse:
+    """A 400 for a path that is no text."""
+    detail = "The path of the address is not percent-encoded UTF-8."
+    problem = describe_problem(HTTPStatus.BAD_REQUEST, code="INVALID_ARGUMENT", detail=detail)
+    return JsonResponse(problem, status=HTTPStatus.BAD_REQUEST, content_type=CONTENT_TYPE)
 
 
 def answer_server_error() -> JsonResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.test import override_settings
 from django.urls import reverse
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
@@ -77,10 +78,21 @@ def test_too_many_calls_are_told_when_to_come_back(
     assert 0 < int(second["Retry-After"]) <= 3600
 
 
-def test_unknown_addresses_under_api_are_problems_too(client: APIClient) -> None:
-    response = client.get("/api/nothing/")
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("path", ["/api/nothing/", "/api/nothing", "/api/agent/", "/api/"])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_unknown_addresses_under_api_are_problems_too(method: str, path: str, *, debug: bool) -> None:
+    client = APIClient(enforce_csrf_checks=True)
+    with override_settings(DEBUG=debug):
+        response = getattr(client, method)(path)
     assert (response.status_code, response["Content-Type"]) == (404, "application/problem+json")
     assert response["X-Request-ID"] == response.json()["request_id"]
+
+
+def test_missing_slash_is_pointed_out(client: APIClient) -> None:
+    response = client.get("/api/tasks")
+    assert response.status_code == 404
+    assert response.json()["detail"] == "There is nothing at /api/tasks. There is at /api/tasks/."
 
 
 @pytest.mark.usefixtures("go_runtime")

@@ -53,6 +53,12 @@ def test_requests_take_no_members_that_are_not_described(schema: dict[str, Any])
     assert closed == {"EventRequest", "LabelledTaskRequest", "StateWrite", "TaskRequest"}
 
 
+def test_slash_at_the_end_of_a_key_is_described(schema: dict[str, Any]) -> None:
+    for operation in schema["paths"]["/api/state/{key}"].values():
+        [key] = [parameter for parameter in operation["parameters"] if parameter["name"] == "key"]
+        assert "`k1/`" in key["description"]
+
+
 def test_stream_is_described_as_server_sent_events(schema: dict[str, Any]) -> None:
     operation = schema["paths"]["/api/events/stream/"]["get"]
     assert list(operation["responses"]["200"]["content"]) == ["text/event-stream"]

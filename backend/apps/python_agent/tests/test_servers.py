@@ -169,6 +169,17 @@ def test_open_stream_goes_on_when_the_runtime_was_killed(site: Site, go_runtime_
     stream.close()
 
 
+def test_path_that_is_no_text_is_refused(site: Site) -> None:
+    for raw, status in {"%ff": 400, "%fe": 400, "%c3%bf": 201}.items():
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_SECONDS)
+        headers = {"Authorization": f"Token {site.token}", "Content-Type": "application/json"}
+        connection.request("PUT", f"/api/state/{uuid4()}{raw}", '{"value": 1}', headers)
+        with connection.getresponse() as response:
+            response.read()
+        connection.close()
+        assert response.status == status
+
+
 def test_reader_that_leaves_frees_its_subscription(server: str, account: tuple[dict[str, str], str]) -> None:
     with FakeGoRuntime() as runtime, serve(server, account, runtime.settings) as site:
         stream = site.open_stream()

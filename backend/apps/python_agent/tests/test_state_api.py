@@ -129,3 +129,19 @@ def test_key_above_512_bytes_is_refused(api: APIClient) -> None:
     assert write(api, f"/api/state/{'k' * 512}", 1).status_code in {200, 201}
     response = write(api, f"/api/state/{'k' * 513}", 1)
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "key")
+
+
+@pytest.mark.parametrize("raw", ["%ff", "%fe", "%c3", "k%ed%a0%80"])
+@pytest.mark.parametrize("variable", ["RAW_URI", "REQUEST_URI"])
+def test_key_that_is_no_text_is_refused(api: APIClient, variable: str, raw: str) -> None:
+    path = f"/api/state/{raw}"
+    # What gunicorn and uWSGI add; the test client does not.
+    came: dict[str, Any] = {variable: f"{path}?a=%ff"}
+    response = api.put(path, {"value": 1}, format="json", **came)
+    assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
+    assert response.json()["code"] == "INVALID_ARGUMENT"
+
+
+def test_slash_at_the_end_is_part_of_the_key(api: APIClient, path: str) -> None:
+    assert write(api, f"{path}/", 1).json()["key"].endswith("/")
+    assert api.get(path).status_code == 404
