@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from .conf import MAX_SECONDS
 from .exceptions import InvalidValue
-from .types import NewEvent, RunState
+from .types import NewEvent, NewTask, RunState
 
 __all__ = [
     "MAX_PAGE_SIZE",
@@ -21,12 +21,15 @@ __all__ = [
     "check_items",
     "check_seconds",
     "check_states",
+    "check_task",
     "check_ttl",
     "check_whole",
     "duration",
+    "patience",
 ]
 
 T = TypeVar("T")
+New = TypeVar("New", NewEvent, NewTask)
 
 # Of revisions too.
 MAX_SEQUENCE = 2**64 - 1
@@ -119,19 +122,38 @@ def check_event(name: str, event: NewEvent | Mapping[str, Any]) -> NewEvent:
     Raises:
         InvalidValue: Neither an event nor a mapping with the fields of one.
     """
-    if isinstance(event, NewEvent):
-        return event
-    if not isinstance(event, Mapping):
-        raise _refuse(name, event, "a NewEvent or a dict")
-    known = [field.name for field in fields(NewEvent)]
-    for key in event:
+    return _check_item(name, event, NewEvent, ("event_type", "data"))
+
+
+def check_task(name: str, task: NewTask | Mapping[str, Any]) -> NewTask:
+    """`task` as an object.
+
+    Raises:
+        InvalidValue: Neither a task nor a mapping with the fields of one.
+    """
+    return _check_item(name, task, NewTask, ("task_type",))
+
+
+def _check_item(name: str, item: New | Mapping[str, Any], kind: type[New], required: tuple[str, ...]) -> New:
+    if isinstance(item, kind):
+        return item
+    if not isinstance(item, Mapping):
+        raise _refuse(name, item, f"a {kind.__name__} or a dict")
+    known = [field.name for field in fields(kind)]
+    for key in item:
         if key not in known:
             reason = f"has the key {key!r}, known are {', '.join(known)}"
             raise InvalidValue(f"{name} {reason}", violations=[(name, reason)])
-    for key in ("event_type", "data"):
-        if key not in event:
+    for key in required:
+        if key not in item:
             raise InvalidValue(f"{name} has no {key!r}", violations=[(f"{name}.{key}", "is missing")])
-    return NewEvent(**event)
+    return kind(**item)
+
+
+def patience(seconds: float) -> Duration:
+    """How long the runtime is to wait, for the wire; 0: not at all."""
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    return Duration(seconds=whole, nanos=microseconds * 1000)
 
 
 def duration(name: str, seconds: float | None) -> Duration | None:
@@ -144,8 +166,7 @@ def duration(name: str, seconds: float | None) -> Duration | None:
         return None
     if not (_is_between(seconds, (int, float), MAX_SECONDS) and seconds > 0):
         raise _refuse(name, seconds, f"a number of seconds above 0, at most {MAX_SECONDS}")
-    whole, microseconds = divmod(max(round(seconds * 1_000_000), 1), 1_000_000)
-    return Duration(seconds=whole, nanos=microseconds * 1000)
+    return patience(max(seconds, 1e-6))
 
 
 def _is_between(value: Any, kinds: tuple[type[float], ...], most: int) -> bool:

@@ -61,6 +61,9 @@ R = TypeVar("R", bound=Message)
 
 CallMetadata = tuple[tuple[str, str], ...]
 
+# Where a call is made that names none.
+_DEFAULT_NAMESPACE = "default"
+
 
 @dataclass(frozen=True, slots=True)
 class Rpc(Generic[Q, R]):
@@ -248,7 +251,9 @@ class Transport:
         self.reached = False
         """Whether the runtime answered last."""
         self.streams: weakref.WeakSet[ResumableStream] = weakref.WeakSet()
-        fixed = [("agent-runtime-namespace", settings.namespace)]
+        fixed = []
+        if settings.namespace != _DEFAULT_NAMESPACE:
+            fixed.append(("agent-runtime-namespace", settings.namespace))
         if settings.token:
             fixed.append(("authorization", f"Bearer {settings.token}"))
         self._fixed_metadata = tuple(fixed)
@@ -262,7 +267,7 @@ class Transport:
         return ConnectionState.CONNECTED if self.reached else ConnectionState.RECONNECTING
 
     def metadata(self, request_id: str) -> CallMetadata:
-        """What travels beside every call: namespace, token, request id and the active trace."""
+        """What travels beside every call: request id, and where there is one, namespace, token and active trace."""
         traceparent = _current_traceparent()
         if traceparent is None:
             return (*self._fixed_metadata, ("x-request-id", request_id))

@@ -24,9 +24,11 @@ from ._arguments import (
     check_items,
     check_seconds,
     check_states,
+    check_task,
     check_ttl,
     check_whole,
     duration,
+    patience,
 )
 from ._channel import CallMetadata, Q, R, Rpc, Transport, jittered, new_request_id
 from ._codec import check_event_pattern, check_event_type, check_key, check_text, decode, encode, encode_object
@@ -784,7 +786,7 @@ class AsyncOperations:
             if not missing:
                 return None
             left = max(until - time.monotonic(), 0.0)
-            request = agent_pb.WaitRunsRequest(run_ids=missing, max_wait=duration("timeout", left))
+            request = agent_pb.WaitRunsRequest(run_ids=missing, max_wait=patience(left))
             deadline = time.monotonic() + left + self.settings.timeout
             return await self._transport.aattempt_stream(_channel.WAIT_RUNS, request, deadline, metadata, receive)
 
@@ -832,8 +834,8 @@ def _batch_requests(
 ) -> Iterator[tuple[agent_pb.BatchCreateRunsRequest, bool]]:
     """The requests that hand over `tasks`, each with whether another one follows."""
     batch, size = agent_pb.BatchCreateRunsRequest(), 0
-    for index, item in enumerate(tasks):
-        task = item if isinstance(item, NewTask) else NewTask(**item)
+    for index, item in enumerate(check_items("tasks", tasks)):
+        task = check_task(f"tasks[{index}]", item)
         target = agent_pb.RUN_TARGET_AGENT if task.target == RunTarget.AGENT else agent_pb.RUN_TARGET_TASK
         try:
             request = _create_request(task, target, duration("deadline", task.deadline))

@@ -16,8 +16,8 @@ import (
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 )
 
-// requestIDKey names a call in metadata: the client's own, or one made here; it
-// comes back in the trailer and is in the log.
+// requestIDKey names a call in metadata and in the log: the client's own name for
+// it, or one made here, which comes back in the trailer.
 const (
 	requestIDKey      = "x-request-id"
 	maxRequestIDBytes = 64
@@ -27,6 +27,8 @@ const (
 type call struct {
 	method    string
 	requestID string
+	// named says that the request id was made here.
+	named     bool
 	namespace string
 	// tokenName is empty when no token was needed.
 	tokenName string
@@ -64,8 +66,10 @@ type edge struct {
 func (e *edge) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (response any, err error) {
 	ctx, c := e.begin(ctx, info.FullMethod)
 	defer func() { err = e.end(ctx, c, recovered(recover(), err)) }()
-	if err := grpc.SetTrailer(ctx, metadata.Pairs(requestIDKey, c.requestID)); err != nil {
-		return nil, err
+	if c.named {
+		if err := grpc.SetTrailer(ctx, metadata.Pairs(requestIDKey, c.requestID)); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.guard.admit(ctx, c); err != nil {
 		return nil, err
@@ -81,7 +85,9 @@ func (e *edge) unary(ctx context.Context, request any, info *grpc.UnaryServerInf
 func (e *edge) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
 	ctx, c := e.begin(stream.Context(), info.FullMethod)
 	defer func() { err = e.end(ctx, c, recovered(recover(), err)) }()
-	stream.SetTrailer(metadata.Pairs(requestIDKey, c.requestID))
+	if c.named {
+		stream.SetTrailer(metadata.Pairs(requestIDKey, c.requestID))
+	}
 	if err := e.guard.admit(ctx, c); err != nil {
 		return err
 	}
@@ -126,7 +132,7 @@ func (e *edge) begin(ctx context.Context, method string) (context.Context, *call
 	if given := metadata.ValueFromIncomingContext(ctx, requestIDKey); len(given) > 0 && printable(given[0]) {
 		c.requestID = given[0]
 	} else {
-		c.requestID = uuid.NewString()
+		c.requestID, c.named = uuid.NewString(), true
 	}
 	return context.WithValue(ctx, callKey{}, c), c
 }

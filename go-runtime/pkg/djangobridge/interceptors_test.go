@@ -112,11 +112,16 @@ func TestRequestIDsThatCouldForgeALogLineAreReplaced(t *testing.T) {
 		"": false, "two words": false, "line\nbreak": false, "é": false, strings.Repeat("x", 65): false,
 	} {
 		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs(requestIDKey, given))
-		id, err := invoke(ctx, e, agentruntimev1.StateService_GetState_FullMethodName, func(ctx context.Context, _ any) (any, error) {
-			return callOf(ctx).requestID, nil
+		used := ""
+		told, err := invoke(ctx, e, agentruntimev1.StateService_GetState_FullMethodName, func(ctx context.Context, _ any) (any, error) {
+			used = callOf(ctx).requestID
+			return nil, nil
 		})
-		if err != nil || id == "" || (id == given) != kept {
-			t.Errorf("request id %q became %q, %v", given, id, err)
+		if err != nil || used == "" || (used == given) != kept {
+			t.Errorf("request id %q became %q, %v", given, used, err)
+		}
+		if want := map[bool]string{false: used}[kept]; told != want {
+			t.Errorf("for the request id %q the caller is told %q, want %q", given, told, want)
 		}
 	}
 }

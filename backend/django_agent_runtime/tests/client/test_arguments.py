@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -182,3 +183,17 @@ def test_a_text_that_cannot_be_sent_is_named(absent: GoRuntimeIntegration, text:
     for name, call in calls.items():
         with pytest.raises(InvalidValue, match=rf"^{name} "):
             call()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "name"),
+    [
+        ([("echo", {})], "tasks[0]"),
+        ([{"task_type": "echo"}, {"task": "echo"}], "tasks[1]"),
+        ([{}], "tasks[0]"),
+        (7, "tasks"),
+    ],
+)
+def test_tasks_that_are_none_are_named(absent: GoRuntimeIntegration, tasks: Any, name: str) -> None:
+    with pytest.raises(InvalidValue, match=rf"^{re.escape(name)} "):
+        absent.submit_tasks(tasks)
