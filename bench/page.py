@@ -123,7 +123,11 @@ def _machine(machine: Machine) -> list[str]:
 
 
 def _missed(bars: Sequence[Bar]) -> list[str]:
-    return ["Missed:", "", *(f"- {bar.what}: {_measured(bar)}, {_target(bar)}" for bar in bars)]
+    return [
+        "Missed ([where the time goes](where-the-time-goes.md)):",
+        "",
+        *(f"- {bar.what}: {_measured(bar)}, {_target(bar)}" for bar in bars),
+    ]
 
 
 def _bar_row(bar: Bar) -> tuple[str, ...]:
