@@ -86,35 +86,35 @@ func (l *Log) checkPublish(events []Event, requestID string) error {
 	}
 	var checks []error
 	for i := range events {
-		// The names of the fields are made only for an event that does not fit.
-		if l.checkEvent("", &events[i]) != nil {
-			checks = append(checks, l.checkEvent(fmt.Sprintf("events[%d].", i), &events[i]))
+		if err := l.checkEvent(&events[i]); err != nil {
+			_, err = violation.In(fmt.Sprintf("events[%d]", i), err)
+			checks = append(checks, err)
 		}
 	}
 	checks = append(checks, checkText("request_id", requestID, maxRequestIDBytes))
 	return violation.Join(checks...)
 }
 
-// checkEvent refuses an event that does not fit; prefix comes before the names of its fields.
-func (l *Log) checkEvent(prefix string, e *Event) error {
+// checkEvent refuses an event that does not fit, with a *violation.Error or a *violation.TooLargeError.
+func (l *Log) checkEvent(e *Event) error {
 	if size := len(e.Data) + len(e.Metadata); size > l.cfg.MaxValueBytes {
 		larger := "data"
 		if len(e.Metadata) > len(e.Data) {
 			larger = "metadata"
 		}
-		return &violation.TooLargeError{Field: prefix + larger, Size: size, Limit: l.cfg.MaxValueBytes}
+		return &violation.TooLargeError{Field: larger, Size: size, Limit: l.cfg.MaxValueBytes}
 	}
 	var given, metadata error
 	if e.ID != "" || e.Sequence != 0 || !e.PublishedAt.IsZero() {
-		given = violation.New(prefix+"event_id", "is given by the runtime, as are sequence and publish_time")
+		given = violation.New("event_id", "is given by the runtime, as are sequence and publish_time")
 	}
 	if len(e.Metadata) > 0 {
-		metadata = jsonvalue.ValidateObject(prefix+"metadata", e.Metadata)
+		metadata = jsonvalue.ValidateObject("metadata", e.Metadata)
 	}
 	return violation.Join(
-		checkType(prefix+"type", e.Type),
-		jsonvalue.Validate(prefix+"data", e.Data),
-		checkText(prefix+"source", e.Source, maxSourceBytes),
+		checkType("type", e.Type),
+		jsonvalue.Validate("data", e.Data),
+		checkText("source", e.Source, maxSourceBytes),
 		metadata,
 		given,
 	)

@@ -81,19 +81,25 @@ func (s *Stream) prepare(ctx context.Context, m Message) (*nats.Msg, error) {
 	return msg, nil
 }
 
-// request publishes and waits for the acknowledgement. While the stream has no
-// leader nobody takes the message, so it is safe to send it again.
+// request publishes and waits for the acknowledgement.
 func (s *Stream) request(ctx context.Context, msg *nats.Msg) (appendAck, error) {
 	wait, cancel := context.WithTimeoutCause(ctx, ackTimeout, ErrUnavailable)
 	defer cancel()
-	answer, err := s.journal.conn.RequestMsgWithContext(wait, msg)
-	for errors.Is(err, nats.ErrNoResponders) && pause(wait, leaderRetry) {
-		answer, err = s.journal.conn.RequestMsgWithContext(wait, msg)
-	}
+	answer, err := offer(wait, s.journal.conn, msg)
 	if err != nil {
 		return appendAck{}, s.requestError(wait, err)
 	}
 	return decodeAck(answer.Data)
+}
+
+// offer publishes a message for a stream and waits for the answer. While the
+// stream has no leader nobody takes the message, so it is safe to send it again.
+func offer(ctx context.Context, conn *nats.Conn, msg *nats.Msg) (*nats.Msg, error) {
+	answer, err := conn.RequestMsgWithContext(ctx, msg)
+	for errors.Is(err, nats.ErrNoResponders) && pause(ctx, leaderRetry) {
+		answer, err = conn.RequestMsgWithContext(ctx, msg)
+	}
+	return answer, err
 }
 
 // pause waits and reports whether ctx has not ended.

@@ -18,6 +18,13 @@ import (
 // recovered.
 const readyWithin = 30 * time.Second
 
+const (
+	// roomInterval is how often the reserve and the room are looked after.
+	roomInterval = time.Second
+	// sealedInterval is how often blocks that have become full are noted.
+	sealedInterval = 5 * time.Second
+)
+
 // embedded is a NATS server in this process, reachable from this process only.
 type embedded struct {
 	log     *slog.Logger
@@ -30,11 +37,10 @@ type embedded struct {
 	// problems is what the check of the store found.
 	problems []Problem
 	dataDir  string
-	sealer   *sealer // nil until the server runs
 	failed   <-chan struct{}
 
-	// quit ends the watch of the room, done is closed when it has ended; nil
-	// before it began.
+	// quit ends the watch of the store, done is closed when it has ended; nil
+	// until the server runs.
 	quit, done chan struct{}
 }
 
@@ -99,7 +105,6 @@ func openEmbedded(
 	if !e.server.ReadyForConnections(readyWithin) || !e.server.JetStreamEnabled() {
 		return nil, errors.New("the embedded server did not get ready: its log says why")
 	}
-	e.sealer = startSealer(cfg.DataDir, log)
 	e.space.used = func() int64 { return int64(e.server.GlobalAccount().JetStreamUsage().Store) }
 	e.fillReserve(free - cfg.MinFreeBytes)
 	e.quit, e.done = make(chan struct{}), make(chan struct{})
@@ -107,12 +112,13 @@ func openEmbedded(
 	return e, nil
 }
 
-// watch says when the store fills up and when it has room again, and makes the
-// reserve that a start gave up.
+// watch says when the store fills up and when it has room again, makes the
+// reserve that a start gave up, and notes the blocks that have become full.
 func (e *embedded) watch() {
 	defer close(e.done)
-	ticker := time.NewTicker(watchInterval)
-	defer ticker.Stop()
+	room, blocks := time.NewTicker(roomInterval), time.NewTicker(sealedInterval)
+	defer room.Stop()
+	defer blocks.Stop()
 	wasFull := false
 	for {
 		err := e.space.full()
@@ -126,7 +132,11 @@ func (e *embedded) watch() {
 		}
 		e.fillReserve(e.space.free.Load() - e.space.minFree[Accept])
 		select {
-		case <-ticker.C:
+		case <-room.C:
+		case <-blocks.C:
+			if err := noteAllSealed(e.dataDir, false, false); err != nil {
+				e.log.Warn("noting full blocks failed", "err", err)
+			}
 		case <-e.quit:
 			return
 		}
@@ -153,9 +163,6 @@ func (e *embedded) configure(cfg *jetstream.StreamConfig) {
 }
 
 func (e *embedded) stop(context.Context) error {
-	if e.sealer != nil {
-		e.sealer.stop()
-	}
 	if e.quit != nil {
 		close(e.quit)
 		<-e.done
@@ -179,7 +186,7 @@ func (e *embedded) seal() error {
 		return nil
 	default:
 	}
-	if e.sealer == nil {
+	if e.quit == nil {
 		return nil
 	}
 	if err := newSync(e.folder)(); err != nil {

@@ -143,11 +143,7 @@ func (l *lease) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode the lease: %w", err)
 	}
-	answer, err := l.conn.RequestMsgWithContext(ctx, msg)
-	// The stream was just made, or is about to get another leader.
-	for errors.Is(err, nats.ErrNoResponders) && pause(ctx, leaderRetry) {
-		answer, err = l.conn.RequestMsgWithContext(ctx, msg)
-	}
+	answer, err := offer(ctx, l.conn, msg)
 	if err != nil {
 		return mapRequestError(err)
 	}

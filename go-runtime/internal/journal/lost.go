@@ -158,19 +158,7 @@ func logProblems(log *slog.Logger, problems []Problem, isNew func(Problem) bool)
 // Damage names the lost records of an embedded store that no operator has
 // acknowledged; it need not be stopped for that.
 func Damage(dataDir string) ([]Problem, error) {
-	streams, err := listLost(dataDir)
-	if err != nil {
-		return nil, err
-	}
-	var problems []Problem
-	for _, stream := range streams {
-		list, err := readLost(dataDir, stream)
-		if err != nil {
-			return nil, fmt.Errorf("lost records of stream %s: %w", stream, err)
-		}
-		problems = append(problems, list.problems(stream)...)
-	}
-	return problems, nil
+	return visitLost(dataDir, func(string, *lostList) error { return nil })
 }
 
 // AcknowledgeDamage makes later starts name no more what Damage names, and
@@ -182,6 +170,15 @@ func AcknowledgeDamage(dataDir string) (_ []Problem, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lock.release()) }()
+	return visitLost(dataDir, func(stream string, list *lostList) error {
+		list.acknowledge()
+		return list.write(dataDir, stream)
+	})
+}
+
+// visitLost calls visit with the list of each stream that has one, and returns
+// what the lists named before.
+func visitLost(dataDir string, visit func(stream string, list *lostList) error) ([]Problem, error) {
 	streams, err := listLost(dataDir)
 	if err != nil {
 		return nil, err
@@ -193,9 +190,8 @@ func AcknowledgeDamage(dataDir string) (_ []Problem, err error) {
 			return nil, fmt.Errorf("lost records of stream %s: %w", stream, err)
 		}
 		problems = append(problems, list.problems(stream)...)
-		list.acknowledge()
-		if err := list.write(dataDir, stream); err != nil {
-			return nil, fmt.Errorf("acknowledge lost records of stream %s: %w", stream, err)
+		if err := visit(stream, list); err != nil {
+			return nil, fmt.Errorf("lost records of stream %s: %w", stream, err)
 		}
 	}
 	return problems, nil

@@ -8,15 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 const (
 	reserveName = "reserve"
 	// smallestReserve is the least that is worth a file.
 	smallestReserve = 1 << 20
-	// watchInterval is how often the reserve and the room are looked after.
-	watchInterval = time.Second
 )
 
 // reserve is a file that takes up room on the store's disk. When something else

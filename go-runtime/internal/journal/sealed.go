@@ -1,23 +1,16 @@
 package journal
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
-	"time"
 )
 
-const (
-	// sealedSuffix ends the name of a stream's note of its blocks.
-	sealedSuffix = ".blocks"
-	// sealedInterval is how often blocks that have become full are noted.
-	sealedInterval = 5 * time.Second
-)
+// sealedSuffix ends the name of a stream's note of its blocks.
+const sealedSuffix = ".blocks"
 
 // sealedNote is what the blocks of a stream looked like. It finds a block that
 // was cut off between two records where removed records make gaps legal: the
@@ -115,42 +108,6 @@ func (n sealedNote) isGone(after, before uint32) bool {
 		}
 	}
 	return false
-}
-
-// sealer keeps the notes of all streams while the server runs.
-type sealer struct {
-	dataDir string
-	log     *slog.Logger
-	cancel  context.CancelFunc
-	done    chan struct{}
-}
-
-func startSealer(dataDir string, log *slog.Logger) *sealer {
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &sealer{dataDir: dataDir, log: log, cancel: cancel, done: make(chan struct{})}
-	go s.run(ctx)
-	return s
-}
-
-func (s *sealer) run(ctx context.Context) {
-	defer close(s.done)
-	ticker := time.NewTicker(sealedInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := noteAllSealed(s.dataDir, false, false); err != nil {
-			s.log.Warn("noting full blocks failed", "err", err)
-		}
-	}
-}
-
-func (s *sealer) stop() {
-	s.cancel()
-	<-s.done
 }
 
 // noteAllSealed notes the blocks of every stream.
