@@ -29,7 +29,7 @@ const (
 
 // agentService answers the rpcs of runs and of what can be run.
 type agentService struct {
-	agentruntimev1.UnsafeAgentServiceServer
+	agentruntimev1.UnimplementedAgentServiceServer
 
 	engine  *engine.Engine
 	agents  *agent.Registry

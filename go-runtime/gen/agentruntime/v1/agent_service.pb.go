@@ -96,8 +96,10 @@ const (
 	RunTarget_RUN_TARGET_UNSPECIFIED RunTarget = 0
 	// The task type itself; agent_id is only the caller's label.
 	RunTarget_RUN_TARGET_TASK RunTarget = 1
-	// The registered agent agent_id.
+	// The registered agent agent_id: one of the runtime's own, or one that a worker serves or served.
 	RunTarget_RUN_TARGET_AGENT RunTarget = 2
+	// The agent agent_id of a worker, whether or not one was seen that serves it: the run waits for it.
+	RunTarget_RUN_TARGET_WORKER RunTarget = 3
 )
 
 // Enum value maps for RunTarget.
@@ -106,11 +108,13 @@ var (
 		0: "RUN_TARGET_UNSPECIFIED",
 		1: "RUN_TARGET_TASK",
 		2: "RUN_TARGET_AGENT",
+		3: "RUN_TARGET_WORKER",
 	}
 	RunTarget_value = map[string]int32{
 		"RUN_TARGET_UNSPECIFIED": 0,
 		"RUN_TARGET_TASK":        1,
 		"RUN_TARGET_AGENT":       2,
+		"RUN_TARGET_WORKER":      3,
 	}
 )
 
@@ -141,6 +145,258 @@ func (RunTarget) EnumDescriptor() ([]byte, []int) {
 	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{1}
 }
 
+// EventVisibility says who gets to see an event.
+type EventVisibility int32
+
+const (
+	// In a CreateRunRequest: the default of the type.
+	EventVisibility_EVENT_VISIBILITY_UNSPECIFIED EventVisibility = 0
+	// Never shown in a user interface.
+	EventVisibility_EVENT_VISIBILITY_INTERNAL EventVisibility = 1
+	// Shown in debug mode.
+	EventVisibility_EVENT_VISIBILITY_DEBUG EventVisibility = 2
+	// Shown always.
+	EventVisibility_EVENT_VISIBILITY_USER EventVisibility = 3
+)
+
+// Enum value maps for EventVisibility.
+var (
+	EventVisibility_name = map[int32]string{
+		0: "EVENT_VISIBILITY_UNSPECIFIED",
+		1: "EVENT_VISIBILITY_INTERNAL",
+		2: "EVENT_VISIBILITY_DEBUG",
+		3: "EVENT_VISIBILITY_USER",
+	}
+	EventVisibility_value = map[string]int32{
+		"EVENT_VISIBILITY_UNSPECIFIED": 0,
+		"EVENT_VISIBILITY_INTERNAL":    1,
+		"EVENT_VISIBILITY_DEBUG":       2,
+		"EVENT_VISIBILITY_USER":        3,
+	}
+)
+
+func (x EventVisibility) Enum() *EventVisibility {
+	p := new(EventVisibility)
+	*p = x
+	return p
+}
+
+func (x EventVisibility) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EventVisibility) Descriptor() protoreflect.EnumDescriptor {
+	return file_agentruntime_v1_agent_service_proto_enumTypes[2].Descriptor()
+}
+
+func (EventVisibility) Type() protoreflect.EnumType {
+	return &file_agentruntime_v1_agent_service_proto_enumTypes[2]
+}
+
+func (x EventVisibility) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EventVisibility.Descriptor instead.
+func (EventVisibility) EnumDescriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{2}
+}
+
+// ConcurrencyStrategy says what becomes of a run whose concurrency key is taken.
+type ConcurrencyStrategy int32
+
+const (
+	// As QUEUE.
+	ConcurrencyStrategy_CONCURRENCY_STRATEGY_UNSPECIFIED ConcurrencyStrategy = 0
+	// It waits until the key is free.
+	ConcurrencyStrategy_CONCURRENCY_STRATEGY_QUEUE ConcurrencyStrategy = 1
+	// It is refused with CONCURRENCY_LIMIT.
+	ConcurrencyStrategy_CONCURRENCY_STRATEGY_REJECT ConcurrencyStrategy = 2
+	// The runs that hold the key or wait for it are cancelled.
+	ConcurrencyStrategy_CONCURRENCY_STRATEGY_CANCEL_RUNNING ConcurrencyStrategy = 3
+)
+
+// Enum value maps for ConcurrencyStrategy.
+var (
+	ConcurrencyStrategy_name = map[int32]string{
+		0: "CONCURRENCY_STRATEGY_UNSPECIFIED",
+		1: "CONCURRENCY_STRATEGY_QUEUE",
+		2: "CONCURRENCY_STRATEGY_REJECT",
+		3: "CONCURRENCY_STRATEGY_CANCEL_RUNNING",
+	}
+	ConcurrencyStrategy_value = map[string]int32{
+		"CONCURRENCY_STRATEGY_UNSPECIFIED":    0,
+		"CONCURRENCY_STRATEGY_QUEUE":          1,
+		"CONCURRENCY_STRATEGY_REJECT":         2,
+		"CONCURRENCY_STRATEGY_CANCEL_RUNNING": 3,
+	}
+)
+
+func (x ConcurrencyStrategy) Enum() *ConcurrencyStrategy {
+	p := new(ConcurrencyStrategy)
+	*p = x
+	return p
+}
+
+func (x ConcurrencyStrategy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConcurrencyStrategy) Descriptor() protoreflect.EnumDescriptor {
+	return file_agentruntime_v1_agent_service_proto_enumTypes[3].Descriptor()
+}
+
+func (ConcurrencyStrategy) Type() protoreflect.EnumType {
+	return &file_agentruntime_v1_agent_service_proto_enumTypes[3]
+}
+
+func (x ConcurrencyStrategy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConcurrencyStrategy.Descriptor instead.
+func (ConcurrencyStrategy) EnumDescriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{3}
+}
+
+// Concurrency limits how many runs with the same key of one namespace are under way at a time. A run holds the key
+// from when it may begin until it ends or waits for an answer, also between two attempts.
+type Concurrency struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 255 bytes.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// At least 1; 0 counts as 1. The newest run's limit is the one that holds.
+	Limit         int32               `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Strategy      ConcurrencyStrategy `protobuf:"varint,3,opt,name=strategy,proto3,enum=agentruntime.v1.ConcurrencyStrategy" json:"strategy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Concurrency) Reset() {
+	*x = Concurrency{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Concurrency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Concurrency) ProtoMessage() {}
+
+func (x *Concurrency) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Concurrency.ProtoReflect.Descriptor instead.
+func (*Concurrency) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Concurrency) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Concurrency) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Concurrency) GetStrategy() ConcurrencyStrategy {
+	if x != nil {
+		return x.Strategy
+	}
+	return ConcurrencyStrategy_CONCURRENCY_STRATEGY_UNSPECIFIED
+}
+
+// RetryPolicy says how often a run is begun and how long it waits between attempts: initial_backoff, times
+// multiplier for each further one, at most max_backoff, and of that a random part between a half and all.
+type RetryPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In all, 1 to 100; 0: the runtime's default (3).
+	MaxAttempts int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Unset: 2 s.
+	InitialBackoff *durationpb.Duration `protobuf:"bytes,2,opt,name=initial_backoff,json=initialBackoff,proto3" json:"initial_backoff,omitempty"`
+	// Unset: 300 s.
+	MaxBackoff *durationpb.Duration `protobuf:"bytes,3,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
+	// At least 1; 0: 2.
+	Multiplier    float64 `protobuf:"fixed64,4,opt,name=multiplier,proto3" json:"multiplier,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryPolicy) Reset() {
+	*x = RetryPolicy{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryPolicy) ProtoMessage() {}
+
+func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
+func (*RetryPolicy) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RetryPolicy) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *RetryPolicy) GetInitialBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.InitialBackoff
+	}
+	return nil
+}
+
+func (x *RetryPolicy) GetMaxBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.MaxBackoff
+	}
+	return nil
+}
+
+func (x *RetryPolicy) GetMultiplier() float64 {
+	if x != nil {
+		return x.Multiplier
+	}
+	return 0
+}
+
 type Run struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	RunId       string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
@@ -167,14 +423,30 @@ type Run struct {
 	// When the run is cancelled if it has not ended by then. Unset: never.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// The sequence of the run's latest record in the journal; rises with every change.
-	Sequence      uint64 `protobuf:"varint,17,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sequence uint64 `protobuf:"varint,17,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Priority int32  `protobuf:"varint,18,opt,name=priority,proto3" json:"priority,omitempty"`
+	// A queued run does not begin before. Unset: it may begin.
+	NotBefore *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	// The run that created this one, or empty.
+	ParentRunId string `protobuf:"bytes,20,opt,name=parent_run_id,json=parentRunId,proto3" json:"parent_run_id,omitempty"`
+	// The run that this one does again, or empty.
+	RetryOf string `protobuf:"bytes,21,opt,name=retry_of,json=retryOf,proto3" json:"retry_of,omitempty"`
+	// The schedule that created it, or empty.
+	ScheduleId string `protobuf:"bytes,22,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
+	// What a waiting run asks; unset when it waits for sub-runs.
+	Interrupt *Interrupt `protobuf:"bytes,23,opt,name=interrupt,proto3" json:"interrupt,omitempty"`
+	// The sub-runs that a waiting run waits for.
+	WaitingFor     []string `protobuf:"bytes,24,rep,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	ConcurrencyKey string   `protobuf:"bytes,25,opt,name=concurrency_key,json=concurrencyKey,proto3" json:"concurrency_key,omitempty"`
+	// The worker that executes it, as it calls itself; empty when none does.
+	Worker        string `protobuf:"bytes,26,opt,name=worker,proto3" json:"worker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[0]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -186,7 +458,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[0]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -199,7 +471,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{0}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Run) GetRunId() string {
@@ -321,6 +593,123 @@ func (x *Run) GetSequence() uint64 {
 	return 0
 }
 
+func (x *Run) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Run) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Run) GetParentRunId() string {
+	if x != nil {
+		return x.ParentRunId
+	}
+	return ""
+}
+
+func (x *Run) GetRetryOf() string {
+	if x != nil {
+		return x.RetryOf
+	}
+	return ""
+}
+
+func (x *Run) GetScheduleId() string {
+	if x != nil {
+		return x.ScheduleId
+	}
+	return ""
+}
+
+func (x *Run) GetInterrupt() *Interrupt {
+	if x != nil {
+		return x.Interrupt
+	}
+	return nil
+}
+
+func (x *Run) GetWaitingFor() []string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return nil
+}
+
+func (x *Run) GetConcurrencyKey() string {
+	if x != nil {
+		return x.ConcurrencyKey
+	}
+	return ""
+}
+
+func (x *Run) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+// Interrupt is a question at which a run is parked until ResumeRun answers it.
+type Interrupt struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	InterruptId string                 `protobuf:"bytes,1,opt,name=interrupt_id,json=interruptId,proto3" json:"interrupt_id,omitempty"`
+	// A JSON text. Left out of lists.
+	Payload       []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interrupt) Reset() {
+	*x = Interrupt{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interrupt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interrupt) ProtoMessage() {}
+
+func (x *Interrupt) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interrupt.ProtoReflect.Descriptor instead.
+func (*Interrupt) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Interrupt) GetInterruptId() string {
+	if x != nil {
+		return x.InterruptId
+	}
+	return ""
+}
+
+func (x *Interrupt) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
 type RunError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of an ErrorReason without its prefix.
@@ -335,7 +724,7 @@ type RunError struct {
 
 func (x *RunError) Reset() {
 	*x = RunError{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[1]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +736,7 @@ func (x *RunError) String() string {
 func (*RunError) ProtoMessage() {}
 
 func (x *RunError) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[1]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +749,7 @@ func (x *RunError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunError.ProtoReflect.Descriptor instead.
 func (*RunError) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{1}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RunError) GetReason() string {
@@ -407,14 +796,29 @@ type CreateRunRequest struct {
 	// The longest one attempt may take; the run then ends as timed_out. Unset: the runtime's default (900 s).
 	RunTimeout *durationpb.Duration `protobuf:"bytes,11,opt,name=run_timeout,json=runTimeout,proto3" json:"run_timeout,omitempty"`
 	// Answer when the run has ended.
-	Wait          bool `protobuf:"varint,12,opt,name=wait,proto3" json:"wait,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Wait bool `protobuf:"varint,12,opt,name=wait,proto3" json:"wait,omitempty"`
+	// -1000 to 1000; runs with a higher one begin before others of the namespace.
+	Priority int32 `protobuf:"varint,13,opt,name=priority,proto3" json:"priority,omitempty"`
+	// The run does not begin before this long after it was accepted. Not together with run_at.
+	Delay *durationpb.Duration `protobuf:"bytes,14,opt,name=delay,proto3" json:"delay,omitempty"`
+	// The run does not begin before this time.
+	RunAt       *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=run_at,json=runAt,proto3" json:"run_at,omitempty"`
+	Concurrency *Concurrency           `protobuf:"bytes,16,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	// The run ends as timed_out when it could have begun for this long, and did not. Unset: never.
+	QueueTimeout *durationpb.Duration `protobuf:"bytes,17,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
+	// The longest one recorded step may take. Unset: the agent's own.
+	StepTimeout *durationpb.Duration `protobuf:"bytes,18,opt,name=step_timeout,json=stepTimeout,proto3" json:"step_timeout,omitempty"`
+	// Unset: the agent's own, else the runtime's.
+	Retry *RetryPolicy `protobuf:"bytes,19,opt,name=retry,proto3" json:"retry,omitempty"`
+	// Visibility of the run's own events (`run.started`, …) where it is not the default of the type.
+	EventVisibility map[string]EventVisibility `protobuf:"bytes,20,rep,name=event_visibility,json=eventVisibility,proto3" json:"event_visibility,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=agentruntime.v1.EventVisibility"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CreateRunRequest) Reset() {
 	*x = CreateRunRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[2]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +830,7 @@ func (x *CreateRunRequest) String() string {
 func (*CreateRunRequest) ProtoMessage() {}
 
 func (x *CreateRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[2]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +843,7 @@ func (x *CreateRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunRequest.ProtoReflect.Descriptor instead.
 func (*CreateRunRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{2}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateRunRequest) GetRunId() string {
@@ -526,6 +930,62 @@ func (x *CreateRunRequest) GetWait() bool {
 	return false
 }
 
+func (x *CreateRunRequest) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *CreateRunRequest) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *CreateRunRequest) GetRunAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RunAt
+	}
+	return nil
+}
+
+func (x *CreateRunRequest) GetConcurrency() *Concurrency {
+	if x != nil {
+		return x.Concurrency
+	}
+	return nil
+}
+
+func (x *CreateRunRequest) GetQueueTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.QueueTimeout
+	}
+	return nil
+}
+
+func (x *CreateRunRequest) GetStepTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.StepTimeout
+	}
+	return nil
+}
+
+func (x *CreateRunRequest) GetRetry() *RetryPolicy {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+func (x *CreateRunRequest) GetEventVisibility() map[string]EventVisibility {
+	if x != nil {
+		return x.EventVisibility
+	}
+	return nil
+}
+
 type CreateRunResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Run   *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -537,7 +997,7 @@ type CreateRunResponse struct {
 
 func (x *CreateRunResponse) Reset() {
 	*x = CreateRunResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[3]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +1009,7 @@ func (x *CreateRunResponse) String() string {
 func (*CreateRunResponse) ProtoMessage() {}
 
 func (x *CreateRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[3]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +1022,7 @@ func (x *CreateRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunResponse.ProtoReflect.Descriptor instead.
 func (*CreateRunResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{3}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateRunResponse) GetRun() *Run {
@@ -590,7 +1050,7 @@ type BatchCreateRunsRequest struct {
 
 func (x *BatchCreateRunsRequest) Reset() {
 	*x = BatchCreateRunsRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[4]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +1062,7 @@ func (x *BatchCreateRunsRequest) String() string {
 func (*BatchCreateRunsRequest) ProtoMessage() {}
 
 func (x *BatchCreateRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[4]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +1075,7 @@ func (x *BatchCreateRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCreateRunsRequest.ProtoReflect.Descriptor instead.
 func (*BatchCreateRunsRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{4}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BatchCreateRunsRequest) GetRequests() []*CreateRunRequest {
@@ -635,7 +1095,7 @@ type BatchCreateRunsResponse struct {
 
 func (x *BatchCreateRunsResponse) Reset() {
 	*x = BatchCreateRunsResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[5]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +1107,7 @@ func (x *BatchCreateRunsResponse) String() string {
 func (*BatchCreateRunsResponse) ProtoMessage() {}
 
 func (x *BatchCreateRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[5]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +1120,7 @@ func (x *BatchCreateRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCreateRunsResponse.ProtoReflect.Descriptor instead.
 func (*BatchCreateRunsResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{5}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BatchCreateRunsResponse) GetResponses() []*CreateRunResponse {
@@ -679,7 +1139,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[6]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +1151,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[6]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +1164,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{6}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetRunRequest) GetRunId() string {
@@ -723,7 +1183,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[7]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +1195,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[7]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +1208,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetRunResponse) GetRun() *Run {
@@ -768,14 +1228,22 @@ type ListRunsRequest struct {
 	// Only runs with this agent_id. Empty: all.
 	AgentId string `protobuf:"bytes,4,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	// Only runs with this task_type. Empty: all.
-	TaskType      string `protobuf:"bytes,5,opt,name=task_type,json=taskType,proto3" json:"task_type,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TaskType string `protobuf:"bytes,5,opt,name=task_type,json=taskType,proto3" json:"task_type,omitempty"`
+	// Only dead letters: runs that ended as failed or timed_out and were not retried by RetryRun.
+	DeadLetters bool `protobuf:"varint,6,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Only sub-runs of this run. Empty: all.
+	ParentRunId string `protobuf:"bytes,7,opt,name=parent_run_id,json=parentRunId,proto3" json:"parent_run_id,omitempty"`
+	// Only runs of this schedule. Empty: all.
+	ScheduleId string `protobuf:"bytes,8,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
+	// Only runs with this concurrency key. Empty: all.
+	ConcurrencyKey string `protobuf:"bytes,9,opt,name=concurrency_key,json=concurrencyKey,proto3" json:"concurrency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[8]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +1255,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[8]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +1268,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRunsRequest) GetPageSize() int32 {
@@ -838,6 +1306,34 @@ func (x *ListRunsRequest) GetTaskType() string {
 	return ""
 }
 
+func (x *ListRunsRequest) GetDeadLetters() bool {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return false
+}
+
+func (x *ListRunsRequest) GetParentRunId() string {
+	if x != nil {
+		return x.ParentRunId
+	}
+	return ""
+}
+
+func (x *ListRunsRequest) GetScheduleId() string {
+	if x != nil {
+		return x.ScheduleId
+	}
+	return ""
+}
+
+func (x *ListRunsRequest) GetConcurrencyKey() string {
+	if x != nil {
+		return x.ConcurrencyKey
+	}
+	return ""
+}
+
 type ListRunsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Without input and output.
@@ -849,7 +1345,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[9]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1357,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[9]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1370,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{9}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRunsResponse) GetRuns() []*Run {
@@ -902,7 +1398,7 @@ type WaitRunRequest struct {
 
 func (x *WaitRunRequest) Reset() {
 	*x = WaitRunRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[10]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1410,7 @@ func (x *WaitRunRequest) String() string {
 func (*WaitRunRequest) ProtoMessage() {}
 
 func (x *WaitRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[10]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1423,7 @@ func (x *WaitRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRunRequest.ProtoReflect.Descriptor instead.
 func (*WaitRunRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{10}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WaitRunRequest) GetRunId() string {
@@ -953,7 +1449,7 @@ type WaitRunResponse struct {
 
 func (x *WaitRunResponse) Reset() {
 	*x = WaitRunResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[11]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1461,7 @@ func (x *WaitRunResponse) String() string {
 func (*WaitRunResponse) ProtoMessage() {}
 
 func (x *WaitRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[11]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1474,7 @@ func (x *WaitRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRunResponse.ProtoReflect.Descriptor instead.
 func (*WaitRunResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitRunResponse) GetRun() *Run {
@@ -1000,7 +1496,7 @@ type WaitRunsRequest struct {
 
 func (x *WaitRunsRequest) Reset() {
 	*x = WaitRunsRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[12]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1508,7 @@ func (x *WaitRunsRequest) String() string {
 func (*WaitRunsRequest) ProtoMessage() {}
 
 func (x *WaitRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[12]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1521,7 @@ func (x *WaitRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRunsRequest.ProtoReflect.Descriptor instead.
 func (*WaitRunsRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitRunsRequest) GetRunIds() []string {
@@ -1052,7 +1548,7 @@ type WaitRunsResponse struct {
 
 func (x *WaitRunsResponse) Reset() {
 	*x = WaitRunsResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[13]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1560,7 @@ func (x *WaitRunsResponse) String() string {
 func (*WaitRunsResponse) ProtoMessage() {}
 
 func (x *WaitRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[13]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1573,7 @@ func (x *WaitRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRunsResponse.ProtoReflect.Descriptor instead.
 func (*WaitRunsResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WaitRunsResponse) GetRuns() []*Run {
@@ -1099,7 +1595,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[14]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1607,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[14]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1620,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{14}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CancelRunRequest) GetRunId() string {
@@ -1157,7 +1653,7 @@ type CancelRunResponse struct {
 
 func (x *CancelRunResponse) Reset() {
 	*x = CancelRunResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[15]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1665,7 @@ func (x *CancelRunResponse) String() string {
 func (*CancelRunResponse) ProtoMessage() {}
 
 func (x *CancelRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[15]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,12 +1678,1279 @@ func (x *CancelRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunResponse.ProtoReflect.Descriptor instead.
 func (*CancelRunResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{15}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CancelRunResponse) GetRun() *Run {
 	if x != nil {
 		return x.Run
+	}
+	return nil
+}
+
+type ResumeRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	RunId string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Empty: the one the run is parked at.
+	InterruptId string `protobuf:"bytes,2,opt,name=interrupt_id,json=interruptId,proto3" json:"interrupt_id,omitempty"`
+	// A JSON text; empty counts as null.
+	Value         []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRunRequest) Reset() {
+	*x = ResumeRunRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRunRequest) ProtoMessage() {}
+
+func (x *ResumeRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRunRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRunRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ResumeRunRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *ResumeRunRequest) GetInterruptId() string {
+	if x != nil {
+		return x.InterruptId
+	}
+	return ""
+}
+
+func (x *ResumeRunRequest) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *ResumeRunRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type ResumeRunResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRunResponse) Reset() {
+	*x = ResumeRunResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRunResponse) ProtoMessage() {}
+
+func (x *ResumeRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRunResponse.ProtoReflect.Descriptor instead.
+func (*ResumeRunResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ResumeRunResponse) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+type RetryRunRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RunId     string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	RequestId string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The new run's id: a UUID. Empty: made from request_id, else anew.
+	NewRunId      string `protobuf:"bytes,3,opt,name=new_run_id,json=newRunId,proto3" json:"new_run_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryRunRequest) Reset() {
+	*x = RetryRunRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryRunRequest) ProtoMessage() {}
+
+func (x *RetryRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryRunRequest.ProtoReflect.Descriptor instead.
+func (*RetryRunRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RetryRunRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *RetryRunRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RetryRunRequest) GetNewRunId() string {
+	if x != nil {
+		return x.NewRunId
+	}
+	return ""
+}
+
+type RetryRunResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new run.
+	Run           *Run `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryRunResponse) Reset() {
+	*x = RetryRunResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryRunResponse) ProtoMessage() {}
+
+func (x *RetryRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryRunResponse.ProtoReflect.Descriptor instead.
+func (*RetryRunResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RetryRunResponse) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+// RunEvent is something that happened in a run.
+//
+// The runtime's own: `run.queued`, `run.started`, `run.retrying`, `run.interrupted`, `run.resumed`, `run.waiting`
+// (for sub-runs) and the ends `run.succeeded`, `run.failed`, `run.cancelled`, `run.timed_out`. All others are the agent's.
+type RunEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	RunId string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Rises with every event; unique in the runtime, and never reused. Numbers are skipped.
+	Sequence   uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Type       string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	Visibility EventVisibility        `protobuf:"varint,4,opt,name=visibility,proto3,enum=agentruntime.v1.EventVisibility" json:"visibility,omitempty"`
+	Time       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// The attempt it belongs to; 0 before the first.
+	Attempt int32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// A JSON object.
+	Payload []byte `protobuf:"bytes,7,opt,name=payload,proto3" json:"payload,omitempty"`
+	// The run as it was from then on, without input and output: of the runtime's own events, and in FollowRuns only.
+	Run           *Run `protobuf:"bytes,8,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunEvent) Reset() {
+	*x = RunEvent{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunEvent) ProtoMessage() {}
+
+func (x *RunEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
+func (*RunEvent) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RunEvent) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *RunEvent) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *RunEvent) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *RunEvent) GetVisibility() EventVisibility {
+	if x != nil {
+		return x.Visibility
+	}
+	return EventVisibility_EVENT_VISIBILITY_UNSPECIFIED
+}
+
+func (x *RunEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RunEvent) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *RunEvent) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *RunEvent) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+type WatchRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	RunId string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// 0: from the beginning.
+	AfterSequence uint64 `protobuf:"varint,2,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	// Only events of at least this visibility; the run's end is always sent. Unspecified: all.
+	Visibility    EventVisibility `protobuf:"varint,3,opt,name=visibility,proto3,enum=agentruntime.v1.EventVisibility" json:"visibility,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRunRequest) Reset() {
+	*x = WatchRunRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRunRequest) ProtoMessage() {}
+
+func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
+func (*WatchRunRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *WatchRunRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *WatchRunRequest) GetAfterSequence() uint64 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
+func (x *WatchRunRequest) GetVisibility() EventVisibility {
+	if x != nil {
+		return x.Visibility
+	}
+	return EventVisibility_EVENT_VISIBILITY_UNSPECIFIED
+}
+
+type WatchRunResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty at times: a sign of life, with a new position.
+	Events []*RunEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Everything up to it was sent; go on after it.
+	Position      uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRunResponse) Reset() {
+	*x = WatchRunResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRunResponse) ProtoMessage() {}
+
+func (x *WatchRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRunResponse.ProtoReflect.Descriptor instead.
+func (*WatchRunResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *WatchRunResponse) GetEvents() []*RunEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchRunResponse) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+type FollowRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: from the oldest that is kept.
+	AfterSequence uint64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	// Types to leave out, such as `assistant.delta`.
+	WithoutTypes  []string `protobuf:"bytes,2,rep,name=without_types,json=withoutTypes,proto3" json:"without_types,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRunsRequest) Reset() {
+	*x = FollowRunsRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRunsRequest) ProtoMessage() {}
+
+func (x *FollowRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRunsRequest.ProtoReflect.Descriptor instead.
+func (*FollowRunsRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *FollowRunsRequest) GetAfterSequence() uint64 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
+func (x *FollowRunsRequest) GetWithoutTypes() []string {
+	if x != nil {
+		return x.WithoutTypes
+	}
+	return nil
+}
+
+type FollowRunsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty at times: a sign of life, with a new position.
+	Events []*RunEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Everything up to it was sent; go on after it.
+	Position      uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRunsResponse) Reset() {
+	*x = FollowRunsResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRunsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRunsResponse) ProtoMessage() {}
+
+func (x *FollowRunsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRunsResponse.ProtoReflect.Descriptor instead.
+func (*FollowRunsResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *FollowRunsResponse) GetEvents() []*RunEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *FollowRunsResponse) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+// Schedule creates a run at each time of a cron expression.
+type Schedule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 200 bytes, unique in the namespace.
+	ScheduleId string `protobuf:"bytes,1,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
+	// Five fields (minute hour day month weekday), or @hourly, @daily, @weekly, @monthly, @yearly, or @every 90s.
+	Cron string `protobuf:"bytes,2,opt,name=cron,proto3" json:"cron,omitempty"`
+	// IANA name such as Europe/Berlin; empty: UTC.
+	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// What each run is; run_id, idempotency_key, request_id, wait, delay and run_at must be unset.
+	Run        *CreateRunRequest      `protobuf:"bytes,4,opt,name=run,proto3" json:"run,omitempty"`
+	Paused     bool                   `protobuf:"varint,5,opt,name=paused,proto3" json:"paused,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When the next run is created; unset while paused.
+	NextTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
+	// When the latest run was created by a time of the schedule; unset: none.
+	LastTime  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	LastRunId string                 `protobuf:"bytes,9,opt,name=last_run_id,json=lastRunId,proto3" json:"last_run_id,omitempty"`
+	// Why the latest time made no run; empty when it did.
+	LastError     string `protobuf:"bytes,10,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Schedule) Reset() {
+	*x = Schedule{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Schedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Schedule) ProtoMessage() {}
+
+func (x *Schedule) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
+func (*Schedule) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Schedule) GetScheduleId() string {
+	if x != nil {
+		return x.ScheduleId
+	}
+	return ""
+}
+
+func (x *Schedule) GetCron() string {
+	if x != nil {
+		return x.Cron
+	}
+	return ""
+}
+
+func (x *Schedule) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Schedule) GetRun() *CreateRunRequest {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *Schedule) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Schedule) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Schedule) GetNextTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTime
+	}
+	return nil
+}
+
+func (x *Schedule) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *Schedule) GetLastRunId() string {
+	if x != nil {
+		return x.LastRunId
+	}
+	return ""
+}
+
+func (x *Schedule) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+type CreateScheduleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its cron, time_zone, run and paused count.
+	Schedule *Schedule `protobuf:"bytes,1,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// Replace the schedule that has the id.
+	Replace       bool `protobuf:"varint,2,opt,name=replace,proto3" json:"replace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateScheduleRequest) Reset() {
+	*x = CreateScheduleRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateScheduleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateScheduleRequest) ProtoMessage() {}
+
+func (x *CreateScheduleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateScheduleRequest.ProtoReflect.Descriptor instead.
+func (*CreateScheduleRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CreateScheduleRequest) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+func (x *CreateScheduleRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+type CreateScheduleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Schedule      *Schedule              `protobuf:"bytes,1,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateScheduleResponse) Reset() {
+	*x = CreateScheduleResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateScheduleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateScheduleResponse) ProtoMessage() {}
+
+func (x *CreateScheduleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateScheduleResponse.ProtoReflect.Descriptor instead.
+func (*CreateScheduleResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CreateScheduleResponse) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+type ListSchedulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most this many; 0 means 100; above 1000 counts as 1000.
+	PageSize      int32  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSchedulesRequest) Reset() {
+	*x = ListSchedulesRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSchedulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSchedulesRequest) ProtoMessage() {}
+
+func (x *ListSchedulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSchedulesRequest.ProtoReflect.Descriptor instead.
+func (*ListSchedulesRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListSchedulesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSchedulesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListSchedulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Schedules     []*Schedule            `protobuf:"bytes,1,rep,name=schedules,proto3" json:"schedules,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSchedulesResponse) Reset() {
+	*x = ListSchedulesResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSchedulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSchedulesResponse) ProtoMessage() {}
+
+func (x *ListSchedulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSchedulesResponse.ProtoReflect.Descriptor instead.
+func (*ListSchedulesResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListSchedulesResponse) GetSchedules() []*Schedule {
+	if x != nil {
+		return x.Schedules
+	}
+	return nil
+}
+
+func (x *ListSchedulesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type PauseScheduleRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ScheduleId string                 `protobuf:"bytes,1,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
+	// False: go on.
+	Paused        bool `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseScheduleRequest) Reset() {
+	*x = PauseScheduleRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseScheduleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseScheduleRequest) ProtoMessage() {}
+
+func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseScheduleRequest.ProtoReflect.Descriptor instead.
+func (*PauseScheduleRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PauseScheduleRequest) GetScheduleId() string {
+	if x != nil {
+		return x.ScheduleId
+	}
+	return ""
+}
+
+func (x *PauseScheduleRequest) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+type PauseScheduleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Schedule      *Schedule              `protobuf:"bytes,1,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseScheduleResponse) Reset() {
+	*x = PauseScheduleResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseScheduleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseScheduleResponse) ProtoMessage() {}
+
+func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseScheduleResponse.ProtoReflect.Descriptor instead.
+func (*PauseScheduleResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *PauseScheduleResponse) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+type DeleteScheduleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ScheduleId    string                 `protobuf:"bytes,1,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteScheduleRequest) Reset() {
+	*x = DeleteScheduleRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteScheduleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteScheduleRequest) ProtoMessage() {}
+
+func (x *DeleteScheduleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteScheduleRequest.ProtoReflect.Descriptor instead.
+func (*DeleteScheduleRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DeleteScheduleRequest) GetScheduleId() string {
+	if x != nil {
+		return x.ScheduleId
+	}
+	return ""
+}
+
+type DeleteScheduleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteScheduleResponse) Reset() {
+	*x = DeleteScheduleResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteScheduleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteScheduleResponse) ProtoMessage() {}
+
+func (x *DeleteScheduleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteScheduleResponse.ProtoReflect.Descriptor instead.
+func (*DeleteScheduleResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{36}
+}
+
+type TriggerScheduleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ScheduleId    string                 `protobuf:"bytes,1,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TriggerScheduleRequest) Reset() {
+	*x = TriggerScheduleRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TriggerScheduleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TriggerScheduleRequest) ProtoMessage() {}
+
+func (x *TriggerScheduleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TriggerScheduleRequest.ProtoReflect.Descriptor instead.
+func (*TriggerScheduleRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *TriggerScheduleRequest) GetScheduleId() string {
+	if x != nil {
+		return x.ScheduleId
+	}
+	return ""
+}
+
+func (x *TriggerScheduleRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type TriggerScheduleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TriggerScheduleResponse) Reset() {
+	*x = TriggerScheduleResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TriggerScheduleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TriggerScheduleResponse) ProtoMessage() {}
+
+func (x *TriggerScheduleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TriggerScheduleResponse.ProtoReflect.Descriptor instead.
+func (*TriggerScheduleResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *TriggerScheduleResponse) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+type CreateStreamTicketRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	RunId string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Whom the limit of open streams counts for; at most 200 bytes.
+	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	// The least visibility of the events; the run's end is always sent. Unspecified: USER.
+	Visibility    EventVisibility `protobuf:"varint,3,opt,name=visibility,proto3,enum=agentruntime.v1.EventVisibility" json:"visibility,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateStreamTicketRequest) Reset() {
+	*x = CreateStreamTicketRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateStreamTicketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateStreamTicketRequest) ProtoMessage() {}
+
+func (x *CreateStreamTicketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateStreamTicketRequest.ProtoReflect.Descriptor instead.
+func (*CreateStreamTicketRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *CreateStreamTicketRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *CreateStreamTicketRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *CreateStreamTicketRequest) GetVisibility() EventVisibility {
+	if x != nil {
+		return x.Visibility
+	}
+	return EventVisibility_EVENT_VISIBILITY_UNSPECIFIED
+}
+
+type CreateStreamTicketResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path and query, to be put behind the public address of the runtime's HTTP port.
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateStreamTicketResponse) Reset() {
+	*x = CreateStreamTicketResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateStreamTicketResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateStreamTicketResponse) ProtoMessage() {}
+
+func (x *CreateStreamTicketResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateStreamTicketResponse.ProtoReflect.Descriptor instead.
+func (*CreateStreamTicketResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *CreateStreamTicketResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CreateStreamTicketResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
 	}
 	return nil
 }
@@ -1203,7 +2966,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[16]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +2978,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[16]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +2991,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{16}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListAgentsRequest) GetPageSize() int32 {
@@ -1255,7 +3018,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[17]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +3030,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[17]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +3043,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -1312,7 +3075,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[18]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +3087,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[18]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +3100,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Agent) GetAgentId() string {
@@ -1381,7 +3144,7 @@ type TaskType struct {
 
 func (x *TaskType) Reset() {
 	*x = TaskType{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[19]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +3156,7 @@ func (x *TaskType) String() string {
 func (*TaskType) ProtoMessage() {}
 
 func (x *TaskType) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[19]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +3169,7 @@ func (x *TaskType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskType.ProtoReflect.Descriptor instead.
 func (*TaskType) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TaskType) GetTaskType() string {
@@ -1441,7 +3204,7 @@ type ListTaskTypesRequest struct {
 
 func (x *ListTaskTypesRequest) Reset() {
 	*x = ListTaskTypesRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[20]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +3216,7 @@ func (x *ListTaskTypesRequest) String() string {
 func (*ListTaskTypesRequest) ProtoMessage() {}
 
 func (x *ListTaskTypesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[20]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +3229,7 @@ func (x *ListTaskTypesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskTypesRequest.ProtoReflect.Descriptor instead.
 func (*ListTaskTypesRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListTaskTypesRequest) GetPageSize() int32 {
@@ -1493,7 +3256,7 @@ type ListTaskTypesResponse struct {
 
 func (x *ListTaskTypesResponse) Reset() {
 	*x = ListTaskTypesResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[21]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +3268,7 @@ func (x *ListTaskTypesResponse) String() string {
 func (*ListTaskTypesResponse) ProtoMessage() {}
 
 func (x *ListTaskTypesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[21]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +3281,7 @@ func (x *ListTaskTypesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskTypesResponse.ProtoReflect.Descriptor instead.
 func (*ListTaskTypesResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{21}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListTaskTypesResponse) GetTaskTypes() []*TaskType {
@@ -1543,7 +3306,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[22]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +3318,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[22]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +3331,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{47}
 }
 
 type GetServerInfoResponse struct {
@@ -1591,7 +3354,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[23]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +3366,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[23]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +3379,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -1672,7 +3435,19 @@ var File_agentruntime_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"#agentruntime/v1/agent_service.proto\x12\x0fagentruntime.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x05\n" +
+	"#agentruntime/v1/agent_service.proto\x12\x0fagentruntime.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n" +
+	"\vConcurrency\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12@\n" +
+	"\bstrategy\x18\x03 \x01(\x0e2$.agentruntime.v1.ConcurrencyStrategyR\bstrategy\"\xd0\x01\n" +
+	"\vRetryPolicy\x12!\n" +
+	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12B\n" +
+	"\x0finitial_backoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n" +
+	"\vmax_backoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"maxBackoff\x12\x1e\n" +
+	"\n" +
+	"multiplier\x18\x04 \x01(\x01R\n" +
+	"multiplier\"\xe9\a\n" +
 	"\x03Run\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x122\n" +
 	"\x06target\x18\x02 \x01(\x0e2\x1a.agentruntime.v1.RunTargetR\x06target\x12\x19\n" +
@@ -1693,11 +3468,26 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"start_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x126\n" +
 	"\bdeadline\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x1a\n" +
-	"\bsequence\x18\x11 \x01(\x04R\bsequence\"Z\n" +
+	"\bsequence\x18\x11 \x01(\x04R\bsequence\x12\x1a\n" +
+	"\bpriority\x18\x12 \x01(\x05R\bpriority\x129\n" +
+	"\n" +
+	"not_before\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\"\n" +
+	"\rparent_run_id\x18\x14 \x01(\tR\vparentRunId\x12\x19\n" +
+	"\bretry_of\x18\x15 \x01(\tR\aretryOf\x12\x1f\n" +
+	"\vschedule_id\x18\x16 \x01(\tR\n" +
+	"scheduleId\x128\n" +
+	"\tinterrupt\x18\x17 \x01(\v2\x1a.agentruntime.v1.InterruptR\tinterrupt\x12\x1f\n" +
+	"\vwaiting_for\x18\x18 \x03(\tR\n" +
+	"waitingFor\x12'\n" +
+	"\x0fconcurrency_key\x18\x19 \x01(\tR\x0econcurrencyKey\x12\x16\n" +
+	"\x06worker\x18\x1a \x01(\tR\x06worker\"H\n" +
+	"\tInterrupt\x12!\n" +
+	"\finterrupt_id\x18\x01 \x01(\tR\vinterruptId\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"Z\n" +
 	"\bRunError\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +
-	"\tretryable\x18\x03 \x01(\bR\tretryable\"\xb8\x03\n" +
+	"\tretryable\x18\x03 \x01(\bR\tretryable\"\xf3\a\n" +
 	"\x10CreateRunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12'\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x1d\n" +
@@ -1713,7 +3503,18 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12:\n" +
 	"\vrun_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"runTimeout\x12\x12\n" +
-	"\x04wait\x18\f \x01(\bR\x04wait\"U\n" +
+	"\x04wait\x18\f \x01(\bR\x04wait\x12\x1a\n" +
+	"\bpriority\x18\r \x01(\x05R\bpriority\x12/\n" +
+	"\x05delay\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x05delay\x121\n" +
+	"\x06run_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x05runAt\x12>\n" +
+	"\vconcurrency\x18\x10 \x01(\v2\x1c.agentruntime.v1.ConcurrencyR\vconcurrency\x12>\n" +
+	"\rqueue_timeout\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x12<\n" +
+	"\fstep_timeout\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\vstepTimeout\x122\n" +
+	"\x05retry\x18\x13 \x01(\v2\x1c.agentruntime.v1.RetryPolicyR\x05retry\x12a\n" +
+	"\x10event_visibility\x18\x14 \x03(\v26.agentruntime.v1.CreateRunRequest.EventVisibilityEntryR\x0feventVisibility\x1ad\n" +
+	"\x14EventVisibilityEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
+	"\x05value\x18\x02 \x01(\x0e2 .agentruntime.v1.EventVisibilityR\x05value:\x028\x01\"U\n" +
 	"\x11CreateRunResponse\x12&\n" +
 	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\"W\n" +
@@ -1724,14 +3525,19 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\rGetRunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\"8\n" +
 	"\x0eGetRunResponse\x12&\n" +
-	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\"\xb8\x01\n" +
+	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\"\xc9\x02\n" +
 	"\x0fListRunsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x121\n" +
 	"\x06states\x18\x03 \x03(\x0e2\x19.agentruntime.v1.RunStateR\x06states\x12\x19\n" +
 	"\bagent_id\x18\x04 \x01(\tR\aagentId\x12\x1b\n" +
-	"\ttask_type\x18\x05 \x01(\tR\btaskType\"d\n" +
+	"\ttask_type\x18\x05 \x01(\tR\btaskType\x12!\n" +
+	"\fdead_letters\x18\x06 \x01(\bR\vdeadLetters\x12\"\n" +
+	"\rparent_run_id\x18\a \x01(\tR\vparentRunId\x12\x1f\n" +
+	"\vschedule_id\x18\b \x01(\tR\n" +
+	"scheduleId\x12'\n" +
+	"\x0fconcurrency_key\x18\t \x01(\tR\x0econcurrencyKey\"d\n" +
 	"\x10ListRunsResponse\x12(\n" +
 	"\x04runs\x18\x01 \x03(\v2\x14.agentruntime.v1.RunR\x04runs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"]\n" +
@@ -1751,7 +3557,103 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\";\n" +
 	"\x11CancelRunResponse\x12&\n" +
-	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\"O\n" +
+	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\"\x81\x01\n" +
+	"\x10ResumeRunRequest\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12!\n" +
+	"\finterrupt_id\x18\x02 \x01(\tR\vinterruptId\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\";\n" +
+	"\x11ResumeRunResponse\x12&\n" +
+	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\"e\n" +
+	"\x0fRetryRunRequest\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1c\n" +
+	"\n" +
+	"new_run_id\x18\x03 \x01(\tR\bnewRunId\":\n" +
+	"\x10RetryRunResponse\x12&\n" +
+	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\"\x9f\x02\n" +
+	"\bRunEvent\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12@\n" +
+	"\n" +
+	"visibility\x18\x04 \x01(\x0e2 .agentruntime.v1.EventVisibilityR\n" +
+	"visibility\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\aattempt\x18\x06 \x01(\x05R\aattempt\x12\x18\n" +
+	"\apayload\x18\a \x01(\fR\apayload\x12&\n" +
+	"\x03run\x18\b \x01(\v2\x14.agentruntime.v1.RunR\x03run\"\x91\x01\n" +
+	"\x0fWatchRunRequest\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12%\n" +
+	"\x0eafter_sequence\x18\x02 \x01(\x04R\rafterSequence\x12@\n" +
+	"\n" +
+	"visibility\x18\x03 \x01(\x0e2 .agentruntime.v1.EventVisibilityR\n" +
+	"visibility\"a\n" +
+	"\x10WatchRunResponse\x121\n" +
+	"\x06events\x18\x01 \x03(\v2\x19.agentruntime.v1.RunEventR\x06events\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\"_\n" +
+	"\x11FollowRunsRequest\x12%\n" +
+	"\x0eafter_sequence\x18\x01 \x01(\x04R\rafterSequence\x12#\n" +
+	"\rwithout_types\x18\x02 \x03(\tR\fwithoutTypes\"c\n" +
+	"\x12FollowRunsResponse\x121\n" +
+	"\x06events\x18\x01 \x03(\v2\x19.agentruntime.v1.RunEventR\x06events\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\"\x97\x03\n" +
+	"\bSchedule\x12\x1f\n" +
+	"\vschedule_id\x18\x01 \x01(\tR\n" +
+	"scheduleId\x12\x12\n" +
+	"\x04cron\x18\x02 \x01(\tR\x04cron\x12\x1b\n" +
+	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x123\n" +
+	"\x03run\x18\x04 \x01(\v2!.agentruntime.v1.CreateRunRequestR\x03run\x12\x16\n" +
+	"\x06paused\x18\x05 \x01(\bR\x06paused\x12;\n" +
+	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x127\n" +
+	"\tnext_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x127\n" +
+	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x1e\n" +
+	"\vlast_run_id\x18\t \x01(\tR\tlastRunId\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\n" +
+	" \x01(\tR\tlastError\"h\n" +
+	"\x15CreateScheduleRequest\x125\n" +
+	"\bschedule\x18\x01 \x01(\v2\x19.agentruntime.v1.ScheduleR\bschedule\x12\x18\n" +
+	"\areplace\x18\x02 \x01(\bR\areplace\"O\n" +
+	"\x16CreateScheduleResponse\x125\n" +
+	"\bschedule\x18\x01 \x01(\v2\x19.agentruntime.v1.ScheduleR\bschedule\"R\n" +
+	"\x14ListSchedulesRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"x\n" +
+	"\x15ListSchedulesResponse\x127\n" +
+	"\tschedules\x18\x01 \x03(\v2\x19.agentruntime.v1.ScheduleR\tschedules\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"O\n" +
+	"\x14PauseScheduleRequest\x12\x1f\n" +
+	"\vschedule_id\x18\x01 \x01(\tR\n" +
+	"scheduleId\x12\x16\n" +
+	"\x06paused\x18\x02 \x01(\bR\x06paused\"N\n" +
+	"\x15PauseScheduleResponse\x125\n" +
+	"\bschedule\x18\x01 \x01(\v2\x19.agentruntime.v1.ScheduleR\bschedule\"8\n" +
+	"\x15DeleteScheduleRequest\x12\x1f\n" +
+	"\vschedule_id\x18\x01 \x01(\tR\n" +
+	"scheduleId\"\x18\n" +
+	"\x16DeleteScheduleResponse\"X\n" +
+	"\x16TriggerScheduleRequest\x12\x1f\n" +
+	"\vschedule_id\x18\x01 \x01(\tR\n" +
+	"scheduleId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"A\n" +
+	"\x17TriggerScheduleResponse\x12&\n" +
+	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\"\x92\x01\n" +
+	"\x19CreateStreamTicketRequest\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12@\n" +
+	"\n" +
+	"visibility\x18\x03 \x01(\x0e2 .agentruntime.v1.EventVisibilityR\n" +
+	"visibility\"m\n" +
+	"\x1aCreateStreamTicketResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"O\n" +
 	"\x11ListAgentsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1797,11 +3699,22 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n" +
 	"\x10RUN_STATE_FAILED\x10\x05\x12\x17\n" +
 	"\x13RUN_STATE_CANCELLED\x10\x06\x12\x17\n" +
-	"\x13RUN_STATE_TIMED_OUT\x10\a*R\n" +
+	"\x13RUN_STATE_TIMED_OUT\x10\a*i\n" +
 	"\tRunTarget\x12\x1a\n" +
 	"\x16RUN_TARGET_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fRUN_TARGET_TASK\x10\x01\x12\x14\n" +
-	"\x10RUN_TARGET_AGENT\x10\x022\xf0\x06\n" +
+	"\x10RUN_TARGET_AGENT\x10\x02\x12\x15\n" +
+	"\x11RUN_TARGET_WORKER\x10\x03*\x89\x01\n" +
+	"\x0fEventVisibility\x12 \n" +
+	"\x1cEVENT_VISIBILITY_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19EVENT_VISIBILITY_INTERNAL\x10\x01\x12\x1a\n" +
+	"\x16EVENT_VISIBILITY_DEBUG\x10\x02\x12\x19\n" +
+	"\x15EVENT_VISIBILITY_USER\x10\x03*\xa5\x01\n" +
+	"\x13ConcurrencyStrategy\x12$\n" +
+	" CONCURRENCY_STRATEGY_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aCONCURRENCY_STRATEGY_QUEUE\x10\x01\x12\x1f\n" +
+	"\x1bCONCURRENCY_STRATEGY_REJECT\x10\x02\x12'\n" +
+	"#CONCURRENCY_STRATEGY_CANCEL_RUNNING\x10\x032\x9c\x0e\n" +
 	"\fAgentService\x12R\n" +
 	"\tCreateRun\x12!.agentruntime.v1.CreateRunRequest\x1a\".agentruntime.v1.CreateRunResponse\x12d\n" +
 	"\x0fBatchCreateRuns\x12'.agentruntime.v1.BatchCreateRunsRequest\x1a(.agentruntime.v1.BatchCreateRunsResponse\x12I\n" +
@@ -1809,7 +3722,18 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\bListRuns\x12 .agentruntime.v1.ListRunsRequest\x1a!.agentruntime.v1.ListRunsResponse\x12L\n" +
 	"\aWaitRun\x12\x1f.agentruntime.v1.WaitRunRequest\x1a .agentruntime.v1.WaitRunResponse\x12Q\n" +
 	"\bWaitRuns\x12 .agentruntime.v1.WaitRunsRequest\x1a!.agentruntime.v1.WaitRunsResponse0\x01\x12R\n" +
-	"\tCancelRun\x12!.agentruntime.v1.CancelRunRequest\x1a\".agentruntime.v1.CancelRunResponse\x12U\n" +
+	"\tCancelRun\x12!.agentruntime.v1.CancelRunRequest\x1a\".agentruntime.v1.CancelRunResponse\x12R\n" +
+	"\tResumeRun\x12!.agentruntime.v1.ResumeRunRequest\x1a\".agentruntime.v1.ResumeRunResponse\x12O\n" +
+	"\bRetryRun\x12 .agentruntime.v1.RetryRunRequest\x1a!.agentruntime.v1.RetryRunResponse\x12Q\n" +
+	"\bWatchRun\x12 .agentruntime.v1.WatchRunRequest\x1a!.agentruntime.v1.WatchRunResponse0\x01\x12W\n" +
+	"\n" +
+	"FollowRuns\x12\".agentruntime.v1.FollowRunsRequest\x1a#.agentruntime.v1.FollowRunsResponse0\x01\x12a\n" +
+	"\x0eCreateSchedule\x12&.agentruntime.v1.CreateScheduleRequest\x1a'.agentruntime.v1.CreateScheduleResponse\x12^\n" +
+	"\rListSchedules\x12%.agentruntime.v1.ListSchedulesRequest\x1a&.agentruntime.v1.ListSchedulesResponse\x12^\n" +
+	"\rPauseSchedule\x12%.agentruntime.v1.PauseScheduleRequest\x1a&.agentruntime.v1.PauseScheduleResponse\x12a\n" +
+	"\x0eDeleteSchedule\x12&.agentruntime.v1.DeleteScheduleRequest\x1a'.agentruntime.v1.DeleteScheduleResponse\x12d\n" +
+	"\x0fTriggerSchedule\x12'.agentruntime.v1.TriggerScheduleRequest\x1a(.agentruntime.v1.TriggerScheduleResponse\x12m\n" +
+	"\x12CreateStreamTicket\x12*.agentruntime.v1.CreateStreamTicketRequest\x1a+.agentruntime.v1.CreateStreamTicketResponse\x12U\n" +
 	"\n" +
 	"ListAgents\x12\".agentruntime.v1.ListAgentsRequest\x1a#.agentruntime.v1.ListAgentsResponse\x12^\n" +
 	"\rListTaskTypes\x12%.agentruntime.v1.ListTaskTypesRequest\x1a&.agentruntime.v1.ListTaskTypesResponse\x12^\n" +
@@ -1828,89 +3752,169 @@ func file_agentruntime_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_agentruntime_v1_agent_service_proto_rawDescData
 }
 
-var file_agentruntime_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agentruntime_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_agentruntime_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_agentruntime_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_agentruntime_v1_agent_service_proto_goTypes = []any{
-	(RunState)(0),                   // 0: agentruntime.v1.RunState
-	(RunTarget)(0),                  // 1: agentruntime.v1.RunTarget
-	(*Run)(nil),                     // 2: agentruntime.v1.Run
-	(*RunError)(nil),                // 3: agentruntime.v1.RunError
-	(*CreateRunRequest)(nil),        // 4: agentruntime.v1.CreateRunRequest
-	(*CreateRunResponse)(nil),       // 5: agentruntime.v1.CreateRunResponse
-	(*BatchCreateRunsRequest)(nil),  // 6: agentruntime.v1.BatchCreateRunsRequest
-	(*BatchCreateRunsResponse)(nil), // 7: agentruntime.v1.BatchCreateRunsResponse
-	(*GetRunRequest)(nil),           // 8: agentruntime.v1.GetRunRequest
-	(*GetRunResponse)(nil),          // 9: agentruntime.v1.GetRunResponse
-	(*ListRunsRequest)(nil),         // 10: agentruntime.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),        // 11: agentruntime.v1.ListRunsResponse
-	(*WaitRunRequest)(nil),          // 12: agentruntime.v1.WaitRunRequest
-	(*WaitRunResponse)(nil),         // 13: agentruntime.v1.WaitRunResponse
-	(*WaitRunsRequest)(nil),         // 14: agentruntime.v1.WaitRunsRequest
-	(*WaitRunsResponse)(nil),        // 15: agentruntime.v1.WaitRunsResponse
-	(*CancelRunRequest)(nil),        // 16: agentruntime.v1.CancelRunRequest
-	(*CancelRunResponse)(nil),       // 17: agentruntime.v1.CancelRunResponse
-	(*ListAgentsRequest)(nil),       // 18: agentruntime.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),      // 19: agentruntime.v1.ListAgentsResponse
-	(*Agent)(nil),                   // 20: agentruntime.v1.Agent
-	(*TaskType)(nil),                // 21: agentruntime.v1.TaskType
-	(*ListTaskTypesRequest)(nil),    // 22: agentruntime.v1.ListTaskTypesRequest
-	(*ListTaskTypesResponse)(nil),   // 23: agentruntime.v1.ListTaskTypesResponse
-	(*GetServerInfoRequest)(nil),    // 24: agentruntime.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),   // 25: agentruntime.v1.GetServerInfoResponse
-	(*timestamppb.Timestamp)(nil),   // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 27: google.protobuf.Duration
+	(RunState)(0),                      // 0: agentruntime.v1.RunState
+	(RunTarget)(0),                     // 1: agentruntime.v1.RunTarget
+	(EventVisibility)(0),               // 2: agentruntime.v1.EventVisibility
+	(ConcurrencyStrategy)(0),           // 3: agentruntime.v1.ConcurrencyStrategy
+	(*Concurrency)(nil),                // 4: agentruntime.v1.Concurrency
+	(*RetryPolicy)(nil),                // 5: agentruntime.v1.RetryPolicy
+	(*Run)(nil),                        // 6: agentruntime.v1.Run
+	(*Interrupt)(nil),                  // 7: agentruntime.v1.Interrupt
+	(*RunError)(nil),                   // 8: agentruntime.v1.RunError
+	(*CreateRunRequest)(nil),           // 9: agentruntime.v1.CreateRunRequest
+	(*CreateRunResponse)(nil),          // 10: agentruntime.v1.CreateRunResponse
+	(*BatchCreateRunsRequest)(nil),     // 11: agentruntime.v1.BatchCreateRunsRequest
+	(*BatchCreateRunsResponse)(nil),    // 12: agentruntime.v1.BatchCreateRunsResponse
+	(*GetRunRequest)(nil),              // 13: agentruntime.v1.GetRunRequest
+	(*GetRunResponse)(nil),             // 14: agentruntime.v1.GetRunResponse
+	(*ListRunsRequest)(nil),            // 15: agentruntime.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),           // 16: agentruntime.v1.ListRunsResponse
+	(*WaitRunRequest)(nil),             // 17: agentruntime.v1.WaitRunRequest
+	(*WaitRunResponse)(nil),            // 18: agentruntime.v1.WaitRunResponse
+	(*WaitRunsRequest)(nil),            // 19: agentruntime.v1.WaitRunsRequest
+	(*WaitRunsResponse)(nil),           // 20: agentruntime.v1.WaitRunsResponse
+	(*CancelRunRequest)(nil),           // 21: agentruntime.v1.CancelRunRequest
+	(*CancelRunResponse)(nil),          // 22: agentruntime.v1.CancelRunResponse
+	(*ResumeRunRequest)(nil),           // 23: agentruntime.v1.ResumeRunRequest
+	(*ResumeRunResponse)(nil),          // 24: agentruntime.v1.ResumeRunResponse
+	(*RetryRunRequest)(nil),            // 25: agentruntime.v1.RetryRunRequest
+	(*RetryRunResponse)(nil),           // 26: agentruntime.v1.RetryRunResponse
+	(*RunEvent)(nil),                   // 27: agentruntime.v1.RunEvent
+	(*WatchRunRequest)(nil),            // 28: agentruntime.v1.WatchRunRequest
+	(*WatchRunResponse)(nil),           // 29: agentruntime.v1.WatchRunResponse
+	(*FollowRunsRequest)(nil),          // 30: agentruntime.v1.FollowRunsRequest
+	(*FollowRunsResponse)(nil),         // 31: agentruntime.v1.FollowRunsResponse
+	(*Schedule)(nil),                   // 32: agentruntime.v1.Schedule
+	(*CreateScheduleRequest)(nil),      // 33: agentruntime.v1.CreateScheduleRequest
+	(*CreateScheduleResponse)(nil),     // 34: agentruntime.v1.CreateScheduleResponse
+	(*ListSchedulesRequest)(nil),       // 35: agentruntime.v1.ListSchedulesRequest
+	(*ListSchedulesResponse)(nil),      // 36: agentruntime.v1.ListSchedulesResponse
+	(*PauseScheduleRequest)(nil),       // 37: agentruntime.v1.PauseScheduleRequest
+	(*PauseScheduleResponse)(nil),      // 38: agentruntime.v1.PauseScheduleResponse
+	(*DeleteScheduleRequest)(nil),      // 39: agentruntime.v1.DeleteScheduleRequest
+	(*DeleteScheduleResponse)(nil),     // 40: agentruntime.v1.DeleteScheduleResponse
+	(*TriggerScheduleRequest)(nil),     // 41: agentruntime.v1.TriggerScheduleRequest
+	(*TriggerScheduleResponse)(nil),    // 42: agentruntime.v1.TriggerScheduleResponse
+	(*CreateStreamTicketRequest)(nil),  // 43: agentruntime.v1.CreateStreamTicketRequest
+	(*CreateStreamTicketResponse)(nil), // 44: agentruntime.v1.CreateStreamTicketResponse
+	(*ListAgentsRequest)(nil),          // 45: agentruntime.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),         // 46: agentruntime.v1.ListAgentsResponse
+	(*Agent)(nil),                      // 47: agentruntime.v1.Agent
+	(*TaskType)(nil),                   // 48: agentruntime.v1.TaskType
+	(*ListTaskTypesRequest)(nil),       // 49: agentruntime.v1.ListTaskTypesRequest
+	(*ListTaskTypesResponse)(nil),      // 50: agentruntime.v1.ListTaskTypesResponse
+	(*GetServerInfoRequest)(nil),       // 51: agentruntime.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),      // 52: agentruntime.v1.GetServerInfoResponse
+	nil,                                // 53: agentruntime.v1.CreateRunRequest.EventVisibilityEntry
+	(*durationpb.Duration)(nil),        // 54: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 55: google.protobuf.Timestamp
 }
 var file_agentruntime_v1_agent_service_proto_depIdxs = []int32{
-	1,  // 0: agentruntime.v1.Run.target:type_name -> agentruntime.v1.RunTarget
-	0,  // 1: agentruntime.v1.Run.state:type_name -> agentruntime.v1.RunState
-	3,  // 2: agentruntime.v1.Run.error:type_name -> agentruntime.v1.RunError
-	26, // 3: agentruntime.v1.Run.create_time:type_name -> google.protobuf.Timestamp
-	26, // 4: agentruntime.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	26, // 5: agentruntime.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	26, // 6: agentruntime.v1.Run.deadline:type_name -> google.protobuf.Timestamp
-	1,  // 7: agentruntime.v1.CreateRunRequest.target:type_name -> agentruntime.v1.RunTarget
-	27, // 8: agentruntime.v1.CreateRunRequest.deadline:type_name -> google.protobuf.Duration
-	27, // 9: agentruntime.v1.CreateRunRequest.run_timeout:type_name -> google.protobuf.Duration
-	2,  // 10: agentruntime.v1.CreateRunResponse.run:type_name -> agentruntime.v1.Run
-	4,  // 11: agentruntime.v1.BatchCreateRunsRequest.requests:type_name -> agentruntime.v1.CreateRunRequest
-	5,  // 12: agentruntime.v1.BatchCreateRunsResponse.responses:type_name -> agentruntime.v1.CreateRunResponse
-	2,  // 13: agentruntime.v1.GetRunResponse.run:type_name -> agentruntime.v1.Run
-	0,  // 14: agentruntime.v1.ListRunsRequest.states:type_name -> agentruntime.v1.RunState
-	2,  // 15: agentruntime.v1.ListRunsResponse.runs:type_name -> agentruntime.v1.Run
-	27, // 16: agentruntime.v1.WaitRunRequest.max_wait:type_name -> google.protobuf.Duration
-	2,  // 17: agentruntime.v1.WaitRunResponse.run:type_name -> agentruntime.v1.Run
-	27, // 18: agentruntime.v1.WaitRunsRequest.max_wait:type_name -> google.protobuf.Duration
-	2,  // 19: agentruntime.v1.WaitRunsResponse.runs:type_name -> agentruntime.v1.Run
-	2,  // 20: agentruntime.v1.CancelRunResponse.run:type_name -> agentruntime.v1.Run
-	20, // 21: agentruntime.v1.ListAgentsResponse.agents:type_name -> agentruntime.v1.Agent
-	21, // 22: agentruntime.v1.Agent.task_types:type_name -> agentruntime.v1.TaskType
-	21, // 23: agentruntime.v1.ListTaskTypesResponse.task_types:type_name -> agentruntime.v1.TaskType
-	26, // 24: agentruntime.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	4,  // 25: agentruntime.v1.AgentService.CreateRun:input_type -> agentruntime.v1.CreateRunRequest
-	6,  // 26: agentruntime.v1.AgentService.BatchCreateRuns:input_type -> agentruntime.v1.BatchCreateRunsRequest
-	8,  // 27: agentruntime.v1.AgentService.GetRun:input_type -> agentruntime.v1.GetRunRequest
-	10, // 28: agentruntime.v1.AgentService.ListRuns:input_type -> agentruntime.v1.ListRunsRequest
-	12, // 29: agentruntime.v1.AgentService.WaitRun:input_type -> agentruntime.v1.WaitRunRequest
-	14, // 30: agentruntime.v1.AgentService.WaitRuns:input_type -> agentruntime.v1.WaitRunsRequest
-	16, // 31: agentruntime.v1.AgentService.CancelRun:input_type -> agentruntime.v1.CancelRunRequest
-	18, // 32: agentruntime.v1.AgentService.ListAgents:input_type -> agentruntime.v1.ListAgentsRequest
-	22, // 33: agentruntime.v1.AgentService.ListTaskTypes:input_type -> agentruntime.v1.ListTaskTypesRequest
-	24, // 34: agentruntime.v1.AgentService.GetServerInfo:input_type -> agentruntime.v1.GetServerInfoRequest
-	5,  // 35: agentruntime.v1.AgentService.CreateRun:output_type -> agentruntime.v1.CreateRunResponse
-	7,  // 36: agentruntime.v1.AgentService.BatchCreateRuns:output_type -> agentruntime.v1.BatchCreateRunsResponse
-	9,  // 37: agentruntime.v1.AgentService.GetRun:output_type -> agentruntime.v1.GetRunResponse
-	11, // 38: agentruntime.v1.AgentService.ListRuns:output_type -> agentruntime.v1.ListRunsResponse
-	13, // 39: agentruntime.v1.AgentService.WaitRun:output_type -> agentruntime.v1.WaitRunResponse
-	15, // 40: agentruntime.v1.AgentService.WaitRuns:output_type -> agentruntime.v1.WaitRunsResponse
-	17, // 41: agentruntime.v1.AgentService.CancelRun:output_type -> agentruntime.v1.CancelRunResponse
-	19, // 42: agentruntime.v1.AgentService.ListAgents:output_type -> agentruntime.v1.ListAgentsResponse
-	23, // 43: agentruntime.v1.AgentService.ListTaskTypes:output_type -> agentruntime.v1.ListTaskTypesResponse
-	25, // 44: agentruntime.v1.AgentService.GetServerInfo:output_type -> agentruntime.v1.GetServerInfoResponse
-	35, // [35:45] is the sub-list for method output_type
-	25, // [25:35] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	3,  // 0: agentruntime.v1.Concurrency.strategy:type_name -> agentruntime.v1.ConcurrencyStrategy
+	54, // 1: agentruntime.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
+	54, // 2: agentruntime.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
+	1,  // 3: agentruntime.v1.Run.target:type_name -> agentruntime.v1.RunTarget
+	0,  // 4: agentruntime.v1.Run.state:type_name -> agentruntime.v1.RunState
+	8,  // 5: agentruntime.v1.Run.error:type_name -> agentruntime.v1.RunError
+	55, // 6: agentruntime.v1.Run.create_time:type_name -> google.protobuf.Timestamp
+	55, // 7: agentruntime.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	55, // 8: agentruntime.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	55, // 9: agentruntime.v1.Run.deadline:type_name -> google.protobuf.Timestamp
+	55, // 10: agentruntime.v1.Run.not_before:type_name -> google.protobuf.Timestamp
+	7,  // 11: agentruntime.v1.Run.interrupt:type_name -> agentruntime.v1.Interrupt
+	1,  // 12: agentruntime.v1.CreateRunRequest.target:type_name -> agentruntime.v1.RunTarget
+	54, // 13: agentruntime.v1.CreateRunRequest.deadline:type_name -> google.protobuf.Duration
+	54, // 14: agentruntime.v1.CreateRunRequest.run_timeout:type_name -> google.protobuf.Duration
+	54, // 15: agentruntime.v1.CreateRunRequest.delay:type_name -> google.protobuf.Duration
+	55, // 16: agentruntime.v1.CreateRunRequest.run_at:type_name -> google.protobuf.Timestamp
+	4,  // 17: agentruntime.v1.CreateRunRequest.concurrency:type_name -> agentruntime.v1.Concurrency
+	54, // 18: agentruntime.v1.CreateRunRequest.queue_timeout:type_name -> google.protobuf.Duration
+	54, // 19: agentruntime.v1.CreateRunRequest.step_timeout:type_name -> google.protobuf.Duration
+	5,  // 20: agentruntime.v1.CreateRunRequest.retry:type_name -> agentruntime.v1.RetryPolicy
+	53, // 21: agentruntime.v1.CreateRunRequest.event_visibility:type_name -> agentruntime.v1.CreateRunRequest.EventVisibilityEntry
+	6,  // 22: agentruntime.v1.CreateRunResponse.run:type_name -> agentruntime.v1.Run
+	9,  // 23: agentruntime.v1.BatchCreateRunsRequest.requests:type_name -> agentruntime.v1.CreateRunRequest
+	10, // 24: agentruntime.v1.BatchCreateRunsResponse.responses:type_name -> agentruntime.v1.CreateRunResponse
+	6,  // 25: agentruntime.v1.GetRunResponse.run:type_name -> agentruntime.v1.Run
+	0,  // 26: agentruntime.v1.ListRunsRequest.states:type_name -> agentruntime.v1.RunState
+	6,  // 27: agentruntime.v1.ListRunsResponse.runs:type_name -> agentruntime.v1.Run
+	54, // 28: agentruntime.v1.WaitRunRequest.max_wait:type_name -> google.protobuf.Duration
+	6,  // 29: agentruntime.v1.WaitRunResponse.run:type_name -> agentruntime.v1.Run
+	54, // 30: agentruntime.v1.WaitRunsRequest.max_wait:type_name -> google.protobuf.Duration
+	6,  // 31: agentruntime.v1.WaitRunsResponse.runs:type_name -> agentruntime.v1.Run
+	6,  // 32: agentruntime.v1.CancelRunResponse.run:type_name -> agentruntime.v1.Run
+	6,  // 33: agentruntime.v1.ResumeRunResponse.run:type_name -> agentruntime.v1.Run
+	6,  // 34: agentruntime.v1.RetryRunResponse.run:type_name -> agentruntime.v1.Run
+	2,  // 35: agentruntime.v1.RunEvent.visibility:type_name -> agentruntime.v1.EventVisibility
+	55, // 36: agentruntime.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
+	6,  // 37: agentruntime.v1.RunEvent.run:type_name -> agentruntime.v1.Run
+	2,  // 38: agentruntime.v1.WatchRunRequest.visibility:type_name -> agentruntime.v1.EventVisibility
+	27, // 39: agentruntime.v1.WatchRunResponse.events:type_name -> agentruntime.v1.RunEvent
+	27, // 40: agentruntime.v1.FollowRunsResponse.events:type_name -> agentruntime.v1.RunEvent
+	9,  // 41: agentruntime.v1.Schedule.run:type_name -> agentruntime.v1.CreateRunRequest
+	55, // 42: agentruntime.v1.Schedule.create_time:type_name -> google.protobuf.Timestamp
+	55, // 43: agentruntime.v1.Schedule.next_time:type_name -> google.protobuf.Timestamp
+	55, // 44: agentruntime.v1.Schedule.last_time:type_name -> google.protobuf.Timestamp
+	32, // 45: agentruntime.v1.CreateScheduleRequest.schedule:type_name -> agentruntime.v1.Schedule
+	32, // 46: agentruntime.v1.CreateScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
+	32, // 47: agentruntime.v1.ListSchedulesResponse.schedules:type_name -> agentruntime.v1.Schedule
+	32, // 48: agentruntime.v1.PauseScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
+	6,  // 49: agentruntime.v1.TriggerScheduleResponse.run:type_name -> agentruntime.v1.Run
+	2,  // 50: agentruntime.v1.CreateStreamTicketRequest.visibility:type_name -> agentruntime.v1.EventVisibility
+	55, // 51: agentruntime.v1.CreateStreamTicketResponse.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 52: agentruntime.v1.ListAgentsResponse.agents:type_name -> agentruntime.v1.Agent
+	48, // 53: agentruntime.v1.Agent.task_types:type_name -> agentruntime.v1.TaskType
+	48, // 54: agentruntime.v1.ListTaskTypesResponse.task_types:type_name -> agentruntime.v1.TaskType
+	55, // 55: agentruntime.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	2,  // 56: agentruntime.v1.CreateRunRequest.EventVisibilityEntry.value:type_name -> agentruntime.v1.EventVisibility
+	9,  // 57: agentruntime.v1.AgentService.CreateRun:input_type -> agentruntime.v1.CreateRunRequest
+	11, // 58: agentruntime.v1.AgentService.BatchCreateRuns:input_type -> agentruntime.v1.BatchCreateRunsRequest
+	13, // 59: agentruntime.v1.AgentService.GetRun:input_type -> agentruntime.v1.GetRunRequest
+	15, // 60: agentruntime.v1.AgentService.ListRuns:input_type -> agentruntime.v1.ListRunsRequest
+	17, // 61: agentruntime.v1.AgentService.WaitRun:input_type -> agentruntime.v1.WaitRunRequest
+	19, // 62: agentruntime.v1.AgentService.WaitRuns:input_type -> agentruntime.v1.WaitRunsRequest
+	21, // 63: agentruntime.v1.AgentService.CancelRun:input_type -> agentruntime.v1.CancelRunRequest
+	23, // 64: agentruntime.v1.AgentService.ResumeRun:input_type -> agentruntime.v1.ResumeRunRequest
+	25, // 65: agentruntime.v1.AgentService.RetryRun:input_type -> agentruntime.v1.RetryRunRequest
+	28, // 66: agentruntime.v1.AgentService.WatchRun:input_type -> agentruntime.v1.WatchRunRequest
+	30, // 67: agentruntime.v1.AgentService.FollowRuns:input_type -> agentruntime.v1.FollowRunsRequest
+	33, // 68: agentruntime.v1.AgentService.CreateSchedule:input_type -> agentruntime.v1.CreateScheduleRequest
+	35, // 69: agentruntime.v1.AgentService.ListSchedules:input_type -> agentruntime.v1.ListSchedulesRequest
+	37, // 70: agentruntime.v1.AgentService.PauseSchedule:input_type -> agentruntime.v1.PauseScheduleRequest
+	39, // 71: agentruntime.v1.AgentService.DeleteSchedule:input_type -> agentruntime.v1.DeleteScheduleRequest
+	41, // 72: agentruntime.v1.AgentService.TriggerSchedule:input_type -> agentruntime.v1.TriggerScheduleRequest
+	43, // 73: agentruntime.v1.AgentService.CreateStreamTicket:input_type -> agentruntime.v1.CreateStreamTicketRequest
+	45, // 74: agentruntime.v1.AgentService.ListAgents:input_type -> agentruntime.v1.ListAgentsRequest
+	49, // 75: agentruntime.v1.AgentService.ListTaskTypes:input_type -> agentruntime.v1.ListTaskTypesRequest
+	51, // 76: agentruntime.v1.AgentService.GetServerInfo:input_type -> agentruntime.v1.GetServerInfoRequest
+	10, // 77: agentruntime.v1.AgentService.CreateRun:output_type -> agentruntime.v1.CreateRunResponse
+	12, // 78: agentruntime.v1.AgentService.BatchCreateRuns:output_type -> agentruntime.v1.BatchCreateRunsResponse
+	14, // 79: agentruntime.v1.AgentService.GetRun:output_type -> agentruntime.v1.GetRunResponse
+	16, // 80: agentruntime.v1.AgentService.ListRuns:output_type -> agentruntime.v1.ListRunsResponse
+	18, // 81: agentruntime.v1.AgentService.WaitRun:output_type -> agentruntime.v1.WaitRunResponse
+	20, // 82: agentruntime.v1.AgentService.WaitRuns:output_type -> agentruntime.v1.WaitRunsResponse
+	22, // 83: agentruntime.v1.AgentService.CancelRun:output_type -> agentruntime.v1.CancelRunResponse
+	24, // 84: agentruntime.v1.AgentService.ResumeRun:output_type -> agentruntime.v1.ResumeRunResponse
+	26, // 85: agentruntime.v1.AgentService.RetryRun:output_type -> agentruntime.v1.RetryRunResponse
+	29, // 86: agentruntime.v1.AgentService.WatchRun:output_type -> agentruntime.v1.WatchRunResponse
+	31, // 87: agentruntime.v1.AgentService.FollowRuns:output_type -> agentruntime.v1.FollowRunsResponse
+	34, // 88: agentruntime.v1.AgentService.CreateSchedule:output_type -> agentruntime.v1.CreateScheduleResponse
+	36, // 89: agentruntime.v1.AgentService.ListSchedules:output_type -> agentruntime.v1.ListSchedulesResponse
+	38, // 90: agentruntime.v1.AgentService.PauseSchedule:output_type -> agentruntime.v1.PauseScheduleResponse
+	40, // 91: agentruntime.v1.AgentService.DeleteSchedule:output_type -> agentruntime.v1.DeleteScheduleResponse
+	42, // 92: agentruntime.v1.AgentService.TriggerSchedule:output_type -> agentruntime.v1.TriggerScheduleResponse
+	44, // 93: agentruntime.v1.AgentService.CreateStreamTicket:output_type -> agentruntime.v1.CreateStreamTicketResponse
+	46, // 94: agentruntime.v1.AgentService.ListAgents:output_type -> agentruntime.v1.ListAgentsResponse
+	50, // 95: agentruntime.v1.AgentService.ListTaskTypes:output_type -> agentruntime.v1.ListTaskTypesResponse
+	52, // 96: agentruntime.v1.AgentService.GetServerInfo:output_type -> agentruntime.v1.GetServerInfoResponse
+	77, // [77:97] is the sub-list for method output_type
+	57, // [57:77] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_agentruntime_v1_agent_service_proto_init() }
@@ -1923,8 +3927,8 @@ func file_agentruntime_v1_agent_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agentruntime_v1_agent_service_proto_rawDesc), len(file_agentruntime_v1_agent_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   24,
+			NumEnums:      4,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,16 +19,26 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_CreateRun_FullMethodName       = "/agentruntime.v1.AgentService/CreateRun"
-	AgentService_BatchCreateRuns_FullMethodName = "/agentruntime.v1.AgentService/BatchCreateRuns"
-	AgentService_GetRun_FullMethodName          = "/agentruntime.v1.AgentService/GetRun"
-	AgentService_ListRuns_FullMethodName        = "/agentruntime.v1.AgentService/ListRuns"
-	AgentService_WaitRun_FullMethodName         = "/agentruntime.v1.AgentService/WaitRun"
-	AgentService_WaitRuns_FullMethodName        = "/agentruntime.v1.AgentService/WaitRuns"
-	AgentService_CancelRun_FullMethodName       = "/agentruntime.v1.AgentService/CancelRun"
-	AgentService_ListAgents_FullMethodName      = "/agentruntime.v1.AgentService/ListAgents"
-	AgentService_ListTaskTypes_FullMethodName   = "/agentruntime.v1.AgentService/ListTaskTypes"
-	AgentService_GetServerInfo_FullMethodName   = "/agentruntime.v1.AgentService/GetServerInfo"
+	AgentService_CreateRun_FullMethodName          = "/agentruntime.v1.AgentService/CreateRun"
+	AgentService_BatchCreateRuns_FullMethodName    = "/agentruntime.v1.AgentService/BatchCreateRuns"
+	AgentService_GetRun_FullMethodName             = "/agentruntime.v1.AgentService/GetRun"
+	AgentService_ListRuns_FullMethodName           = "/agentruntime.v1.AgentService/ListRuns"
+	AgentService_WaitRun_FullMethodName            = "/agentruntime.v1.AgentService/WaitRun"
+	AgentService_WaitRuns_FullMethodName           = "/agentruntime.v1.AgentService/WaitRuns"
+	AgentService_CancelRun_FullMethodName          = "/agentruntime.v1.AgentService/CancelRun"
+	AgentService_ResumeRun_FullMethodName          = "/agentruntime.v1.AgentService/ResumeRun"
+	AgentService_RetryRun_FullMethodName           = "/agentruntime.v1.AgentService/RetryRun"
+	AgentService_WatchRun_FullMethodName           = "/agentruntime.v1.AgentService/WatchRun"
+	AgentService_FollowRuns_FullMethodName         = "/agentruntime.v1.AgentService/FollowRuns"
+	AgentService_CreateSchedule_FullMethodName     = "/agentruntime.v1.AgentService/CreateSchedule"
+	AgentService_ListSchedules_FullMethodName      = "/agentruntime.v1.AgentService/ListSchedules"
+	AgentService_PauseSchedule_FullMethodName      = "/agentruntime.v1.AgentService/PauseSchedule"
+	AgentService_DeleteSchedule_FullMethodName     = "/agentruntime.v1.AgentService/DeleteSchedule"
+	AgentService_TriggerSchedule_FullMethodName    = "/agentruntime.v1.AgentService/TriggerSchedule"
+	AgentService_CreateStreamTicket_FullMethodName = "/agentruntime.v1.AgentService/CreateStreamTicket"
+	AgentService_ListAgents_FullMethodName         = "/agentruntime.v1.AgentService/ListAgents"
+	AgentService_ListTaskTypes_FullMethodName      = "/agentruntime.v1.AgentService/ListTaskTypes"
+	AgentService_GetServerInfo_FullMethodName      = "/agentruntime.v1.AgentService/GetServerInfo"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -37,8 +47,8 @@ const (
 //
 // AgentService accepts tasks, runs them and says what became of them.
 //
-// A run is one task given to the runtime: `queued → running → succeeded |
-// failed | cancelled | timed_out`. Once accepted it ends exactly once, whatever dies.
+// A run is one task given to the runtime: `queued → running → (waiting → queued → running) → succeeded |
+// failed | cancelled | timed_out`; a retry is `running → queued`. Once accepted it ends exactly once, whatever dies.
 type AgentServiceClient interface {
 	// CreateRun accepts a run, and with `wait` answers when it has ended.
 	//
@@ -48,7 +58,7 @@ type AgentServiceClient interface {
 	// with IDEMPOTENCY_CONFLICT. A dropped connection does not cancel the run.
 	//
 	// Errors: TASK_TYPE_NOT_FOUND, AGENT_NOT_FOUND, INVALID_ARGUMENT (input that
-	// does not fit the schema names each field), QUEUE_FULL, TOO_LARGE, STORAGE_FULL.
+	// does not fit the schema names each field), QUEUE_FULL, CONCURRENCY_LIMIT, TOO_LARGE, STORAGE_FULL.
 	CreateRun(ctx context.Context, in *CreateRunRequest, opts ...grpc.CallOption) (*CreateRunResponse, error)
 	// BatchCreateRuns accepts many runs at once: CreateRun for each, in order, and all durable by one commit.
 	//
@@ -72,9 +82,40 @@ type AgentServiceClient interface {
 	// Errors: RUN_NOT_FOUND (before anything is sent, unless a run is removed by retention meanwhile),
 	// SLOW_READER, UNAVAILABLE: ask again for those that have not been received.
 	WaitRuns(ctx context.Context, in *WaitRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WaitRunsResponse], error)
-	// CancelRun ends a run that has not ended yet, for good, and answers with it;
+	// CancelRun ends a run that has not ended yet, and its sub-runs, for good, and answers with it;
 	// a run that was cancelled before is answered as it is. Errors: RUN_NOT_FOUND, RUN_ENDED.
 	CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*CancelRunResponse, error)
+	// ResumeRun answers the interrupt that a waiting run is parked at: the run is queued again, and its code
+	// gets the value where it stopped. A repeat for an interrupt that was answered returns the run as it is.
+	// Errors: RUN_NOT_FOUND, RUN_ENDED, RUN_NOT_WAITING, INVALID_ARGUMENT.
+	ResumeRun(ctx context.Context, in *ResumeRunRequest, opts ...grpc.CallOption) (*ResumeRunResponse, error)
+	// RetryRun does again what a run did that ended as failed, cancelled or timed_out: as a new run with the same
+	// payload, whose retry_of is the old one's id. With a request_id a repeat joins the same new run.
+	// Errors: RUN_NOT_FOUND, RUN_NOT_ENDED, and those of CreateRun.
+	RetryRun(ctx context.Context, in *RetryRunRequest, opts ...grpc.CallOption) (*RetryRunResponse, error)
+	// WatchRun sends the events of one run, from the one after after_sequence on, without gap or repeat, as they
+	// become durable. The stream ends after the event with which the run ends.
+	// Errors: RUN_NOT_FOUND, SLOW_READER, UNAVAILABLE: ask again after the last sequence received.
+	WatchRun(ctx context.Context, in *WatchRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunResponse], error)
+	// FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
+	// projection into another store follows. Errors: EVENTS_TRUNCATED (records were lost with a damaged disk),
+	// SLOW_READER, UNAVAILABLE.
+	FollowRuns(ctx context.Context, in *FollowRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowRunsResponse], error)
+	// CreateSchedule has runs created by a cron expression. A schedule with the id is replaced when `replace` is set.
+	// Errors: INVALID_ARGUMENT, SCHEDULE_EXISTS.
+	CreateSchedule(ctx context.Context, in *CreateScheduleRequest, opts ...grpc.CallOption) (*CreateScheduleResponse, error)
+	// ListSchedules lists the schedules of the namespace, by id.
+	ListSchedules(ctx context.Context, in *ListSchedulesRequest, opts ...grpc.CallOption) (*ListSchedulesResponse, error)
+	// PauseSchedule stops a schedule, or lets it go on; times that passed meanwhile are left out.
+	// Errors: SCHEDULE_NOT_FOUND.
+	PauseSchedule(ctx context.Context, in *PauseScheduleRequest, opts ...grpc.CallOption) (*PauseScheduleResponse, error)
+	// DeleteSchedule removes a schedule; its runs stay. Errors: SCHEDULE_NOT_FOUND.
+	DeleteSchedule(ctx context.Context, in *DeleteScheduleRequest, opts ...grpc.CallOption) (*DeleteScheduleResponse, error)
+	// TriggerSchedule creates a schedule's run now, beside its times. Errors: SCHEDULE_NOT_FOUND, those of CreateRun.
+	TriggerSchedule(ctx context.Context, in *TriggerScheduleRequest, opts ...grpc.CallOption) (*TriggerScheduleResponse, error)
+	// CreateStreamTicket makes a signed address on the runtime's HTTP port at which anybody who has it can read the
+	// events of one run. Errors: RUN_NOT_FOUND.
+	CreateStreamTicket(ctx context.Context, in *CreateStreamTicketRequest, opts ...grpc.CallOption) (*CreateStreamTicketResponse, error)
 	// ListAgents lists the agents that can be given tasks.
 	ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error)
 	// ListTaskTypes lists the tasks that need no agent.
@@ -170,6 +211,124 @@ func (c *agentServiceClient) CancelRun(ctx context.Context, in *CancelRunRequest
 	return out, nil
 }
 
+func (c *agentServiceClient) ResumeRun(ctx context.Context, in *ResumeRunRequest, opts ...grpc.CallOption) (*ResumeRunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeRunResponse)
+	err := c.cc.Invoke(ctx, AgentService_ResumeRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) RetryRun(ctx context.Context, in *RetryRunRequest, opts ...grpc.CallOption) (*RetryRunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetryRunResponse)
+	err := c.cc.Invoke(ctx, AgentService_RetryRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) WatchRun(ctx context.Context, in *WatchRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[1], AgentService_WatchRun_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRunRequest, WatchRunResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchRunClient = grpc.ServerStreamingClient[WatchRunResponse]
+
+func (c *agentServiceClient) FollowRuns(ctx context.Context, in *FollowRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowRunsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_FollowRuns_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowRunsRequest, FollowRunsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_FollowRunsClient = grpc.ServerStreamingClient[FollowRunsResponse]
+
+func (c *agentServiceClient) CreateSchedule(ctx context.Context, in *CreateScheduleRequest, opts ...grpc.CallOption) (*CreateScheduleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateScheduleResponse)
+	err := c.cc.Invoke(ctx, AgentService_CreateSchedule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) ListSchedules(ctx context.Context, in *ListSchedulesRequest, opts ...grpc.CallOption) (*ListSchedulesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSchedulesResponse)
+	err := c.cc.Invoke(ctx, AgentService_ListSchedules_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) PauseSchedule(ctx context.Context, in *PauseScheduleRequest, opts ...grpc.CallOption) (*PauseScheduleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseScheduleResponse)
+	err := c.cc.Invoke(ctx, AgentService_PauseSchedule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) DeleteSchedule(ctx context.Context, in *DeleteScheduleRequest, opts ...grpc.CallOption) (*DeleteScheduleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteScheduleResponse)
+	err := c.cc.Invoke(ctx, AgentService_DeleteSchedule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) TriggerSchedule(ctx context.Context, in *TriggerScheduleRequest, opts ...grpc.CallOption) (*TriggerScheduleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TriggerScheduleResponse)
+	err := c.cc.Invoke(ctx, AgentService_TriggerSchedule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) CreateStreamTicket(ctx context.Context, in *CreateStreamTicketRequest, opts ...grpc.CallOption) (*CreateStreamTicketResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateStreamTicketResponse)
+	err := c.cc.Invoke(ctx, AgentService_CreateStreamTicket_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentServiceClient) ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAgentsResponse)
@@ -206,8 +365,8 @@ func (c *agentServiceClient) GetServerInfo(ctx context.Context, in *GetServerInf
 //
 // AgentService accepts tasks, runs them and says what became of them.
 //
-// A run is one task given to the runtime: `queued → running → succeeded |
-// failed | cancelled | timed_out`. Once accepted it ends exactly once, whatever dies.
+// A run is one task given to the runtime: `queued → running → (waiting → queued → running) → succeeded |
+// failed | cancelled | timed_out`; a retry is `running → queued`. Once accepted it ends exactly once, whatever dies.
 type AgentServiceServer interface {
 	// CreateRun accepts a run, and with `wait` answers when it has ended.
 	//
@@ -217,7 +376,7 @@ type AgentServiceServer interface {
 	// with IDEMPOTENCY_CONFLICT. A dropped connection does not cancel the run.
 	//
 	// Errors: TASK_TYPE_NOT_FOUND, AGENT_NOT_FOUND, INVALID_ARGUMENT (input that
-	// does not fit the schema names each field), QUEUE_FULL, TOO_LARGE, STORAGE_FULL.
+	// does not fit the schema names each field), QUEUE_FULL, CONCURRENCY_LIMIT, TOO_LARGE, STORAGE_FULL.
 	CreateRun(context.Context, *CreateRunRequest) (*CreateRunResponse, error)
 	// BatchCreateRuns accepts many runs at once: CreateRun for each, in order, and all durable by one commit.
 	//
@@ -241,9 +400,40 @@ type AgentServiceServer interface {
 	// Errors: RUN_NOT_FOUND (before anything is sent, unless a run is removed by retention meanwhile),
 	// SLOW_READER, UNAVAILABLE: ask again for those that have not been received.
 	WaitRuns(*WaitRunsRequest, grpc.ServerStreamingServer[WaitRunsResponse]) error
-	// CancelRun ends a run that has not ended yet, for good, and answers with it;
+	// CancelRun ends a run that has not ended yet, and its sub-runs, for good, and answers with it;
 	// a run that was cancelled before is answered as it is. Errors: RUN_NOT_FOUND, RUN_ENDED.
 	CancelRun(context.Context, *CancelRunRequest) (*CancelRunResponse, error)
+	// ResumeRun answers the interrupt that a waiting run is parked at: the run is queued again, and its code
+	// gets the value where it stopped. A repeat for an interrupt that was answered returns the run as it is.
+	// Errors: RUN_NOT_FOUND, RUN_ENDED, RUN_NOT_WAITING, INVALID_ARGUMENT.
+	ResumeRun(context.Context, *ResumeRunRequest) (*ResumeRunResponse, error)
+	// RetryRun does again what a run did that ended as failed, cancelled or timed_out: as a new run with the same
+	// payload, whose retry_of is the old one's id. With a request_id a repeat joins the same new run.
+	// Errors: RUN_NOT_FOUND, RUN_NOT_ENDED, and those of CreateRun.
+	RetryRun(context.Context, *RetryRunRequest) (*RetryRunResponse, error)
+	// WatchRun sends the events of one run, from the one after after_sequence on, without gap or repeat, as they
+	// become durable. The stream ends after the event with which the run ends.
+	// Errors: RUN_NOT_FOUND, SLOW_READER, UNAVAILABLE: ask again after the last sequence received.
+	WatchRun(*WatchRunRequest, grpc.ServerStreamingServer[WatchRunResponse]) error
+	// FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
+	// projection into another store follows. Errors: EVENTS_TRUNCATED (records were lost with a damaged disk),
+	// SLOW_READER, UNAVAILABLE.
+	FollowRuns(*FollowRunsRequest, grpc.ServerStreamingServer[FollowRunsResponse]) error
+	// CreateSchedule has runs created by a cron expression. A schedule with the id is replaced when `replace` is set.
+	// Errors: INVALID_ARGUMENT, SCHEDULE_EXISTS.
+	CreateSchedule(context.Context, *CreateScheduleRequest) (*CreateScheduleResponse, error)
+	// ListSchedules lists the schedules of the namespace, by id.
+	ListSchedules(context.Context, *ListSchedulesRequest) (*ListSchedulesResponse, error)
+	// PauseSchedule stops a schedule, or lets it go on; times that passed meanwhile are left out.
+	// Errors: SCHEDULE_NOT_FOUND.
+	PauseSchedule(context.Context, *PauseScheduleRequest) (*PauseScheduleResponse, error)
+	// DeleteSchedule removes a schedule; its runs stay. Errors: SCHEDULE_NOT_FOUND.
+	DeleteSchedule(context.Context, *DeleteScheduleRequest) (*DeleteScheduleResponse, error)
+	// TriggerSchedule creates a schedule's run now, beside its times. Errors: SCHEDULE_NOT_FOUND, those of CreateRun.
+	TriggerSchedule(context.Context, *TriggerScheduleRequest) (*TriggerScheduleResponse, error)
+	// CreateStreamTicket makes a signed address on the runtime's HTTP port at which anybody who has it can read the
+	// events of one run. Errors: RUN_NOT_FOUND.
+	CreateStreamTicket(context.Context, *CreateStreamTicketRequest) (*CreateStreamTicketResponse, error)
 	// ListAgents lists the agents that can be given tasks.
 	ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error)
 	// ListTaskTypes lists the tasks that need no agent.
@@ -280,6 +470,36 @@ func (UnimplementedAgentServiceServer) WaitRuns(*WaitRunsRequest, grpc.ServerStr
 }
 func (UnimplementedAgentServiceServer) CancelRun(context.Context, *CancelRunRequest) (*CancelRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelRun not implemented")
+}
+func (UnimplementedAgentServiceServer) ResumeRun(context.Context, *ResumeRunRequest) (*ResumeRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeRun not implemented")
+}
+func (UnimplementedAgentServiceServer) RetryRun(context.Context, *RetryRunRequest) (*RetryRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetryRun not implemented")
+}
+func (UnimplementedAgentServiceServer) WatchRun(*WatchRunRequest, grpc.ServerStreamingServer[WatchRunResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchRun not implemented")
+}
+func (UnimplementedAgentServiceServer) FollowRuns(*FollowRunsRequest, grpc.ServerStreamingServer[FollowRunsResponse]) error {
+	return status.Error(codes.Unimplemented, "method FollowRuns not implemented")
+}
+func (UnimplementedAgentServiceServer) CreateSchedule(context.Context, *CreateScheduleRequest) (*CreateScheduleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateSchedule not implemented")
+}
+func (UnimplementedAgentServiceServer) ListSchedules(context.Context, *ListSchedulesRequest) (*ListSchedulesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSchedules not implemented")
+}
+func (UnimplementedAgentServiceServer) PauseSchedule(context.Context, *PauseScheduleRequest) (*PauseScheduleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseSchedule not implemented")
+}
+func (UnimplementedAgentServiceServer) DeleteSchedule(context.Context, *DeleteScheduleRequest) (*DeleteScheduleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteSchedule not implemented")
+}
+func (UnimplementedAgentServiceServer) TriggerSchedule(context.Context, *TriggerScheduleRequest) (*TriggerScheduleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TriggerSchedule not implemented")
+}
+func (UnimplementedAgentServiceServer) CreateStreamTicket(context.Context, *CreateStreamTicketRequest) (*CreateStreamTicketResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateStreamTicket not implemented")
 }
 func (UnimplementedAgentServiceServer) ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAgents not implemented")
@@ -430,6 +650,172 @@ func _AgentService_CancelRun_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_ResumeRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ResumeRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ResumeRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ResumeRun(ctx, req.(*ResumeRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_RetryRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetryRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).RetryRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_RetryRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).RetryRun(ctx, req.(*RetryRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_WatchRun_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRunRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).WatchRun(m, &grpc.GenericServerStream[WatchRunRequest, WatchRunResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchRunServer = grpc.ServerStreamingServer[WatchRunResponse]
+
+func _AgentService_FollowRuns_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FollowRunsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).FollowRuns(m, &grpc.GenericServerStream[FollowRunsRequest, FollowRunsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_FollowRunsServer = grpc.ServerStreamingServer[FollowRunsResponse]
+
+func _AgentService_CreateSchedule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateScheduleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).CreateSchedule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_CreateSchedule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).CreateSchedule(ctx, req.(*CreateScheduleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_ListSchedules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSchedulesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ListSchedules(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ListSchedules_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ListSchedules(ctx, req.(*ListSchedulesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_PauseSchedule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseScheduleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).PauseSchedule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_PauseSchedule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).PauseSchedule(ctx, req.(*PauseScheduleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_DeleteSchedule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteScheduleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).DeleteSchedule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_DeleteSchedule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).DeleteSchedule(ctx, req.(*DeleteScheduleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_TriggerSchedule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TriggerScheduleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).TriggerSchedule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_TriggerSchedule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).TriggerSchedule(ctx, req.(*TriggerScheduleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_CreateStreamTicket_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateStreamTicketRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).CreateStreamTicket(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_CreateStreamTicket_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).CreateStreamTicket(ctx, req.(*CreateStreamTicketRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentService_ListAgents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListAgentsRequest)
 	if err := dec(in); err != nil {
@@ -516,6 +902,38 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AgentService_CancelRun_Handler,
 		},
 		{
+			MethodName: "ResumeRun",
+			Handler:    _AgentService_ResumeRun_Handler,
+		},
+		{
+			MethodName: "RetryRun",
+			Handler:    _AgentService_RetryRun_Handler,
+		},
+		{
+			MethodName: "CreateSchedule",
+			Handler:    _AgentService_CreateSchedule_Handler,
+		},
+		{
+			MethodName: "ListSchedules",
+			Handler:    _AgentService_ListSchedules_Handler,
+		},
+		{
+			MethodName: "PauseSchedule",
+			Handler:    _AgentService_PauseSchedule_Handler,
+		},
+		{
+			MethodName: "DeleteSchedule",
+			Handler:    _AgentService_DeleteSchedule_Handler,
+		},
+		{
+			MethodName: "TriggerSchedule",
+			Handler:    _AgentService_TriggerSchedule_Handler,
+		},
+		{
+			MethodName: "CreateStreamTicket",
+			Handler:    _AgentService_CreateStreamTicket_Handler,
+		},
+		{
 			MethodName: "ListAgents",
 			Handler:    _AgentService_ListAgents_Handler,
 		},
@@ -532,6 +950,16 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WaitRuns",
 			Handler:       _AgentService_WaitRuns_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchRun",
+			Handler:       _AgentService_WatchRun_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "FollowRuns",
+			Handler:       _AgentService_FollowRuns_Handler,
 			ServerStreams: true,
 		},
 	},

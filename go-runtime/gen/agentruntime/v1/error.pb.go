@@ -75,6 +75,18 @@ const (
 	ErrorReason_ERROR_REASON_RUN_ENDED ErrorReason = 17
 	// RESOURCE_EXHAUSTED. The reader of a stream did not keep up; resume by sequence.
 	ErrorReason_ERROR_REASON_SLOW_READER ErrorReason = 18
+	// RESOURCE_EXHAUSTED. The run's concurrency key is taken and its strategy is to be refused. Metadata: `concurrency_key`.
+	ErrorReason_ERROR_REASON_CONCURRENCY_LIMIT ErrorReason = 19
+	// FAILED_PRECONDITION. The run waits for no such answer. Metadata: `run_id`, `state`.
+	ErrorReason_ERROR_REASON_RUN_NOT_WAITING ErrorReason = 20
+	// FAILED_PRECONDITION. The run has not ended in a way to be done again. Metadata: `run_id`, `state`.
+	ErrorReason_ERROR_REASON_RUN_NOT_ENDED ErrorReason = 21
+	// NOT_FOUND. Metadata: `schedule_id`.
+	ErrorReason_ERROR_REASON_SCHEDULE_NOT_FOUND ErrorReason = 22
+	// ALREADY_EXISTS. Metadata: `schedule_id`.
+	ErrorReason_ERROR_REASON_SCHEDULE_EXISTS ErrorReason = 23
+	// ABORTED. The worker no longer has the run: its lease lapsed, or the run ended. Metadata: `run_id`.
+	ErrorReason_ERROR_REASON_LEASE_LOST ErrorReason = 24
 	// The agent or task reported an error.
 	ErrorReason_ERROR_REASON_AGENT_FAILED ErrorReason = 32
 	// The agent or task panicked.
@@ -87,8 +99,10 @@ const (
 	ErrorReason_ERROR_REASON_RUN_DEADLINE_EXCEEDED ErrorReason = 36
 	// The run was cancelled on request.
 	ErrorReason_ERROR_REASON_RUN_CANCELLED ErrorReason = 37
-	// The runtime died during each of the run's attempts.
+	// The runtime or the worker died during each of the run's attempts.
 	ErrorReason_ERROR_REASON_ATTEMPTS_EXHAUSTED ErrorReason = 38
+	// The run could have begun for longer than its queue timeout.
+	ErrorReason_ERROR_REASON_QUEUE_TIMED_OUT ErrorReason = 39
 )
 
 // Enum value maps for ErrorReason.
@@ -113,6 +127,12 @@ var (
 		16: "ERROR_REASON_EVENTS_TRUNCATED",
 		17: "ERROR_REASON_RUN_ENDED",
 		18: "ERROR_REASON_SLOW_READER",
+		19: "ERROR_REASON_CONCURRENCY_LIMIT",
+		20: "ERROR_REASON_RUN_NOT_WAITING",
+		21: "ERROR_REASON_RUN_NOT_ENDED",
+		22: "ERROR_REASON_SCHEDULE_NOT_FOUND",
+		23: "ERROR_REASON_SCHEDULE_EXISTS",
+		24: "ERROR_REASON_LEASE_LOST",
 		32: "ERROR_REASON_AGENT_FAILED",
 		33: "ERROR_REASON_AGENT_PANICKED",
 		34: "ERROR_REASON_MODEL_FAILED",
@@ -120,6 +140,7 @@ var (
 		36: "ERROR_REASON_RUN_DEADLINE_EXCEEDED",
 		37: "ERROR_REASON_RUN_CANCELLED",
 		38: "ERROR_REASON_ATTEMPTS_EXHAUSTED",
+		39: "ERROR_REASON_QUEUE_TIMED_OUT",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -141,6 +162,12 @@ var (
 		"ERROR_REASON_EVENTS_TRUNCATED":      16,
 		"ERROR_REASON_RUN_ENDED":             17,
 		"ERROR_REASON_SLOW_READER":           18,
+		"ERROR_REASON_CONCURRENCY_LIMIT":     19,
+		"ERROR_REASON_RUN_NOT_WAITING":       20,
+		"ERROR_REASON_RUN_NOT_ENDED":         21,
+		"ERROR_REASON_SCHEDULE_NOT_FOUND":    22,
+		"ERROR_REASON_SCHEDULE_EXISTS":       23,
+		"ERROR_REASON_LEASE_LOST":            24,
 		"ERROR_REASON_AGENT_FAILED":          32,
 		"ERROR_REASON_AGENT_PANICKED":        33,
 		"ERROR_REASON_MODEL_FAILED":          34,
@@ -148,6 +175,7 @@ var (
 		"ERROR_REASON_RUN_DEADLINE_EXCEEDED": 36,
 		"ERROR_REASON_RUN_CANCELLED":         37,
 		"ERROR_REASON_ATTEMPTS_EXHAUSTED":    38,
+		"ERROR_REASON_QUEUE_TIMED_OUT":       39,
 	}
 )
 
@@ -182,7 +210,7 @@ var File_agentruntime_v1_error_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xdd\x06\n" +
+	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xc9\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12!\n" +
@@ -203,14 +231,21 @@ const file_agentruntime_v1_error_proto_rawDesc = "" +
 	" ERROR_REASON_TASK_TYPE_NOT_FOUND\x10\x0f\x12!\n" +
 	"\x1dERROR_REASON_EVENTS_TRUNCATED\x10\x10\x12\x1a\n" +
 	"\x16ERROR_REASON_RUN_ENDED\x10\x11\x12\x1c\n" +
-	"\x18ERROR_REASON_SLOW_READER\x10\x12\x12\x1d\n" +
+	"\x18ERROR_REASON_SLOW_READER\x10\x12\x12\"\n" +
+	"\x1eERROR_REASON_CONCURRENCY_LIMIT\x10\x13\x12 \n" +
+	"\x1cERROR_REASON_RUN_NOT_WAITING\x10\x14\x12\x1e\n" +
+	"\x1aERROR_REASON_RUN_NOT_ENDED\x10\x15\x12#\n" +
+	"\x1fERROR_REASON_SCHEDULE_NOT_FOUND\x10\x16\x12 \n" +
+	"\x1cERROR_REASON_SCHEDULE_EXISTS\x10\x17\x12\x1b\n" +
+	"\x17ERROR_REASON_LEASE_LOST\x10\x18\x12\x1d\n" +
 	"\x19ERROR_REASON_AGENT_FAILED\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_AGENT_PANICKED\x10!\x12\x1d\n" +
 	"\x19ERROR_REASON_MODEL_FAILED\x10\"\x12\x1e\n" +
 	"\x1aERROR_REASON_RUN_TIMED_OUT\x10#\x12&\n" +
 	"\"ERROR_REASON_RUN_DEADLINE_EXCEEDED\x10$\x12\x1e\n" +
 	"\x1aERROR_REASON_RUN_CANCELLED\x10%\x12#\n" +
-	"\x1fERROR_REASON_ATTEMPTS_EXHAUSTED\x10&B\xd2\x01\n" +
+	"\x1fERROR_REASON_ATTEMPTS_EXHAUSTED\x10&\x12 \n" +
+	"\x1cERROR_REASON_QUEUE_TIMED_OUT\x10'B\xd2\x01\n" +
 	"\x13com.agentruntime.v1B\n" +
 	"ErrorProtoP\x01ZRgithub.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1;agentruntimev1\xa2\x02\x03AXX\xaa\x02\x0fAgentruntime.V1\xca\x02\x0fAgentruntime\\V1\xe2\x02\x1bAgentruntime\\V1\\GPBMetadata\xea\x02\x10Agentruntime::V1b\x06proto3"
 

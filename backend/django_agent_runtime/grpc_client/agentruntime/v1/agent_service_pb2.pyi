@@ -24,6 +24,21 @@ class RunTarget(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_TARGET_UNSPECIFIED: _ClassVar[RunTarget]
     RUN_TARGET_TASK: _ClassVar[RunTarget]
     RUN_TARGET_AGENT: _ClassVar[RunTarget]
+    RUN_TARGET_WORKER: _ClassVar[RunTarget]
+
+class EventVisibility(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EVENT_VISIBILITY_UNSPECIFIED: _ClassVar[EventVisibility]
+    EVENT_VISIBILITY_INTERNAL: _ClassVar[EventVisibility]
+    EVENT_VISIBILITY_DEBUG: _ClassVar[EventVisibility]
+    EVENT_VISIBILITY_USER: _ClassVar[EventVisibility]
+
+class ConcurrencyStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONCURRENCY_STRATEGY_UNSPECIFIED: _ClassVar[ConcurrencyStrategy]
+    CONCURRENCY_STRATEGY_QUEUE: _ClassVar[ConcurrencyStrategy]
+    CONCURRENCY_STRATEGY_REJECT: _ClassVar[ConcurrencyStrategy]
+    CONCURRENCY_STRATEGY_CANCEL_RUNNING: _ClassVar[ConcurrencyStrategy]
 RUN_STATE_UNSPECIFIED: RunState
 RUN_STATE_QUEUED: RunState
 RUN_STATE_RUNNING: RunState
@@ -35,9 +50,40 @@ RUN_STATE_TIMED_OUT: RunState
 RUN_TARGET_UNSPECIFIED: RunTarget
 RUN_TARGET_TASK: RunTarget
 RUN_TARGET_AGENT: RunTarget
+RUN_TARGET_WORKER: RunTarget
+EVENT_VISIBILITY_UNSPECIFIED: EventVisibility
+EVENT_VISIBILITY_INTERNAL: EventVisibility
+EVENT_VISIBILITY_DEBUG: EventVisibility
+EVENT_VISIBILITY_USER: EventVisibility
+CONCURRENCY_STRATEGY_UNSPECIFIED: ConcurrencyStrategy
+CONCURRENCY_STRATEGY_QUEUE: ConcurrencyStrategy
+CONCURRENCY_STRATEGY_REJECT: ConcurrencyStrategy
+CONCURRENCY_STRATEGY_CANCEL_RUNNING: ConcurrencyStrategy
+
+class Concurrency(_message.Message):
+    __slots__ = ("key", "limit", "strategy")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    limit: int
+    strategy: ConcurrencyStrategy
+    def __init__(self, key: _Optional[str] = ..., limit: _Optional[int] = ..., strategy: _Optional[_Union[ConcurrencyStrategy, str]] = ...) -> None: ...
+
+class RetryPolicy(_message.Message):
+    __slots__ = ("max_attempts", "initial_backoff", "max_backoff", "multiplier")
+    MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    MAX_BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    max_attempts: int
+    initial_backoff: _duration_pb2.Duration
+    max_backoff: _duration_pb2.Duration
+    multiplier: float
+    def __init__(self, max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., multiplier: _Optional[float] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "target", "agent_id", "task_type", "description", "state", "attempt", "max_attempts", "input", "output", "error", "metadata", "create_time", "start_time", "end_time", "deadline", "sequence")
+    __slots__ = ("run_id", "target", "agent_id", "task_type", "description", "state", "attempt", "max_attempts", "input", "output", "error", "metadata", "create_time", "start_time", "end_time", "deadline", "sequence", "priority", "not_before", "parent_run_id", "retry_of", "schedule_id", "interrupt", "waiting_for", "concurrency_key", "worker")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +101,15 @@ class Run(_message.Message):
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RETRY_OF_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     target: RunTarget
     agent_id: str
@@ -72,7 +127,24 @@ class Run(_message.Message):
     end_time: _timestamp_pb2.Timestamp
     deadline: _timestamp_pb2.Timestamp
     sequence: int
-    def __init__(self, run_id: _Optional[str] = ..., target: _Optional[_Union[RunTarget, str]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., input: _Optional[bytes] = ..., output: _Optional[bytes] = ..., error: _Optional[_Union[RunError, _Mapping]] = ..., metadata: _Optional[bytes] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
+    priority: int
+    not_before: _timestamp_pb2.Timestamp
+    parent_run_id: str
+    retry_of: str
+    schedule_id: str
+    interrupt: Interrupt
+    waiting_for: _containers.RepeatedScalarFieldContainer[str]
+    concurrency_key: str
+    worker: str
+    def __init__(self, run_id: _Optional[str] = ..., target: _Optional[_Union[RunTarget, str]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., input: _Optional[bytes] = ..., output: _Optional[bytes] = ..., error: _Optional[_Union[RunError, _Mapping]] = ..., metadata: _Optional[bytes] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sequence: _Optional[int] = ..., priority: _Optional[int] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent_run_id: _Optional[str] = ..., retry_of: _Optional[str] = ..., schedule_id: _Optional[str] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., waiting_for: _Optional[_Iterable[str]] = ..., concurrency_key: _Optional[str] = ..., worker: _Optional[str] = ...) -> None: ...
+
+class Interrupt(_message.Message):
+    __slots__ = ("interrupt_id", "payload")
+    INTERRUPT_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    interrupt_id: str
+    payload: bytes
+    def __init__(self, interrupt_id: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class RunError(_message.Message):
     __slots__ = ("reason", "message", "retryable")
@@ -85,7 +157,14 @@ class RunError(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
-    __slots__ = ("run_id", "idempotency_key", "request_id", "target", "agent_id", "task_type", "description", "input", "metadata", "deadline", "run_timeout", "wait")
+    __slots__ = ("run_id", "idempotency_key", "request_id", "target", "agent_id", "task_type", "description", "input", "metadata", "deadline", "run_timeout", "wait", "priority", "delay", "run_at", "concurrency", "queue_timeout", "step_timeout", "retry", "event_visibility")
+    class EventVisibilityEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: EventVisibility
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[EventVisibility, str]] = ...) -> None: ...
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +177,14 @@ class CreateRunRequest(_message.Message):
     DEADLINE_FIELD_NUMBER: _ClassVar[int]
     RUN_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    RUN_AT_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    STEP_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    EVENT_VISIBILITY_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     idempotency_key: str
     request_id: str
@@ -110,7 +197,15 @@ class CreateRunRequest(_message.Message):
     deadline: _duration_pb2.Duration
     run_timeout: _duration_pb2.Duration
     wait: bool
-    def __init__(self, run_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., request_id: _Optional[str] = ..., target: _Optional[_Union[RunTarget, str]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ..., description: _Optional[str] = ..., input: _Optional[bytes] = ..., metadata: _Optional[bytes] = ..., deadline: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., run_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., wait: bool = ...) -> None: ...
+    priority: int
+    delay: _duration_pb2.Duration
+    run_at: _timestamp_pb2.Timestamp
+    concurrency: Concurrency
+    queue_timeout: _duration_pb2.Duration
+    step_timeout: _duration_pb2.Duration
+    retry: RetryPolicy
+    event_visibility: _containers.ScalarMap[str, EventVisibility]
+    def __init__(self, run_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., request_id: _Optional[str] = ..., target: _Optional[_Union[RunTarget, str]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ..., description: _Optional[str] = ..., input: _Optional[bytes] = ..., metadata: _Optional[bytes] = ..., deadline: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., run_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., wait: bool = ..., priority: _Optional[int] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., run_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., concurrency: _Optional[_Union[Concurrency, _Mapping]] = ..., queue_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., step_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., event_visibility: _Optional[_Mapping[str, EventVisibility]] = ...) -> None: ...
 
 class CreateRunResponse(_message.Message):
     __slots__ = ("run", "created")
@@ -145,18 +240,26 @@ class GetRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token", "states", "agent_id", "task_type")
+    __slots__ = ("page_size", "page_token", "states", "agent_id", "task_type", "dead_letters", "parent_run_id", "schedule_id", "concurrency_key")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    PARENT_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
     states: _containers.RepeatedScalarFieldContainer[RunState]
     agent_id: str
     task_type: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[RunState, str]]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ...) -> None: ...
+    dead_letters: bool
+    parent_run_id: str
+    schedule_id: str
+    concurrency_key: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[RunState, str]]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ..., dead_letters: bool = ..., parent_run_id: _Optional[str] = ..., schedule_id: _Optional[str] = ..., concurrency_key: _Optional[str] = ...) -> None: ...
 
 class ListRunsResponse(_message.Message):
     __slots__ = ("runs", "next_page_token")
@@ -209,6 +312,204 @@ class CancelRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _ClassVar[int]
     run: Run
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class ResumeRunRequest(_message.Message):
+    __slots__ = ("run_id", "interrupt_id", "value", "request_id")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_ID_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    interrupt_id: str
+    value: bytes
+    request_id: str
+    def __init__(self, run_id: _Optional[str] = ..., interrupt_id: _Optional[str] = ..., value: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ResumeRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class RetryRunRequest(_message.Message):
+    __slots__ = ("run_id", "request_id", "new_run_id")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NEW_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    request_id: str
+    new_run_id: str
+    def __init__(self, run_id: _Optional[str] = ..., request_id: _Optional[str] = ..., new_run_id: _Optional[str] = ...) -> None: ...
+
+class RetryRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class RunEvent(_message.Message):
+    __slots__ = ("run_id", "sequence", "type", "visibility", "time", "attempt", "payload", "run")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    VISIBILITY_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    sequence: int
+    type: str
+    visibility: EventVisibility
+    time: _timestamp_pb2.Timestamp
+    attempt: int
+    payload: bytes
+    run: Run
+    def __init__(self, run_id: _Optional[str] = ..., sequence: _Optional[int] = ..., type: _Optional[str] = ..., visibility: _Optional[_Union[EventVisibility, str]] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., payload: _Optional[bytes] = ..., run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class WatchRunRequest(_message.Message):
+    __slots__ = ("run_id", "after_sequence", "visibility")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    VISIBILITY_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    after_sequence: int
+    visibility: EventVisibility
+    def __init__(self, run_id: _Optional[str] = ..., after_sequence: _Optional[int] = ..., visibility: _Optional[_Union[EventVisibility, str]] = ...) -> None: ...
+
+class WatchRunResponse(_message.Message):
+    __slots__ = ("events", "position")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[RunEvent]
+    position: int
+    def __init__(self, events: _Optional[_Iterable[_Union[RunEvent, _Mapping]]] = ..., position: _Optional[int] = ...) -> None: ...
+
+class FollowRunsRequest(_message.Message):
+    __slots__ = ("after_sequence", "without_types")
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_TYPES_FIELD_NUMBER: _ClassVar[int]
+    after_sequence: int
+    without_types: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, after_sequence: _Optional[int] = ..., without_types: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FollowRunsResponse(_message.Message):
+    __slots__ = ("events", "position")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[RunEvent]
+    position: int
+    def __init__(self, events: _Optional[_Iterable[_Union[RunEvent, _Mapping]]] = ..., position: _Optional[int] = ...) -> None: ...
+
+class Schedule(_message.Message):
+    __slots__ = ("schedule_id", "cron", "time_zone", "run", "paused", "create_time", "next_time", "last_time", "last_run_id", "last_error")
+    SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    CRON_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    schedule_id: str
+    cron: str
+    time_zone: str
+    run: CreateRunRequest
+    paused: bool
+    create_time: _timestamp_pb2.Timestamp
+    next_time: _timestamp_pb2.Timestamp
+    last_time: _timestamp_pb2.Timestamp
+    last_run_id: str
+    last_error: str
+    def __init__(self, schedule_id: _Optional[str] = ..., cron: _Optional[str] = ..., time_zone: _Optional[str] = ..., run: _Optional[_Union[CreateRunRequest, _Mapping]] = ..., paused: bool = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., next_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_run_id: _Optional[str] = ..., last_error: _Optional[str] = ...) -> None: ...
+
+class CreateScheduleRequest(_message.Message):
+    __slots__ = ("schedule", "replace")
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    schedule: Schedule
+    replace: bool
+    def __init__(self, schedule: _Optional[_Union[Schedule, _Mapping]] = ..., replace: bool = ...) -> None: ...
+
+class CreateScheduleResponse(_message.Message):
+    __slots__ = ("schedule",)
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    schedule: Schedule
+    def __init__(self, schedule: _Optional[_Union[Schedule, _Mapping]] = ...) -> None: ...
+
+class ListSchedulesRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListSchedulesResponse(_message.Message):
+    __slots__ = ("schedules", "next_page_token")
+    SCHEDULES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    schedules: _containers.RepeatedCompositeFieldContainer[Schedule]
+    next_page_token: str
+    def __init__(self, schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class PauseScheduleRequest(_message.Message):
+    __slots__ = ("schedule_id", "paused")
+    SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    schedule_id: str
+    paused: bool
+    def __init__(self, schedule_id: _Optional[str] = ..., paused: bool = ...) -> None: ...
+
+class PauseScheduleResponse(_message.Message):
+    __slots__ = ("schedule",)
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    schedule: Schedule
+    def __init__(self, schedule: _Optional[_Union[Schedule, _Mapping]] = ...) -> None: ...
+
+class DeleteScheduleRequest(_message.Message):
+    __slots__ = ("schedule_id",)
+    SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    schedule_id: str
+    def __init__(self, schedule_id: _Optional[str] = ...) -> None: ...
+
+class DeleteScheduleResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TriggerScheduleRequest(_message.Message):
+    __slots__ = ("schedule_id", "request_id")
+    SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    schedule_id: str
+    request_id: str
+    def __init__(self, schedule_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class TriggerScheduleResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class CreateStreamTicketRequest(_message.Message):
+    __slots__ = ("run_id", "principal", "visibility")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    VISIBILITY_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    principal: str
+    visibility: EventVisibility
+    def __init__(self, run_id: _Optional[str] = ..., principal: _Optional[str] = ..., visibility: _Optional[_Union[EventVisibility, str]] = ...) -> None: ...
+
+class CreateStreamTicketResponse(_message.Message):
+    __slots__ = ("path", "expire_time")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, path: _Optional[str] = ..., expire_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListAgentsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

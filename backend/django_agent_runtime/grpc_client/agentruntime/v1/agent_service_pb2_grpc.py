@@ -8,8 +8,8 @@ from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 a
 class AgentServiceStub(object):
     """AgentService accepts tasks, runs them and says what became of them.
 
-    A run is one task given to the runtime: `queued → running → succeeded |
-    failed | cancelled | timed_out`. Once accepted it ends exactly once, whatever dies.
+    A run is one task given to the runtime: `queued → running → (waiting → queued → running) → succeeded |
+    failed | cancelled | timed_out`; a retry is `running → queued`. Once accepted it ends exactly once, whatever dies.
     """
 
     def __init__(self, channel):
@@ -53,6 +53,56 @@ class AgentServiceStub(object):
                 request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.CancelRunResponse.FromString,
                 )
+        self.ResumeRun = channel.unary_unary(
+                '/agentruntime.v1.AgentService/ResumeRun',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.ResumeRunResponse.FromString,
+                )
+        self.RetryRun = channel.unary_unary(
+                '/agentruntime.v1.AgentService/RetryRun',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.RetryRunRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.RetryRunResponse.FromString,
+                )
+        self.WatchRun = channel.unary_stream(
+                '/agentruntime.v1.AgentService/WatchRun',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunResponse.FromString,
+                )
+        self.FollowRuns = channel.unary_stream(
+                '/agentruntime.v1.AgentService/FollowRuns',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.FollowRunsRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.FollowRunsResponse.FromString,
+                )
+        self.CreateSchedule = channel.unary_unary(
+                '/agentruntime.v1.AgentService/CreateSchedule',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateScheduleRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateScheduleResponse.FromString,
+                )
+        self.ListSchedules = channel.unary_unary(
+                '/agentruntime.v1.AgentService/ListSchedules',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.ListSchedulesResponse.FromString,
+                )
+        self.PauseSchedule = channel.unary_unary(
+                '/agentruntime.v1.AgentService/PauseSchedule',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.PauseScheduleResponse.FromString,
+                )
+        self.DeleteSchedule = channel.unary_unary(
+                '/agentruntime.v1.AgentService/DeleteSchedule',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.DeleteScheduleRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.DeleteScheduleResponse.FromString,
+                )
+        self.TriggerSchedule = channel.unary_unary(
+                '/agentruntime.v1.AgentService/TriggerSchedule',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.TriggerScheduleRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.TriggerScheduleResponse.FromString,
+                )
+        self.CreateStreamTicket = channel.unary_unary(
+                '/agentruntime.v1.AgentService/CreateStreamTicket',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateStreamTicketRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateStreamTicketResponse.FromString,
+                )
         self.ListAgents = channel.unary_unary(
                 '/agentruntime.v1.AgentService/ListAgents',
                 request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
@@ -73,8 +123,8 @@ class AgentServiceStub(object):
 class AgentServiceServicer(object):
     """AgentService accepts tasks, runs them and says what became of them.
 
-    A run is one task given to the runtime: `queued → running → succeeded |
-    failed | cancelled | timed_out`. Once accepted it ends exactly once, whatever dies.
+    A run is one task given to the runtime: `queued → running → (waiting → queued → running) → succeeded |
+    failed | cancelled | timed_out`; a retry is `running → queued`. Once accepted it ends exactly once, whatever dies.
     """
 
     def CreateRun(self, request, context):
@@ -86,7 +136,7 @@ class AgentServiceServicer(object):
         with IDEMPOTENCY_CONFLICT. A dropped connection does not cancel the run.
 
         Errors: TASK_TYPE_NOT_FOUND, AGENT_NOT_FOUND, INVALID_ARGUMENT (input that
-        does not fit the schema names each field), QUEUE_FULL, TOO_LARGE, STORAGE_FULL.
+        does not fit the schema names each field), QUEUE_FULL, CONCURRENCY_LIMIT, TOO_LARGE, STORAGE_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,8 +190,89 @@ class AgentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """CancelRun ends a run that has not ended yet, for good, and answers with it;
+        """CancelRun ends a run that has not ended yet, and its sub-runs, for good, and answers with it;
         a run that was cancelled before is answered as it is. Errors: RUN_NOT_FOUND, RUN_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """ResumeRun answers the interrupt that a waiting run is parked at: the run is queued again, and its code
+        gets the value where it stopped. A repeat for an interrupt that was answered returns the run as it is.
+        Errors: RUN_NOT_FOUND, RUN_ENDED, RUN_NOT_WAITING, INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryRun(self, request, context):
+        """RetryRun does again what a run did that ended as failed, cancelled or timed_out: as a new run with the same
+        payload, whose retry_of is the old one's id. With a request_id a repeat joins the same new run.
+        Errors: RUN_NOT_FOUND, RUN_NOT_ENDED, and those of CreateRun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRun(self, request, context):
+        """WatchRun sends the events of one run, from the one after after_sequence on, without gap or repeat, as they
+        become durable. The stream ends after the event with which the run ends.
+        Errors: RUN_NOT_FOUND, SLOW_READER, UNAVAILABLE: ask again after the last sequence received.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FollowRuns(self, request, context):
+        """FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
+        projection into another store follows. Errors: EVENTS_TRUNCATED (records were lost with a damaged disk),
+        SLOW_READER, UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSchedule(self, request, context):
+        """CreateSchedule has runs created by a cron expression. A schedule with the id is replaced when `replace` is set.
+        Errors: INVALID_ARGUMENT, SCHEDULE_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """ListSchedules lists the schedules of the namespace, by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """PauseSchedule stops a schedule, or lets it go on; times that passed meanwhile are left out.
+        Errors: SCHEDULE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchedule(self, request, context):
+        """DeleteSchedule removes a schedule; its runs stay. Errors: SCHEDULE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriggerSchedule(self, request, context):
+        """TriggerSchedule creates a schedule's run now, beside its times. Errors: SCHEDULE_NOT_FOUND, those of CreateRun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateStreamTicket(self, request, context):
+        """CreateStreamTicket makes a signed address on the runtime's HTTP port at which anybody who has it can read the
+        events of one run. Errors: RUN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +337,56 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.CancelRunRequest.FromString,
                     response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.CancelRunResponse.SerializeToString,
             ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.ResumeRunRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'RetryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRun,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.RetryRunRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.RetryRunResponse.SerializeToString,
+            ),
+            'WatchRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRun,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'FollowRuns': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowRuns,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.FollowRunsRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.FollowRunsResponse.SerializeToString,
+            ),
+            'CreateSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSchedule,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateScheduleRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateScheduleResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchedule,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.DeleteScheduleRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.DeleteScheduleResponse.SerializeToString,
+            ),
+            'TriggerSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerSchedule,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.TriggerScheduleRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.TriggerScheduleResponse.SerializeToString,
+            ),
+            'CreateStreamTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateStreamTicket,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateStreamTicketRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.CreateStreamTicketResponse.SerializeToString,
+            ),
             'ListAgents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAgents,
                     request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.ListAgentsRequest.FromString,
@@ -231,8 +412,8 @@ def add_AgentServiceServicer_to_server(servicer, server):
 class AgentService(object):
     """AgentService accepts tasks, runs them and says what became of them.
 
-    A run is one task given to the runtime: `queued → running → succeeded |
-    failed | cancelled | timed_out`. Once accepted it ends exactly once, whatever dies.
+    A run is one task given to the runtime: `queued → running → (waiting → queued → running) → succeeded |
+    failed | cancelled | timed_out`; a retry is `running → queued`. Once accepted it ends exactly once, whatever dies.
     """
 
     @staticmethod
@@ -351,6 +532,176 @@ class AgentService(object):
         return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/CancelRun',
             agentruntime_dot_v1_dot_agent__service__pb2.CancelRunRequest.SerializeToString,
             agentruntime_dot_v1_dot_agent__service__pb2.CancelRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/ResumeRun',
+            agentruntime_dot_v1_dot_agent__service__pb2.ResumeRunRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.ResumeRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RetryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/RetryRun',
+            agentruntime_dot_v1_dot_agent__service__pb2.RetryRunRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.RetryRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WatchRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/agentruntime.v1.AgentService/WatchRun',
+            agentruntime_dot_v1_dot_agent__service__pb2.WatchRunRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.WatchRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def FollowRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/agentruntime.v1.AgentService/FollowRuns',
+            agentruntime_dot_v1_dot_agent__service__pb2.FollowRunsRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.FollowRunsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/CreateSchedule',
+            agentruntime_dot_v1_dot_agent__service__pb2.CreateScheduleRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.CreateScheduleResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/ListSchedules',
+            agentruntime_dot_v1_dot_agent__service__pb2.ListSchedulesRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.ListSchedulesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/PauseSchedule',
+            agentruntime_dot_v1_dot_agent__service__pb2.PauseScheduleRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.PauseScheduleResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/DeleteSchedule',
+            agentruntime_dot_v1_dot_agent__service__pb2.DeleteScheduleRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.DeleteScheduleResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TriggerSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/TriggerSchedule',
+            agentruntime_dot_v1_dot_agent__service__pb2.TriggerScheduleRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.TriggerScheduleResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateStreamTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/agentruntime.v1.AgentService/CreateStreamTicket',
+            agentruntime_dot_v1_dot_agent__service__pb2.CreateStreamTicketRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.CreateStreamTicketResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
