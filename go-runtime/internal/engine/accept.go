@@ -26,7 +26,7 @@ const (
 // the run goes on whatever becomes of ctx.
 //
 // Errors: those of the registry, *violation.Error, *violation.TooLargeError,
-// *ConflictError, *QueueFullError, ErrStopped, and the journal's.
+// *ConflictError, *QueueFullError, *ConcurrencyLimitError, ErrStopped, and the journal's.
 func (e *Engine) CreateRun(ctx context.Context, namespace string, r CreateRequest) (run Run, created bool, err error) {
 	o, err := e.order(namespace, r)
 	if err != nil {
@@ -97,10 +97,11 @@ type order struct {
 	// place is that in the batch, or alone.
 	place int
 
+	// task is nil where a worker executes the run.
 	task Task
-	// begins says that a place is taken for it; else room in the queue is.
-	begins bool
-	record record
+	// newcomer is its room in the scheduler.
+	newcomer newcomer
+	record   record
 	// ent is the run, once there is one; created says that it was made here.
 	ent     *entry
 	created bool
@@ -189,10 +190,10 @@ func (e *Engine) accept(ctx context.Context, namespace string, orders []*order) 
 	if e.isStopping() {
 		return ErrStopped
 	}
-	if err := e.resolve(fresh); err != nil {
+	if err := e.resolve(namespace, fresh); err != nil {
 		return err
 	}
-	giveBack, err := e.makeRoom(fresh)
+	giveBack, err := e.makeRoom(namespace, fresh)
 	if err != nil {
 		return err
 	}
@@ -200,7 +201,26 @@ func (e *Engine) accept(ctx context.Context, namespace string, orders []*order) 
 	if err := e.appendFirst(ctx, namespace, fresh); err != nil {
 		return err
 	}
+	e.cancelOthers(namespace, fresh)
 	return checkPayloads(fresh)
+}
+
+// cancelOthers cancels the runs that have the concurrency keys of orders which ask for that.
+func (e *Engine) cancelOthers(namespace string, orders []*order) {
+	for _, o := range orders {
+		c := o.request.Options.Concurrency
+		if !o.created || c == nil || c.Strategy != CancelWhoHasTaken {
+			continue
+		}
+		for _, ent := range e.sched.others(namespace, c.Key, o.id) {
+			_, err := e.cancel(e.work, ent, RunError{
+				Reason: ReasonCancelled, Message: fmt.Sprintf("run %s took over its concurrency key %q", o.id, c.Key),
+			})
+			if err != nil && !errors.Is(err, errUnchanged) {
+				e.log.Error("run not cancelled for another", "run_id", ent.id, "for_run_id", o.id, "err", err)
+			}
+		}
+	}
 }
 
 // checkPayloads refuses orders whose run has another payload.
@@ -213,13 +233,11 @@ func checkPayloads(orders []*order) error {
 	return nil
 }
 
-// resolve finds the task of every order.
-func (e *Engine) resolve(orders []*order) error {
+// resolve finds out who executes the run of every order.
+func (e *Engine) resolve(namespace string, orders []*order) error {
 	var mistakes []error
 	for _, o := range orders {
-		r := &o.request
-		var err error
-		if o.task, err = e.registry.Resolve(r.Target, r.AgentID, r.TaskType, r.Input); err != nil {
+		if err := e.resolveOne(namespace, o); err != nil {
 			mistakes = append(mistakes, o.refuse(err))
 		}
 	}
@@ -229,30 +247,44 @@ func (e *Engine) resolve(orders []*order) error {
 	return violation.Join(mistakes...)
 }
 
-// makeRoom takes a place for the first orders, as far as there are free ones that
-// no run waits for, and room in the queue for the others. giveBack returns what
-// was taken for those that made no run.
-func (e *Engine) makeRoom(orders []*order) (giveBack func(), err error) {
-	places := 0
-	for places < len(orders) && e.takePlace() {
-		orders[places].begins = true
-		places++
+func (e *Engine) resolveOne(namespace string, o *order) (err error) {
+	r := &o.request
+	if r.Target == WorkerTarget {
+		return nil
 	}
-	if err := e.queue.reserve(len(orders) - places); err != nil {
-		for range places {
-			e.freePlace()
+	o.task, err = e.registry.Resolve(r.Target, r.AgentID, r.TaskType, r.Input)
+	if err != nil && r.Target == AgentTarget && e.sched.knows(namespace, r.AgentID) {
+		r.Target = WorkerTarget
+		return nil
+	}
+	return err
+}
+
+// makeRoom takes a place for each order that may begin, or room in the queue, for
+// all or none. giveBack returns what was taken for those that made no run.
+func (e *Engine) makeRoom(namespace string, orders []*order) (giveBack func(), err error) {
+	newcomers := make([]*newcomer, len(orders))
+	now := e.cfg.Now()
+	for i, o := range orders {
+		c := o.request.Options.Concurrency
+		o.newcomer = newcomer{
+			namespace: namespace, runID: o.id, concurrency: c,
+			mayBegin: o.task != nil && c == nil && o.request.delay(now) == 0,
 		}
+		newcomers[i] = &o.newcomer
+	}
+	if err := e.sched.reserve(newcomers); err != nil {
 		return nil, err
 	}
 	return func() {
+		var unused []*newcomer
 		for _, o := range orders {
-			switch {
-			case o.created:
-			case o.begins:
-				e.freePlace()
-			default:
-				e.queue.release()
+			if !o.created {
+				unused = append(unused, &o.newcomer)
 			}
+		}
+		if len(unused) > 0 {
+			e.sched.release(unused...)
 		}
 	}, nil
 }
@@ -308,19 +340,30 @@ func (e *Engine) appendFirst(ctx context.Context, namespace string, orders []*or
 // firstRecord is what the log of an order's run begins with.
 func (e *Engine) firstRecord(namespace string, o *order, now time.Time) record {
 	r := &o.request
+	var options *Options
+	if !r.Options.isZero() {
+		options = &r.Options
+	}
 	rec := record{
 		ID: uuid.NewString(), Hash: o.hash, Payload: r.Input,
 		Run: Run{
 			ID: o.id, Namespace: namespace, Target: r.Target, AgentID: r.AgentID, TaskType: r.TaskType,
-			Description: r.Description, State: Queued, MaxAttempts: e.cfg.MaxAttempts,
-			Metadata: r.Metadata, CreatedAt: now, RunTimeout: r.RunTimeout,
+			Description: r.Description, State: Queued,
+			Metadata: r.Metadata, CreatedAt: now, RunTimeout: r.RunTimeout, Options: options,
 		},
+	}
+	rec.Run.MaxAttempts = e.policyOf(&rec.Run, nil).MaxAttempts
+	if o.task != nil && rec.Run.RunTimeout == 0 {
+		rec.Run.RunTimeout = e.cfg.RunTimeout
+	}
+	if d := r.delay(now); d > 0 {
+		rec.Run.NotBefore = now.Add(d)
 	}
 	if r.Deadline > 0 {
 		rec.Run.Deadline = now.Add(r.Deadline)
 	}
-	if o.begins {
-		rec.Run.begin(now)
+	if o.newcomer.begins {
+		rec.Run.begin(now, nil)
 	}
 	return rec
 }
@@ -335,12 +378,12 @@ func (e *Engine) admit(ctx context.Context, o *order, appended journal.AppendRes
 	if appended.Err != nil {
 		return appended.Err
 	}
-	o.record.Run.Sequence = appended.Sequence
+	o.record.placed(o.record.Run.Namespace, o.id, appended.Sequence)
 	input := o.request.Input
 	e.payloads.Add(appended.Sequence, input)
 	ent := newEntry(&o.record)
 	ent.task = o.task
-	if o.begins || len(input) <= maxHeldInputBytes {
+	if o.newcomer.begins || len(input) <= maxHeldInputBytes {
 		ent.input = input
 	}
 	if o.ent, o.created = e.index.add(ent); !o.created {
@@ -349,11 +392,12 @@ func (e *Engine) admit(ctx context.Context, o *order, appended journal.AppendRes
 	if o.request.Deadline > 0 {
 		e.setDeadline(ent, o.request.Deadline)
 	}
-	if o.begins {
+	if o.newcomer.begins {
 		e.occupy(ent)
-	} else {
-		e.queue.push(ent)
+		return nil
 	}
+	ent.delay(o.request.delay(o.record.Run.CreatedAt))
+	e.sched.push(ent)
 	return nil
 }
 

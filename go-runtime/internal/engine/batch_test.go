@@ -69,10 +69,10 @@ func (b *bundle) waitAll(created []Created, maxWait time.Duration) map[string]Ru
 // free checks that every place and all of the queue are free again.
 func (b *bundle) free() {
 	b.t.Helper()
-	b.queue.mu.Lock()
-	defer b.queue.mu.Unlock()
-	if b.queue.taken != 0 || len(b.queue.waiting) != 0 {
-		b.t.Errorf("%d places of the queue are taken, %d runs wait", b.queue.taken, len(b.queue.waiting))
+	b.sched.mu.Lock()
+	defer b.sched.mu.Unlock()
+	if b.sched.taken != 0 || b.sched.queued != 0 {
+		b.t.Errorf("%d places of the queue are taken, %d runs wait", b.sched.taken, b.sched.queued)
 	}
 }
 

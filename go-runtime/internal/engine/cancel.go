@@ -5,8 +5,9 @@ import (
 	"errors"
 )
 
-// CancelRun ends a run that has not ended, for good, and returns it; one that was
-// cancelled before is returned as it is. Its task is told through its context.
+// CancelRun ends a run that has not ended, and its sub-runs, for good, and returns
+// it; one that was cancelled before is returned as it is. Its task is told through
+// its context, its worker by a Cancellation.
 // reason is for people and may be empty.
 //
 // Errors: *RunNotFoundError, *EndedError, *violation.Error, the journal's.
@@ -38,9 +39,7 @@ func (e *Engine) cancel(ctx context.Context, ent *entry, why RunError) (Run, err
 		if run.State.Ended() {
 			return errUnchanged
 		}
-		run.State = Cancelled
-		run.Error = &why
-		run.EndedAt = e.cfg.Now().UTC()
+		run.end(Cancelled, &why, e.cfg.Now().UTC())
 		return nil
 	})
 	if err != nil {

@@ -22,16 +22,63 @@ var errFenced = errors.New("run was changed elsewhere")
 // in memory only when it has in the journal. Returns the run as it then is, with
 // edit's error if it gave one; the record is not yet durable.
 func (e *Engine) change(ctx context.Context, ent *entry, payload []byte, edit func(*Run) error) (Run, error) {
+	return e.changeThen(ctx, ent, payload, edit, nil)
+}
+
+// changeThen is change, and calls then, unless it is nil, before the turn ends.
+func (e *Engine) changeThen(
+	ctx context.Context, ent *entry, payload []byte, edit func(*Run) error, then func(*Run),
+) (Run, error) {
+	before, next, left, err := e.changeInTurn(ctx, ent, payload, edit, then)
+	if err != nil {
+		return before, err
+	}
+	e.index.moved(ent, before.State, next.State)
+	if left != nil {
+		left.revoke(revocation(&next))
+	}
+	if next.State.Ended() || next.State == Waiting {
+		e.sched.leave(ent, &next)
+	}
+	if next.State.Ended() {
+		e.ended(e.work, &next) //nolint:contextcheck // done whatever becomes of the caller
+	}
+	return next, nil
+}
+
+// revocation says why a worker has a run no more.
+func revocation(run *Run) Reason {
+	if run.State.Ended() && run.Error != nil {
+		return run.Error.Reason
+	}
+	return ReasonLeaseLost
+}
+
+// enter takes a run's turn; leave ends it.
+func (ent *entry) enter(ctx context.Context) error {
 	select {
 	case ent.turn <- struct{}{}:
-		defer func() { <-ent.turn }()
+		return nil
 	case <-ctx.Done():
-		return ent.snapshot(), context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	before := ent.snapshot()
-	next := before
+}
+
+func (ent *entry) leave() { <-ent.turn }
+
+// changeInTurn does what needs the run's turn. left is the lease that a worker
+// has no more.
+func (e *Engine) changeInTurn(
+	ctx context.Context, ent *entry, payload []byte, edit func(*Run) error, then func(*Run),
+) (before, next Run, left *lease, err error) {
+	if err := ent.enter(ctx); err != nil {
+		return ent.snapshot(), Run{}, nil, err
+	}
+	defer ent.leave()
+	before = ent.snapshot()
+	next = before
 	if err := edit(&next); err != nil {
-		return before, err
+		return before, Run{}, nil, err
 	}
 	rec := record{
 		ID: uuid.NewString(), Run: next, Created: ent.created, Hash: ent.hash,
@@ -39,9 +86,12 @@ func (e *Engine) change(ctx context.Context, ent *entry, payload []byte, edit fu
 	}
 	seq, err := e.appendSurely(ctx, &rec, before.Sequence)
 	if err != nil {
-		return before, fmt.Errorf("record after sequence %d that run %s is %s: %w", before.Sequence, next.ID, next.State, err)
+		err = fmt.Errorf("record after sequence %d that run %s is %s: %w", before.Sequence, next.ID, next.State, err)
+		return before, Run{}, nil, err
 	}
-	next.Sequence = seq
+	rec.Run = next
+	rec.placed(next.Namespace, next.ID, seq)
+	next = rec.Run
 	if payload != nil {
 		e.payloads.Add(seq, payload)
 	}
@@ -59,9 +109,14 @@ func (e *Engine) change(ctx context.Context, ent *entry, payload []byte, edit fu
 		}
 		ent.watchers = nil
 	}
+	if before.State == Running {
+		left, ent.lease = ent.lease, nil
+	}
 	ent.mu.Unlock()
-	e.index.moved(ent, before.State, next.State)
-	return next, nil
+	if then != nil {
+		then(&next)
+	}
+	return before, next, left, nil
 }
 
 // appendSurely appends a record after the one with the given sequence. It tries

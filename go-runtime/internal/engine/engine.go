@@ -22,16 +22,19 @@ type Engine struct {
 
 	stream *journal.Stream
 	index  *index
-	queue  *queue
+	sched  *scheduler
 	// payloads are inputs and outputs of late, by the sequence of their record.
 	payloads *recent.Cache[uint64, []byte]
-	places   chan struct{}
 	// executing counts the places whose run has been found.
 	executing atomic.Int64
 	// accepts lets one caller at a time create a run with a certain id.
 	accepts turns
-	// expired brings runs whose deadline has passed.
-	expired chan *entry
+	// due brings what timers call for.
+	due chan func()
+
+	// sessions are the workers by namespace and id.
+	sessionsMu sync.Mutex
+	sessions   map[string]*Session
 
 	// stopping is closed when no more work is taken, work ends when what is
 	// under way must stop.
@@ -56,42 +59,49 @@ func New(cfg Config, j *journal.Journal, registry Registry, log *slog.Logger) (*
 	cfg = cfg.withDefaults()
 	e := &Engine{
 		cfg: cfg, journal: j, registry: registry, log: log,
-		index: newIndex(), queue: newQueue(cfg.MaxQueued),
+		index: newIndex(), sessions: map[string]*Session{},
 		payloads: recent.New(payloadBytes, func(_ uint64, payload []byte) int { return len(payload) }),
-		places:   make(chan struct{}, cfg.MaxConcurrent),
-		expired:  make(chan *entry),
+		due:      make(chan func()),
 		stopping: make(chan struct{}),
 	}
 	e.work, e.endWork = context.WithCancelCause(context.Background())
+	e.sched = newScheduler(cfg.MaxQueued, cfg.MaxConcurrent, e.startAll, func(ent *entry) {
+		e.later(func() { e.leaveQueue(ent) })
+	})
 	return e, nil
 }
 
 // Start reads the runs that are kept, queues again those that were queued or
 // running when the process ended, and begins to execute. The journal has to be started.
 func (e *Engine) Start(ctx context.Context) error {
-	stream, err := e.journal.OpenStream(ctx, journal.StreamConfig{Name: streamName, Subjects: []string{subjectPrefix + ">"}})
+	stream, err := e.journal.OpenStream(ctx, journal.StreamConfig{Name: streamName, Subjects: []string{subjectPrefix + ">", eventPrefix + ">"}})
 	if err != nil {
 		return fmt.Errorf("open stream of runs: %w", err)
 	}
 	e.stream = stream
+	// What is due while runs are taken up waits for them, not they for it.
+	e.running.Go(e.doDue)
+	e.running.Go(e.forget)
 	if err := e.recover(ctx); err != nil {
 		return err
 	}
-	e.running.Go(e.dispatch)
-	e.running.Go(e.expire)
-	e.running.Go(e.forget)
+	e.sched.begin()
 	return nil
 }
 
 // Stop takes no more work, lets what is under way finish until ctx ends, gives
-// the rest back to the queue, and returns when every goroutine is gone. Whoever
+// the rest back to the queue, and returns when every goroutine is gone. Runs that
+// workers execute stay theirs. Whoever
 // waits for a run that will not end here gets ErrStopped. It is safe to call twice and before Start.
 // The error says that tasks did not heed their context in time.
 func (e *Engine) Stop(ctx context.Context) error {
 	e.stopOnce.Do(func() {
 		e.accepting.Lock()
 		defer e.accepting.Unlock()
+		e.sched.stop()
+		e.sessionsMu.Lock()
 		close(e.stopping)
+		e.sessionsMu.Unlock()
 	})
 	finished := make(chan struct{})
 	go func() {
@@ -138,7 +148,7 @@ type Stats struct {
 // Stats returns the engine's load as it is.
 func (e *Engine) Stats() Stats {
 	return Stats{
-		Queued: e.queue.length(), Executing: int(e.executing.Load()),
+		Queued: e.sched.length(), Executing: int(e.executing.Load()),
 		MaxQueued: e.cfg.MaxQueued, MaxConcurrent: e.cfg.MaxConcurrent,
 		States: e.index.stateCounts(),
 	}

@@ -9,6 +9,13 @@ import (
 // ErrStopped is returned when the engine is stopping and takes no more work.
 var ErrStopped = errors.New("engine is stopping")
 
+var (
+	// ErrLeaseLost is returned for what comes under a lease that is over.
+	ErrLeaseLost = errors.New("the lease of the run is over")
+	// ErrReplaced ends the connection of a worker that has connected again.
+	ErrReplaced = errors.New("the worker has connected again")
+)
+
 // RunNotFoundError is returned when the namespace has no such run.
 type RunNotFoundError struct {
 	RunID string
@@ -56,4 +63,39 @@ type QueueFullError struct {
 
 func (e *QueueFullError) Error() string {
 	return fmt.Sprintf("the queue of %d runs has no room for %d more", e.Limit, e.Wanted)
+}
+
+// ConcurrencyLimitError is returned by CreateRun and CreateRuns when a run's
+// concurrency key is taken and its strategy is to be refused.
+type ConcurrencyLimitError struct {
+	Key   string
+	Limit int
+}
+
+func (e *ConcurrencyLimitError) Error() string {
+	return fmt.Sprintf("the concurrency key %q is taken by %d of %d runs", e.Key, e.Limit, e.Limit)
+}
+
+// NotWaitingError is returned by ResumeRun for a run that does not wait for the answer.
+type NotWaitingError struct {
+	RunID       string
+	State       State
+	InterruptID string
+}
+
+func (e *NotWaitingError) Error() string {
+	if e.State == Waiting && e.InterruptID != "" {
+		return fmt.Sprintf("run %s does not wait for an answer to interrupt %q", e.RunID, e.InterruptID)
+	}
+	return fmt.Sprintf("run %s is %s and waits for no answer", e.RunID, e.State)
+}
+
+// NotEndedError is returned by RetryRun for a run that cannot be done again.
+type NotEndedError struct {
+	RunID string
+	State State
+}
+
+func (e *NotEndedError) Error() string {
+	return fmt.Sprintf("run %s is %s: only runs that failed, timed out or were cancelled are done again", e.RunID, e.State)
 }

@@ -21,62 +21,25 @@ var (
 	errRunTimeout = errors.New("run timeout")
 )
 
-// dispatch gives queued runs a place, in order, until the engine stops.
-func (e *Engine) dispatch() {
-	for {
-		select {
-		case e.places <- struct{}{}:
-		case <-e.stopping:
-			return
+// startAll begins runs that were given places.
+func (e *Engine) startAll(placements []placement) {
+	for _, p := range placements {
+		if p.session != nil {
+			p.session.assign(p.ent)
+		} else {
+			e.occupy(p.ent)
 		}
-		ent := e.next()
-		if ent == nil {
-			return
-		}
-		e.occupy(ent)
 	}
 }
-
-// takePlace takes a place if one is free and no run waits for it.
-func (e *Engine) takePlace() bool {
-	if e.queue.length() > 0 {
-		return false
-	}
-	select {
-	case e.places <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (e *Engine) freePlace() { <-e.places }
 
 // occupy executes a run in a place that was taken for it.
 func (e *Engine) occupy(ent *entry) {
 	e.running.Go(func() {
 		e.executing.Add(1)
-		defer e.freePlace()
+		defer e.sched.freePlace()
 		defer e.executing.Add(-1)
 		e.attempt(ent)
 	})
-}
-
-// next waits for a queued run; nil when the engine stops.
-func (e *Engine) next() *entry {
-	for {
-		if e.isStopping() {
-			return nil
-		}
-		if ent := e.queue.pop(); ent != nil {
-			return ent
-		}
-		select {
-		case <-e.queue.ready:
-		case <-e.stopping:
-			return nil
-		}
-	}
 }
 
 // attempt executes a run once and records how it went.
@@ -101,7 +64,8 @@ func (e *Engine) attempt(ent *entry) {
 			if run.State != Queued {
 				return errUnchanged
 			}
-			run.begin(e.cfg.Now().UTC())
+			run.begin(e.cfg.Now().UTC(), nil)
+			setDefault(&run.RunTimeout, e.cfg.RunTimeout)
 			return nil
 		})
 		if err != nil {
@@ -209,6 +173,7 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(e.work), giveBackTimeout)
 		defer cancel()
 	}
+	now := e.cfg.Now().UTC()
 	run, err := e.change(ctx, ent, payload, func(run *Run) error {
 		if run.State.Ended() {
 			return errUnchanged
@@ -217,12 +182,10 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 			if run.State == Queued {
 				return errUnchanged
 			}
-			run.State = Queued
-			run.Attempt--
+			run.giveBack()
 			return nil
 		}
-		run.EndedAt = e.cfg.Now().UTC()
-		run.State, run.Error = outcome(run, failure)
+		e.settle(run, failure, nil, now)
 		return nil
 	})
 	switch {
@@ -230,9 +193,29 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 		e.logUnlessUnchanged(run, err)
 	case giveBack:
 		e.log.Info("run given back", "run_id", run.ID, "task_type", run.TaskType)
+	case run.State == Queued:
+		e.requeue(ent, &run)
+		e.log.Warn("run is tried again", "run_id", run.ID, "task_type", run.TaskType, "attempt", run.Attempt, "err", failure)
 	default:
 		e.logEnd(run, failure)
 	}
+}
+
+// settle ends a run whose attempt is over, or queues it for the next one. agent is
+// how its agent is retried, nil when it does not say.
+func (e *Engine) settle(run *Run, failure error, agent *RetryPolicy, now time.Time) {
+	state, why := outcome(run, failure)
+	if state != Failed || !why.Retryable || run.Attempt >= run.MaxAttempts {
+		run.end(state, why, now)
+		return
+	}
+	pause := e.policyOf(run, agent).backoff(run.Attempt)
+	if failed, found := errors.AsType[*TaskError](failure); found && failed.RetryAfter > 0 {
+		pause = failed.RetryAfter
+	}
+	run.queue(causeRetry)
+	run.Error = why
+	run.NotBefore = now.Add(pause)
 }
 
 // outcome names the end that a failure (nil: none) makes of a run.
@@ -247,7 +230,7 @@ func outcome(run *Run, failure error) (State, *RunError) {
 			Message: fmt.Sprintf("attempt %d took longer than the run timeout of %s", run.Attempt, run.RunTimeout),
 		}
 	case errors.As(failure, &failed):
-		return Failed, &RunError{Reason: failed.Reason, Message: failed.Message, Retryable: failed.Retryable}
+		return Failed, &RunError{Reason: failed.Reason, Message: failed.Message, Retryable: failed.Retryable, Type: failed.Type}
 	default:
 		return Failed, &RunError{Reason: ReasonAgentFailed, Message: failure.Error()}
 	}

@@ -34,8 +34,10 @@ func (e *Engine) forgetOld() {
 			return
 		}
 		run := ent.snapshot()
-		if err := e.stream.Purge(e.work, runSubject(run.Namespace, run.ID)); err != nil {
-			e.log.Warn("ended run not removed from the journal", "run_id", run.ID, "err", err)
+		for _, subject := range historySubjects(run.Namespace, run.ID) {
+			if err := e.stream.Purge(e.work, subject); err != nil {
+				e.log.Warn("ended run not removed from the journal", "run_id", run.ID, "err", err)
+			}
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 // entry is a run in memory: what its log says, and while it is active what the
 // engine does about it.
 type entry struct {
+	id string
 	// created is the sequence of the run's first record, hash that of its request.
 	created     uint64
 	hash        payloadHash
@@ -27,17 +28,27 @@ type entry struct {
 	// restart has neither and gets them when it starts.
 	task  Task
 	input []byte
-	// cancel ends the attempt that is under way; nil between attempts.
+	// cancel ends the attempt that is under way in the runtime itself; nil between attempts.
 	cancel context.CancelCauseFunc
+	// lease is the worker's that executes the run, else nil.
+	lease *lease
+	// due is when a queued run may begin, on the monotonic clock; zero: at once.
+	due time.Time
+	// queueTimer fires when a run that could begin has waited for too long.
+	queueTimer *time.Timer
 	// deadline fires when the run has to end; nil without one.
 	deadline *time.Timer
 	// ended is closed when the run has ended; then watchers are told.
 	ended    chan struct{}
 	watchers []*watcher
+
+	// item is the run's place in the scheduler, whose lock guards it; nil when it is not queued.
+	item *item
 }
 
 func newEntry(r *record) *entry {
 	ent := &entry{
+		id:          r.Run.ID,
 		created:     r.Created,
 		hash:        r.Hash,
 		traceParent: r.TraceParent,
@@ -52,6 +63,40 @@ func newEntry(r *record) *entry {
 		close(ent.ended)
 	}
 	return ent
+}
+
+// delay has the run begin no earlier than after d.
+func (ent *entry) delay(d time.Duration) {
+	ent.mu.Lock()
+	defer ent.mu.Unlock()
+	ent.due = time.Time{}
+	if d > 0 {
+		ent.due = time.Now().Add(d)
+	}
+}
+
+func (ent *entry) dueTime() time.Time {
+	ent.mu.Lock()
+	defer ent.mu.Unlock()
+	return ent.due
+}
+
+// startQueueTimer begins to count the time for which the run could begin and does not.
+func (ent *entry) startQueueTimer(fire func(*entry)) {
+	ent.mu.Lock()
+	defer ent.mu.Unlock()
+	if timeout := ent.run.options().QueueTimeout; timeout > 0 && ent.queueTimer == nil {
+		ent.queueTimer = time.AfterFunc(timeout, func() { fire(ent) })
+	}
+}
+
+func (ent *entry) stopQueueTimer() {
+	ent.mu.Lock()
+	defer ent.mu.Unlock()
+	if ent.queueTimer != nil {
+		ent.queueTimer.Stop()
+		ent.queueTimer = nil
+	}
 }
 
 func (ent *entry) snapshot() Run {
@@ -72,6 +117,10 @@ type index struct {
 type namespaceIndex struct {
 	byID      map[string]*entry
 	byCreated btree.Map[uint64, *entry]
+	// children are the sub-runs of a run.
+	children map[string][]*entry
+	// retried are the runs that another does again.
+	retried map[string]struct{}
 }
 
 func newIndex() *index {
@@ -94,7 +143,7 @@ func (x *index) add(ent *entry) (*entry, bool) {
 	defer x.mu.Unlock()
 	ns := x.namespaces[run.Namespace]
 	if ns == nil {
-		ns = &namespaceIndex{byID: map[string]*entry{}}
+		ns = &namespaceIndex{byID: map[string]*entry{}, children: map[string][]*entry{}, retried: map[string]struct{}{}}
 		x.namespaces[run.Namespace] = ns
 	}
 	if there := ns.byID[run.ID]; there != nil {
@@ -102,6 +151,12 @@ func (x *index) add(ent *entry) (*entry, bool) {
 	}
 	ns.byID[run.ID] = ent
 	ns.byCreated.Set(ent.created, ent)
+	if parent := run.options().ParentID; parent != "" {
+		ns.children[parent] = append(ns.children[parent], ent)
+	}
+	if again := run.options().RetryOf; again != "" {
+		ns.retried[again] = struct{}{}
+	}
 	x.states[run.State]++
 	if run.State.Ended() {
 		x.ended = append(x.ended, ent)
@@ -145,13 +200,31 @@ func (x *index) oldestEnded(keep int, before time.Time) *entry {
 	ns := x.namespaces[run.Namespace]
 	delete(ns.byID, run.ID)
 	ns.byCreated.Delete(ent.created)
+	delete(ns.children, run.ID)
+	delete(ns.retried, run.ID)
+	if parent := run.options().ParentID; parent != "" {
+		ns.children[parent] = slices.DeleteFunc(ns.children[parent], func(other *entry) bool { return other == ent })
+		if len(ns.children[parent]) == 0 {
+			delete(ns.children, parent)
+		}
+	}
 	x.states[run.State]--
 	return ent
 }
 
+// childrenOf returns the sub-runs of a run.
+func (x *index) childrenOf(namespace, runID string) []*entry {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if ns := x.namespaces[namespace]; ns != nil {
+		return slices.Clone(ns.children[runID])
+	}
+	return nil
+}
+
 // list returns the runs accepted before the given sequence (0: all) for which
 // match holds, newest first, at most limit, and whether there are more.
-func (x *index) list(namespace string, before uint64, limit int, match func(*Run) bool) (found []*entry, more bool) {
+func (x *index) list(namespace string, before uint64, limit int, match func(run *Run, retried bool) bool) (found []*entry, more bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	ns := x.namespaces[namespace]
@@ -160,7 +233,7 @@ func (x *index) list(namespace string, before uint64, limit int, match func(*Run
 	}
 	visit := func(_ uint64, ent *entry) bool {
 		run := ent.snapshot()
-		if !match(&run) {
+		if _, retried := ns.retried[run.ID]; !match(&run, retried) {
 			return true
 		}
 		if len(found) == limit {

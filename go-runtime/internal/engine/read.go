@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
@@ -31,12 +30,7 @@ func (e *Engine) ListRuns(ctx context.Context, namespace string, r ListRequest) 
 	if err != nil {
 		return nil, "", err
 	}
-	match := func(run *Run) bool {
-		return (len(r.States) == 0 || slices.Contains(r.States, run.State)) &&
-			(r.AgentID == "" || run.AgentID == r.AgentID) &&
-			(r.TaskType == "" || run.TaskType == r.TaskType)
-	}
-	found, more := e.index.list(namespace, before, max(1, r.PageSize), match)
+	found, more := e.index.list(namespace, before, max(1, r.PageSize), r.selects)
 	runs, err := e.commitAll(ctx, found)
 	if err != nil {
 		return nil, "", err
@@ -93,6 +87,13 @@ func (e *Engine) commitAll(ctx context.Context, entries []*entry) ([]Run, error)
 func (e *Engine) withPayloads(ctx context.Context, ent *entry, run Run) (_ Run, err error) {
 	if run.Input, err = e.readPayload(ctx, ent.created); err != nil {
 		return Run{}, recordError("input", run.ID, err)
+	}
+	if run.State == Waiting && run.Wait.InterruptID != "" {
+		asking := *run.Wait
+		if asking.Payload, err = e.readPayload(ctx, run.Sequence); err != nil {
+			return Run{}, recordError("interrupt", run.ID, err)
+		}
+		run.Wait = &asking
 	}
 	return e.withOutput(ctx, run)
 }

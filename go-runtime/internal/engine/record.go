@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -23,7 +22,8 @@ type record struct {
 	// TraceParent is the W3C trace context the run was created in, or empty.
 	TraceParent string
 	// Payload is the input in the first record, the output in that of a run that
-	// succeeded, and else empty.
+	// succeeded, the question in that of one that began to wait for an answer, the
+	// answer in that which ended this, and else empty.
 	Payload []byte
 }
 
@@ -48,6 +48,15 @@ type facts struct {
 	Created     uint64          `json:"created,omitempty"`
 	Hash        string          `json:"hash"`
 	TraceParent string          `json:"traceparent,omitempty"`
+	Options     *Options        `json:"options,omitempty"`
+	NotBefore   time.Time       `json:"not_before,omitzero"`
+	Wait        *Wait           `json:"wait,omitempty"`
+	Lease       uint64          `json:"lease,omitempty"`
+	Worker      *Worker         `json:"worker,omitempty"`
+	Begun       int             `json:"begun,omitempty"`
+	Continues   bool            `json:"continues,omitempty"`
+	Cause       cause           `json:"cause,omitempty"`
+	Answered    string          `json:"answered,omitempty"`
 }
 
 // encode returns the length of the facts as a uvarint, the facts, the payload.
@@ -60,26 +69,32 @@ func (r *record) encode() ([]byte, error) {
 		CreatedAt: run.CreatedAt, StartedAt: run.StartedAt, EndedAt: run.EndedAt,
 		Deadline: run.Deadline, RunTimeout: run.RunTimeout, Created: r.Created,
 		Hash: hex.EncodeToString(r.Hash[:]), TraceParent: r.TraceParent,
+		Options: run.Options, NotBefore: run.NotBefore, Wait: run.Wait, Lease: run.Lease, Worker: run.Worker,
+		Begun: run.begun, Continues: run.continues, Cause: run.cause, Answered: run.answered,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode record of run %s: %w", run.ID, err)
 	}
-	data := make([]byte, 0, binary.MaxVarintLen32+len(head)+len(r.Payload))
-	data = binary.AppendUvarint(data, uint64(len(head)))
-	data = append(data, head...)
-	return append(data, r.Payload...), nil
+	return join(head, r.Payload), nil
 }
 
 var errBadRecord = errors.New("not a run record")
 
-// decodeRecord reads what encode wrote. Run.ID, Namespace and Sequence stand in
-// the journal's own fields and are left to the caller.
-func decodeRecord(data []byte) (record, error) {
-	size, n := binary.Uvarint(data)
-	if n <= 0 || size > uint64(len(data)-n) {
-		return record{}, errBadRecord
+// placed completes a decoded record with what stands in the journal's own fields.
+func (r *record) placed(namespace, runID string, seq uint64) {
+	r.Run.Namespace, r.Run.ID, r.Run.Sequence = namespace, runID, seq
+	if r.Run.begun > 0 && r.Run.Lease == 0 {
+		r.Run.Lease = seq
 	}
-	head, payload := data[n:n+int(size)], data[n+int(size):]
+}
+
+// decodeRecord reads what encode wrote. Run.ID, Namespace, Sequence, and Lease in
+// the record that begins one, stand in the journal's own fields: see placed.
+func decodeRecord(data []byte) (record, error) {
+	head, payload, err := cut(data)
+	if err != nil {
+		return record{}, err
+	}
 	var f facts
 	if err := json.Unmarshal(head, &f); err != nil {
 		return record{}, fmt.Errorf("%w: %w", errBadRecord, err)
@@ -92,6 +107,8 @@ func decodeRecord(data []byte) (record, error) {
 			MaxAttempts: f.MaxAttempts, Metadata: f.Metadata, Error: f.Error,
 			CreatedAt: f.CreatedAt, StartedAt: f.StartedAt, EndedAt: f.EndedAt,
 			Deadline: f.Deadline, RunTimeout: f.RunTimeout,
+			Options: f.Options, NotBefore: f.NotBefore, Wait: f.Wait, Lease: f.Lease, Worker: f.Worker,
+			begun: f.Begun, continues: f.Continues, cause: f.Cause, answered: f.Answered,
 		},
 	}
 	hash, err := hex.DecodeString(f.Hash)

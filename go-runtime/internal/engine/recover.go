@@ -33,6 +33,8 @@ func (e *Engine) recover(ctx context.Context) error {
 	}
 	e.index.sortEnded()
 	slices.SortFunc(active, func(a, b *entry) int { return cmp.Compare(a.created, b.created) })
+	// Those that were under way come before others to their concurrency keys.
+	slices.SortStableFunc(active, func(a, b *entry) int { return cmp.Compare(min(a.run.begun, 1), min(b.run.begun, 1)) * -1 })
 	for _, ent := range active {
 		if err := e.resume(ctx, ent); err != nil {
 			return err
@@ -44,46 +46,42 @@ func (e *Engine) recover(ctx context.Context) error {
 	return nil
 }
 
-// resume takes up a run found in the journal: it is queued again, or ends when
-// its deadline has passed or its attempts are used up.
+// resume takes up a run found in the journal. One that a worker executes stays
+// its until its lease lapses; one that waits goes on waiting unless what it waits
+// for has come; any other is queued again, or ends when its attempts are used up.
 func (e *Engine) resume(ctx context.Context, ent *entry) error {
-	if ent.run.State.Ended() {
-		return nil
-	}
-	now := e.cfg.Now().UTC()
-	run, err := e.change(ctx, ent, nil, func(run *Run) error {
-		switch {
-		case run.State != Queued && run.Attempt >= run.MaxAttempts:
-			run.State = Failed
-			run.EndedAt = now
-			run.Error = &RunError{
-				Reason:  ReasonAttemptsExhausted,
-				Message: fmt.Sprintf("the runtime ended unexpectedly during each of %d attempts", run.Attempt),
-			}
-		case run.State != Queued:
-			run.State = Queued
-		default:
-			return errUnchanged
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errUnchanged) {
-		return err
-	}
+	run := ent.snapshot()
 	if run.State.Ended() {
 		return nil
 	}
+	now := e.cfg.Now().UTC()
 	if !run.Deadline.IsZero() {
 		// A deadline that has passed fires at once.
 		e.setDeadline(ent, max(run.Deadline.Sub(now), time.Nanosecond))
 	}
-	e.queue.restore(ent)
+	switch {
+	case run.State == Running && run.Worker != nil:
+		e.awaitWorker(ent, &run)
+		return nil
+	case run.State == Waiting:
+		e.endWait(ctx, ent)
+		return nil
+	case run.State == Running:
+		var err error
+		if run, err = e.lose(ctx, ent, run.Lease, "the runtime ended unexpectedly"); err != nil {
+			return err
+		}
+	}
+	if run.State == Queued {
+		ent.delay(run.NotBefore.Sub(now))
+		e.sched.restore(ent)
+	}
 	return nil
 }
 
 // entryOf makes an entry of the newest record of a run.
 func entryOf(rec journal.Record) (*entry, error) {
-	namespace, runID, ok := strings.Cut(strings.TrimPrefix(rec.Subject, subjectPrefix), ".")
+	namespaceToken, runToken, ok := strings.Cut(strings.TrimPrefix(rec.Subject, subjectPrefix), ".")
 	if !ok {
 		return nil, fmt.Errorf("%w: subject %q", errBadRecord, rec.Subject)
 	}
@@ -91,13 +89,11 @@ func entryOf(rec journal.Record) (*entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sequence %d: %w", rec.Sequence, err)
 	}
-	run := &decoded.Run
-	run.Sequence = rec.Sequence
-	var errNamespace, errID error
-	run.Namespace, errNamespace = journal.DecodeToken(namespace)
-	run.ID, errID = journal.DecodeToken(runID)
+	namespace, errNamespace := journal.DecodeToken(namespaceToken)
+	runID, errID := journal.DecodeToken(runToken)
 	if err := errors.Join(errNamespace, errID); err != nil {
 		return nil, err
 	}
+	decoded.placed(namespace, runID, rec.Sequence)
 	return newEntry(&decoded), nil
 }

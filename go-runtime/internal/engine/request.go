@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -34,6 +36,12 @@ type CreateRequest struct {
 	Deadline time.Duration
 	// RunTimeout is the longest one attempt may take; 0: Config.RunTimeout.
 	RunTimeout time.Duration
+	// Delay, from acceptance, is when the run may begin; 0: at once. RunAt is the
+	// same as a time; only one of them may be set.
+	Delay time.Duration
+	RunAt time.Time
+	// Options are what is asked for beside the work; ParentID and RetryOf are the engine's to set.
+	Options Options
 	// Wait makes CreateRun return when the run has ended.
 	Wait bool
 }
@@ -45,9 +53,6 @@ func (e *Engine) complete(r CreateRequest) (CreateRequest, error) {
 	}
 	if len(r.Input) == 0 {
 		r.Input = []byte("{}")
-	}
-	if r.RunTimeout == 0 {
-		r.RunTimeout = e.cfg.RunTimeout
 	}
 	if len(r.Input) > e.cfg.MaxInputBytes {
 		return r, &violation.TooLargeError{Field: "input", Size: len(r.Input), Limit: e.cfg.MaxInputBytes}
@@ -62,7 +67,7 @@ func (e *Engine) complete(r CreateRequest) (CreateRequest, error) {
 	if r.TaskType == "" {
 		checks = append(checks, violation.New("task_type", "is required"))
 	}
-	if r.Target == AgentTarget && r.AgentID == "" {
+	if r.Target != TaskTarget && r.AgentID == "" {
 		checks = append(checks, violation.New("agent_id", "is required"))
 	}
 	if r.Deadline < 0 {
@@ -71,6 +76,7 @@ func (e *Engine) complete(r CreateRequest) (CreateRequest, error) {
 	if r.RunTimeout < 0 {
 		checks = append(checks, violation.New("run_timeout", "must be positive"))
 	}
+	checks = append(checks, r.checkTimes(), r.Options.check())
 	for _, text := range []struct {
 		field, value string
 		limit        int
@@ -86,6 +92,55 @@ func (e *Engine) complete(r CreateRequest) (CreateRequest, error) {
 	return r, violation.Join(checks...)
 }
 
+// checkTimes checks when the run may begin.
+func (r *CreateRequest) checkTimes() error {
+	switch {
+	case r.Delay < 0:
+		return violation.New("delay", "must be positive")
+	case r.Delay > 0 && !r.RunAt.IsZero():
+		return violation.New("run_at", "must not be set together with delay")
+	}
+	return nil
+}
+
+// delay is how long after now the run may begin.
+func (r *CreateRequest) delay(now time.Time) time.Duration {
+	if !r.RunAt.IsZero() {
+		return max(0, r.RunAt.Sub(now))
+	}
+	return r.Delay
+}
+
+// maxPriority bounds Options.Priority both ways.
+const maxPriority = 1000
+
+func (o *Options) check() error {
+	checks := []error{o.Concurrency.check(), o.Retry.check("retry")}
+	if o.Priority < -maxPriority || o.Priority > maxPriority {
+		checks = append(checks, violation.New("priority", "must be -%d to %d", maxPriority, maxPriority))
+	}
+	if o.QueueTimeout < 0 {
+		checks = append(checks, violation.New("queue_timeout", "must be positive"))
+	}
+	if o.StepTimeout < 0 {
+		checks = append(checks, violation.New("step_timeout", "must be positive"))
+	}
+	for eventType, v := range o.Visibility {
+		if !strings.HasPrefix(eventType, ownPrefix) || len(eventType) > maxEventTypeBytes {
+			checks = append(checks, violation.New("event_visibility", "%q is none of the run's own events", eventType))
+		}
+		if v != Internal && v != Debug && v != User {
+			checks = append(checks, violation.New("event_visibility", "of %q must be internal, debug or user", eventType))
+		}
+	}
+	return violation.Join(checks...)
+}
+
+func (o *Options) isZero() bool {
+	return o.Priority == 0 && o.Concurrency == nil && o.QueueTimeout == 0 && o.StepTimeout == 0 && o.Retry == nil &&
+		len(o.Visibility) == 0 && o.ParentID == "" && o.RetryOf == "" && o.ScheduleID == ""
+}
+
 func checkText(field, value string, limit int) error {
 	if len(value) > limit {
 		return violation.New(field, "must be at most %d bytes, is %d", limit, len(value))
@@ -96,11 +151,32 @@ func checkText(field, value string, limit int) error {
 	return nil
 }
 
+// selects reports whether the request wants a run; retried says that RetryRun did it again.
+func (r *ListRequest) selects(run *Run, retried bool) bool {
+	options := run.options()
+	key := ""
+	if options.Concurrency != nil {
+		key = options.Concurrency.Key
+	}
+	return (len(r.States) == 0 || slices.Contains(r.States, run.State)) &&
+		(r.AgentID == "" || run.AgentID == r.AgentID) &&
+		(r.TaskType == "" || run.TaskType == r.TaskType) &&
+		(r.ParentID == "" || options.ParentID == r.ParentID) &&
+		(r.ScheduleID == "" || options.ScheduleID == r.ScheduleID) &&
+		(r.ConcurrencyKey == "" || key == r.ConcurrencyKey) &&
+		(!r.DeadLetters || (!retried && (run.State == Failed || run.State == TimedOut)))
+}
+
 // ListRequest selects runs of a namespace. Empty fields select all.
 type ListRequest struct {
-	States   []State
-	AgentID  string
-	TaskType string
+	States         []State
+	AgentID        string
+	TaskType       string
+	ParentID       string
+	ScheduleID     string
+	ConcurrencyKey string
+	// DeadLetters selects runs that ended as failed or timed out and were not retried by RetryRun.
+	DeadLetters bool
 	// PageSize is the most runs to return; at least 1.
 	PageSize int
 	// PageToken is what the page before returned, or empty.

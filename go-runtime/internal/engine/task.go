@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 )
 
 // Call is what a task is given: which run it is, and what to work on.
@@ -26,9 +27,13 @@ type Task func(ctx context.Context, call Call) (output []byte, err error)
 type TaskError struct {
 	Reason  Reason
 	Message string
-	// Retryable is true when another attempt could succeed.
-	Retryable bool
-	Cause     error
+	// Retryable is true when another attempt could succeed: it is made, RetryAfter
+	// this one or, when that is 0, as the run's retry policy says.
+	Retryable  bool
+	RetryAfter time.Duration
+	// Type is the agent's own name for the failure, or empty.
+	Type  string
+	Cause error
 }
 
 func (e *TaskError) Error() string {

@@ -164,7 +164,7 @@ func (e *Engine) awaitEnd(ctx context.Context, ent *entry, maxWait time.Duration
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-stopping:
-			if ent.snapshot().State == Queued {
+			if run := ent.snapshot(); run.State != Running || run.Worker != nil {
 				return ErrStopped
 			}
 			stopping = nil

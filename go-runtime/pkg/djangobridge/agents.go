@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -97,26 +99,6 @@ func checkBatch(field string, size int) error {
 	return nil
 }
 
-func createFromWire(wire *agentruntimev1.CreateRunRequest) (engine.CreateRequest, error) {
-	target, errTarget := targetFromWire(wire.GetTarget())
-	deadline, errDeadline := duration("deadline", wire.GetDeadline())
-	runTimeout, errTimeout := duration("run_timeout", wire.GetRunTimeout())
-	return engine.CreateRequest{
-		RunID:          wire.GetRunId(),
-		IdempotencyKey: wire.GetIdempotencyKey(),
-		RequestID:      wire.GetRequestId(),
-		Target:         target,
-		AgentID:        wire.GetAgentId(),
-		TaskType:       wire.GetTaskType(),
-		Description:    wire.GetDescription(),
-		Input:          wire.GetInput(),
-		Metadata:       wire.GetMetadata(),
-		Deadline:       deadline,
-		RunTimeout:     runTimeout,
-		Wait:           wire.GetWait(),
-	}, violation.Join(errTarget, errDeadline, errTimeout)
-}
-
 func (s *agentService) GetRun(ctx context.Context, request *agentruntimev1.GetRunRequest) (*agentruntimev1.GetRunResponse, error) {
 	run, err := s.engine.GetRun(ctx, namespaceOf(ctx), request.GetRunId())
 	if err != nil {
@@ -182,6 +164,53 @@ func (s *agentService) CancelRun(
 	return &agentruntimev1.CancelRunResponse{Run: runToWire(run)}, nil
 }
 
+func (s *agentService) ResumeRun(
+	ctx context.Context, request *agentruntimev1.ResumeRunRequest,
+) (*agentruntimev1.ResumeRunResponse, error) {
+	run, err := s.engine.ResumeRun(ctx, namespaceOf(ctx), request.GetRunId(), request.GetInterruptId(), request.GetValue())
+	if err != nil {
+		return nil, err
+	}
+	return &agentruntimev1.ResumeRunResponse{Run: runToWire(run)}, nil
+}
+
+func (s *agentService) RetryRun(ctx context.Context, request *agentruntimev1.RetryRunRequest) (*agentruntimev1.RetryRunResponse, error) {
+	run, err := s.engine.RetryRun(ctx, namespaceOf(ctx), request.GetRunId(), request.GetNewRunId(), request.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	return &agentruntimev1.RetryRunResponse{Run: runToWire(run)}, nil
+}
+
+func (s *agentService) WatchRun(request *agentruntimev1.WatchRunRequest, stream agentruntimev1.AgentService_WatchRunServer) error {
+	least, err := visibilityFromWire("visibility", request.GetVisibility(), engine.Internal)
+	if err != nil {
+		return err
+	}
+	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.WatchRunResponse) error) error {
+		return s.engine.WatchRun(ctx, namespaceOf(ctx), request.GetRunId(), request.GetAfterSequence(), least,
+			func(events []engine.Event, position uint64) error {
+				return sendEvents(events, position, func(wire []*agentruntimev1.RunEvent, position uint64) error {
+					for _, ev := range wire {
+						ev.Run = nil
+					}
+					return send(&agentruntimev1.WatchRunResponse{Events: wire, Position: position})
+				})
+			})
+	})
+}
+
+func (s *agentService) FollowRuns(request *agentruntimev1.FollowRunsRequest, stream agentruntimev1.AgentService_FollowRunsServer) error {
+	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.FollowRunsResponse) error) error {
+		return s.engine.FollowRuns(ctx, namespaceOf(ctx), request.GetAfterSequence(), request.GetWithoutTypes(),
+			func(events []engine.Event, position uint64) error {
+				return sendEvents(events, position, func(wire []*agentruntimev1.RunEvent, position uint64) error {
+					return send(&agentruntimev1.FollowRunsResponse{Events: wire, Position: position})
+				})
+			})
+	})
+}
+
 func (s *agentService) ListRuns(ctx context.Context, request *agentruntimev1.ListRunsRequest) (*agentruntimev1.ListRunsResponse, error) {
 	size, err := pageSize(request.GetPageSize(), defaultRunsPage, maxRunsPage)
 	if err != nil {
@@ -196,9 +225,11 @@ func (s *agentService) ListRuns(ctx context.Context, request *agentruntimev1.Lis
 		states = append(states, state)
 	}
 	runs, next, err := s.engine.ListRuns(ctx, namespaceOf(ctx), engine.ListRequest{
-		States:    states,
-		AgentID:   request.GetAgentId(),
-		TaskType:  request.GetTaskType(),
+		States:   states,
+		AgentID:  request.GetAgentId(),
+		TaskType: request.GetTaskType(),
+		ParentID: request.GetParentRunId(), ScheduleID: request.GetScheduleId(),
+		ConcurrencyKey: request.GetConcurrencyKey(), DeadLetters: request.GetDeadLetters(),
 		PageSize:  size,
 		PageToken: request.GetPageToken(),
 	})
@@ -213,23 +244,31 @@ func (s *agentService) ListRuns(ctx context.Context, request *agentruntimev1.Lis
 }
 
 func (s *agentService) ListAgents(
-	_ context.Context, request *agentruntimev1.ListAgentsRequest,
+	ctx context.Context, request *agentruntimev1.ListAgentsRequest,
 ) (*agentruntimev1.ListAgentsResponse, error) {
 	size, err := pageSize(request.GetPageSize(), defaultCatalogPage, maxCatalogPage)
 	if err != nil {
 		return nil, err
 	}
-	agents, next := page(s.agents.Agents(), func(a agent.Agent) string { return a.ID }, request.GetPageToken(), size)
-	response := &agentruntimev1.ListAgentsResponse{NextPageToken: next}
-	for _, a := range agents {
-		response.Agents = append(response.Agents, &agentruntimev1.Agent{
+	var all []*agentruntimev1.Agent
+	own := map[string]bool{}
+	for _, a := range s.agents.Agents() {
+		own[a.ID] = true
+		all = append(all, &agentruntimev1.Agent{
 			AgentId:     a.ID,
 			Description: a.Description,
 			TaskTypes:   taskTypesToWire(a.TaskTypes),
 			Model:       a.Model,
 		})
 	}
-	return response, nil
+	for _, a := range s.engine.WorkerAgents(namespaceOf(ctx)) {
+		if !own[a.ID] {
+			all = append(all, &agentruntimev1.Agent{AgentId: a.ID, Description: a.Description, ByWorker: true, Workers: int32(a.Workers)})
+		}
+	}
+	slices.SortFunc(all, func(a, b *agentruntimev1.Agent) int { return strings.Compare(a.GetAgentId(), b.GetAgentId()) })
+	agents, next := page(all, (*agentruntimev1.Agent).GetAgentId, request.GetPageToken(), size)
+	return &agentruntimev1.ListAgentsResponse{Agents: agents, NextPageToken: next}, nil
 }
 
 func (s *agentService) ListTaskTypes(
@@ -257,85 +296,4 @@ func taskTypesToWire(types []agent.TaskType) []*agentruntimev1.TaskType {
 		wire = append(wire, &agentruntimev1.TaskType{TaskType: t.Name, Description: t.Description, InputSchema: t.InputSchema})
 	}
 	return wire
-}
-
-func runToWire(run engine.Run) *agentruntimev1.Run {
-	wire := &agentruntimev1.Run{
-		RunId:       run.ID,
-		Target:      targetToWire(run.Target),
-		AgentId:     run.AgentID,
-		TaskType:    run.TaskType,
-		Description: run.Description,
-		State:       stateToWire(run.State),
-		Attempt:     int32(run.Attempt),
-		MaxAttempts: int32(run.MaxAttempts),
-		Input:       run.Input,
-		Output:      run.Output,
-		Metadata:    run.Metadata,
-		CreateTime:  timestamp(run.CreatedAt),
-		StartTime:   timestamp(run.StartedAt),
-		EndTime:     timestamp(run.EndedAt),
-		Deadline:    timestamp(run.Deadline),
-		Sequence:    run.Sequence,
-	}
-	if run.Error != nil {
-		wire.Error = &agentruntimev1.RunError{
-			Reason: string(run.Error.Reason), Message: run.Error.Message, Retryable: run.Error.Retryable,
-		}
-	}
-	return wire
-}
-
-func targetFromWire(target agentruntimev1.RunTarget) (engine.Target, error) {
-	switch target {
-	case agentruntimev1.RunTarget_RUN_TARGET_UNSPECIFIED, agentruntimev1.RunTarget_RUN_TARGET_TASK:
-		return engine.TaskTarget, nil
-	case agentruntimev1.RunTarget_RUN_TARGET_AGENT:
-		return engine.AgentTarget, nil
-	default:
-		return "", violation.New("target", "%s is no target", target)
-	}
-}
-
-func targetToWire(target engine.Target) agentruntimev1.RunTarget {
-	switch target {
-	case engine.TaskTarget:
-		return agentruntimev1.RunTarget_RUN_TARGET_TASK
-	case engine.AgentTarget:
-		return agentruntimev1.RunTarget_RUN_TARGET_AGENT
-	default:
-		return agentruntimev1.RunTarget_RUN_TARGET_UNSPECIFIED
-	}
-}
-
-func stateFromWire(wire agentruntimev1.RunState) (engine.State, bool) {
-	for _, state := range []engine.State{
-		engine.Queued, engine.Running, engine.Waiting, engine.Succeeded, engine.Failed, engine.Cancelled, engine.TimedOut,
-	} {
-		if stateToWire(state) == wire {
-			return state, true
-		}
-	}
-	return "", false
-}
-
-func stateToWire(state engine.State) agentruntimev1.RunState {
-	switch state {
-	case engine.Queued:
-		return agentruntimev1.RunState_RUN_STATE_QUEUED
-	case engine.Running:
-		return agentruntimev1.RunState_RUN_STATE_RUNNING
-	case engine.Waiting:
-		return agentruntimev1.RunState_RUN_STATE_WAITING
-	case engine.Succeeded:
-		return agentruntimev1.RunState_RUN_STATE_SUCCEEDED
-	case engine.Failed:
-		return agentruntimev1.RunState_RUN_STATE_FAILED
-	case engine.Cancelled:
-		return agentruntimev1.RunState_RUN_STATE_CANCELLED
-	case engine.TimedOut:
-		return agentruntimev1.RunState_RUN_STATE_TIMED_OUT
-	default:
-		return agentruntimev1.RunState_RUN_STATE_UNSPECIFIED
-	}
 }

@@ -101,6 +101,9 @@ func reasonOf(r agentruntimev1.ErrorReason) string {
 // unavailableRetry is how long to wait before calling a runtime again that stops or has lost its journal.
 const unavailableRetry = time.Second
 
+// concurrencyRetry is how long to wait before asking again for a concurrency key that is taken.
+const concurrencyRetry = time.Second
+
 // fullRetry is how long to wait before writing again to a store that is full: somebody has to make room.
 const fullRetry = 5 * time.Second
 
@@ -219,6 +222,9 @@ func describeRun(err error) (refusal, bool) {
 			retryAfter: e.RetryAfter,
 		}, true
 	}
+	if r, found := describeRunState(err); found {
+		return r, true
+	}
 	if e, found := errors.AsType[*agent.UnknownAgentError](err); found {
 		return refusal{
 			code:     codes.NotFound,
@@ -241,6 +247,50 @@ func describeRun(err error) (refusal, bool) {
 			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RUN_NOT_FOUND),
 			message:  e.Error(),
 			metadata: map[string]string{"run_id": e.RunID},
+		}, true
+	}
+	return refusal{}, false
+}
+
+// describeRunState says what does not fit the state a run is in.
+func describeRunState(err error) (refusal, bool) {
+	if e, found := errors.AsType[*engine.ConcurrencyLimitError](err); found {
+		return refusal{
+			code:       codes.ResourceExhausted,
+			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_CONCURRENCY_LIMIT),
+			message:    e.Error(),
+			metadata:   map[string]string{"concurrency_key": e.Key},
+			retryAfter: concurrencyRetry,
+		}, true
+	}
+	if e, found := errors.AsType[*engine.NotWaitingError](err); found {
+		return refusal{
+			code:     codes.FailedPrecondition,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RUN_NOT_WAITING),
+			message:  e.Error(),
+			metadata: map[string]string{"run_id": e.RunID, "state": string(e.State)},
+		}, true
+	}
+	if e, found := errors.AsType[*engine.NotEndedError](err); found {
+		return refusal{
+			code:     codes.FailedPrecondition,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RUN_NOT_ENDED),
+			message:  e.Error(),
+			metadata: map[string]string{"run_id": e.RunID, "state": string(e.State)},
+		}, true
+	}
+	if errors.Is(err, engine.ErrLeaseLost) {
+		return refusal{
+			code:    codes.Aborted,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_LEASE_LOST),
+			message: engine.ErrLeaseLost.Error(),
+		}, true
+	}
+	if errors.Is(err, engine.ErrReplaced) {
+		return refusal{
+			code:    codes.Aborted,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_LEASE_LOST),
+			message: engine.ErrReplaced.Error(),
 		}, true
 	}
 	return refusal{}, false

@@ -68,5 +68,6 @@ func serviceNames() []string {
 		agentruntimev1.AgentService_ServiceDesc.ServiceName,
 		agentruntimev1.StateService_ServiceDesc.ServiceName,
 		agentruntimev1.EventService_ServiceDesc.ServiceName,
+		agentruntimev1.WorkerService_ServiceDesc.ServiceName,
 	}
 }

@@ -717,7 +717,9 @@ type RunError struct {
 	// One sentence for a person.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// Whether another attempt could succeed.
-	Retryable     bool `protobuf:"varint,3,opt,name=retryable,proto3" json:"retryable,omitempty"`
+	Retryable bool `protobuf:"varint,3,opt,name=retryable,proto3" json:"retryable,omitempty"`
+	// The agent's own name for the failure, such as the exception's class, or empty.
+	Type          string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,6 +773,13 @@ func (x *RunError) GetRetryable() bool {
 		return x.Retryable
 	}
 	return false
+}
+
+func (x *RunError) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
 }
 
 type CreateRunRequest struct {
@@ -3067,8 +3076,12 @@ type Agent struct {
 	// For people, one or two sentences.
 	Description string      `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	TaskTypes   []*TaskType `protobuf:"bytes,3,rep,name=task_types,json=taskTypes,proto3" json:"task_types,omitempty"`
-	// The model that answers, `offline` when none is configured.
-	Model         string `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
+	// The model that answers, `offline` when none is configured; empty where the runtime does not know.
+	Model string `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
+	// Whether workers execute it; it has no task types then.
+	ByWorker bool `protobuf:"varint,5,opt,name=by_worker,json=byWorker,proto3" json:"by_worker,omitempty"`
+	// How many workers serve it at present.
+	Workers       int32 `protobuf:"varint,6,opt,name=workers,proto3" json:"workers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3129,6 +3142,20 @@ func (x *Agent) GetModel() string {
 		return x.Model
 	}
 	return ""
+}
+
+func (x *Agent) GetByWorker() bool {
+	if x != nil {
+		return x.ByWorker
+	}
+	return false
+}
+
+func (x *Agent) GetWorkers() int32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
 }
 
 // TaskType is a kind of task with the input it takes.
@@ -3483,11 +3510,12 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\x06worker\x18\x1a \x01(\tR\x06worker\"H\n" +
 	"\tInterrupt\x12!\n" +
 	"\finterrupt_id\x18\x01 \x01(\tR\vinterruptId\x12\x18\n" +
-	"\apayload\x18\x02 \x01(\fR\apayload\"Z\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"n\n" +
 	"\bRunError\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +
-	"\tretryable\x18\x03 \x01(\bR\tretryable\"\xf3\a\n" +
+	"\tretryable\x18\x03 \x01(\bR\tretryable\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\"\xf3\a\n" +
 	"\x10CreateRunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12'\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x1d\n" +
@@ -3660,13 +3688,15 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"l\n" +
 	"\x12ListAgentsResponse\x12.\n" +
 	"\x06agents\x18\x01 \x03(\v2\x16.agentruntime.v1.AgentR\x06agents\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x94\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcb\x01\n" +
 	"\x05Agent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x128\n" +
 	"\n" +
 	"task_types\x18\x03 \x03(\v2\x19.agentruntime.v1.TaskTypeR\ttaskTypes\x12\x14\n" +
-	"\x05model\x18\x04 \x01(\tR\x05model\"l\n" +
+	"\x05model\x18\x04 \x01(\tR\x05model\x12\x1b\n" +
+	"\tby_worker\x18\x05 \x01(\bR\bbyWorker\x12\x18\n" +
+	"\aworkers\x18\x06 \x01(\x05R\aworkers\"l\n" +
 	"\bTaskType\x12\x1b\n" +
 	"\ttask_type\x18\x01 \x01(\tR\btaskType\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12!\n" +

@@ -147,14 +147,16 @@ class Interrupt(_message.Message):
     def __init__(self, interrupt_id: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class RunError(_message.Message):
-    __slots__ = ("reason", "message", "retryable")
+    __slots__ = ("reason", "message", "retryable", "type")
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
     reason: str
     message: str
     retryable: bool
-    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ...) -> None: ...
+    type: str
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ..., type: _Optional[str] = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
     __slots__ = ("run_id", "idempotency_key", "request_id", "target", "agent_id", "task_type", "description", "input", "metadata", "deadline", "run_timeout", "wait", "priority", "delay", "run_at", "concurrency", "queue_timeout", "step_timeout", "retry", "event_visibility")
@@ -528,16 +530,20 @@ class ListAgentsResponse(_message.Message):
     def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Agent(_message.Message):
-    __slots__ = ("agent_id", "description", "task_types", "model")
+    __slots__ = ("agent_id", "description", "task_types", "model", "by_worker", "workers")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    BY_WORKER_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     description: str
     task_types: _containers.RepeatedCompositeFieldContainer[TaskType]
     model: str
-    def __init__(self, agent_id: _Optional[str] = ..., description: _Optional[str] = ..., task_types: _Optional[_Iterable[_Union[TaskType, _Mapping]]] = ..., model: _Optional[str] = ...) -> None: ...
+    by_worker: bool
+    workers: int
+    def __init__(self, agent_id: _Optional[str] = ..., description: _Optional[str] = ..., task_types: _Optional[_Iterable[_Union[TaskType, _Mapping]]] = ..., model: _Optional[str] = ..., by_worker: bool = ..., workers: _Optional[int] = ...) -> None: ...
 
 class TaskType(_message.Message):
     __slots__ = ("task_type", "description", "input_schema")

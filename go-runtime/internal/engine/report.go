@@ -1,0 +1,444 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// Report is what a worker says about a run. One of the fields after Number is set.
+type Report struct {
+	RunID string
+	Lease uint64
+	// Number is 1 for the first report of a lease and rises by 1.
+	Number uint64
+
+	Events   []NewEvent
+	Step     *Step
+	StartRun *StartRun
+	// The others are the last of a lease, and give the worker's place back.
+	Succeed  *Succeed
+	Fail     *Fail
+	Park     *Wait
+	GiveBack bool
+	Release  bool
+}
+
+// last reports whether the worker's place is free after the report.
+func (r *Report) last() bool {
+	return r.Succeed != nil || r.Fail != nil || r.Park != nil || r.GiveBack || r.Release
+}
+
+// NewEvent is an event that an agent emits.
+type NewEvent struct {
+	Type       string
+	Visibility Visibility
+	// Payload is a JSON object.
+	Payload []byte
+}
+
+// StartRun asks for a sub-run; Key names it in its parent.
+type StartRun struct {
+	Key     string
+	Request CreateRequest
+}
+
+// Succeed ends a run with an output, a JSON object.
+type Succeed struct{ Output []byte }
+
+// Fail ends an attempt.
+type Fail struct {
+	Message string
+	// Retryable is false when no other attempt is to be made.
+	Retryable bool
+	// RetryAfter is when; 0: by the retry policy.
+	RetryAfter time.Duration
+	// Type is the agent's own name for the failure.
+	Type string
+}
+
+const (
+	maxEventTypeBytes = 200
+	maxStepKeyBytes   = 300
+	maxFailureBytes   = 4000
+)
+
+// Report takes what the worker says, in order. What cannot be kept is answered
+// with a Refusal; what is kept, with an ack once it is durable.
+// Errors: ErrReplaced when the worker has connected again.
+func (c *Connection) Report(ctx context.Context, reports []Report) error {
+	for i := range reports {
+		r := &reports[i]
+		c.mu.Lock()
+		current, l := c.current(), c.leases[r.Lease]
+		c.mu.Unlock()
+		if !current {
+			return ErrReplaced
+		}
+		if l == nil || l.ent.id != r.RunID {
+			c.refuse(r, ErrLeaseLost)
+			continue
+		}
+		seq, err := c.handle(ctx, l, r)
+		switch {
+		case err != nil && !r.last():
+			c.refuse(r, err)
+		case err != nil && !r.Release:
+			c.refuse(r, err)
+			c.depart(l)
+		case r.last():
+			c.acknowledgeLater(r, seq)
+			c.depart(l)
+		case r.StartRun == nil:
+			c.acknowledgeLater(r, seq)
+		}
+	}
+	return nil
+}
+
+// depart frees the worker's place.
+func (c *Connection) depart(l *lease) {
+	l.timeout.Stop()
+	c.mu.Lock()
+	_, there := c.leases[l.token]
+	delete(c.leases, l.token)
+	c.mu.Unlock()
+	if there {
+		c.engine.sched.returnPlaces(c.Session, 1)
+	}
+}
+
+func (c *Connection) refuse(r *Report, err error) {
+	c.order(func(o *Orders) {
+		o.Refusals = append(o.Refusals, Refusal{HeldLease{r.RunID, r.Lease, r.Number}, err})
+	})
+}
+
+func (c *Connection) acknowledgeLater(r *Report, seq uint64) {
+	c.mu.Lock()
+	if !c.over {
+		c.acks[r.Lease] = ack{HeldLease{r.RunID, r.Lease, r.Number}, max(seq, c.acks[r.Lease].sequence)}
+	}
+	c.mu.Unlock()
+	signal(c.work)
+}
+
+// handle keeps what a report says and returns the sequence of its last record.
+func (c *Connection) handle(ctx context.Context, l *lease, r *Report) (seq uint64, err error) {
+	e := c.engine
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.StartRun != nil {
+		// Asked again until it is answered: it joins the sub-run that there is.
+		l.advance(r.Number)
+		return 0, c.startRun(ctx, l, r)
+	}
+	if r.Number <= l.report {
+		return l.ent.snapshot().Sequence, nil
+	}
+	switch {
+	case r.Events != nil:
+		seq, err = e.emit(l, r)
+	case r.Step != nil:
+		seq, err = e.recordStep(l, r)
+	case r.Release:
+		c.mu.Lock()
+		over := l.over
+		c.mu.Unlock()
+		if !over {
+			return 0, violation.New("release", "the lease is not over")
+		}
+	default:
+		seq, err = e.conclude(l, r)
+	}
+	if err == nil {
+		l.advance(r.Number)
+	}
+	return seq, err
+}
+
+// advance notes that a report has been handled.
+func (l *lease) advance(number uint64) {
+	if number > l.report {
+		l.report, l.place = number, -1
+	}
+}
+
+// conclude ends the attempt as the worker says.
+func (e *Engine) conclude(l *lease, r *Report) (uint64, error) {
+	run := l.ent.snapshot()
+	var payload []byte
+	var failure error
+	park := r.Park
+	switch {
+	case r.Succeed != nil:
+		payload, failure = r.Succeed.Output, e.checkOutput(r.Succeed.Output)
+	case r.Fail != nil:
+		failure = &TaskError{
+			Reason: ReasonAgentFailed, Message: shorten(r.Fail.Message), Type: shorten(r.Fail.Type),
+			Retryable: r.Fail.Retryable, RetryAfter: r.Fail.RetryAfter,
+		}
+	case park != nil:
+		if err := e.checkPark(park); err != nil {
+			failure, park = &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}, nil
+		} else {
+			payload = park.Payload
+		}
+	}
+	l.session.mu.Lock()
+	l.over = true // the worker knows
+	l.session.mu.Unlock()
+	if failure != nil {
+		payload = nil
+	}
+	now := e.cfg.Now().UTC()
+	run, err := e.change(e.work, l.ent, payload, func(run *Run) error {
+		if run.State != Running || run.Lease != l.token {
+			return ErrLeaseLost
+		}
+		switch {
+		case r.GiveBack:
+			run.giveBack()
+		case park != nil:
+			e.park(run, park)
+		default:
+			e.settle(run, failure, l.agentPolicy(run), now)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case run.State == Queued:
+		e.requeue(l.ent, &run)
+		e.log.Info("run queued again", "run_id", run.ID, "agent", run.AgentID, "attempt", run.Attempt, "cause", run.cause)
+	case run.State == Waiting:
+		e.log.Info("run waits", "run_id", run.ID, "agent", run.AgentID)
+	default:
+		e.logEnd(run, failure)
+	}
+	return run.Sequence, nil
+}
+
+// agentPolicy is how the run's agent is retried, as the worker said.
+func (l *lease) agentPolicy(run *Run) *RetryPolicy {
+	l.session.mu.Lock()
+	defer l.session.mu.Unlock()
+	return l.session.agents[run.AgentID].Retry
+}
+
+func (e *Engine) checkPark(w *Wait) error {
+	if (w.InterruptID == "") == (len(w.Runs) == 0) {
+		return violation.New("park", "needs an interrupt or runs to wait for")
+	}
+	if w.InterruptID == "" {
+		return nil
+	}
+	if len(w.Payload) > e.cfg.MaxInputBytes {
+		return &violation.TooLargeError{Field: "interrupt.payload", Size: len(w.Payload), Limit: e.cfg.MaxInputBytes}
+	}
+	w.Payload = orNull(w.Payload)
+	return violation.Join(
+		checkText("interrupt.interrupt_id", w.InterruptID, maxStepKeyBytes),
+		jsonvalue.Validate("interrupt.payload", w.Payload),
+	)
+}
+
+// park has the run wait, unless the sub-runs that it would wait for have ended.
+func (e *Engine) park(run *Run, w *Wait) {
+	if w.InterruptID == "" && e.allEnded(run.Namespace, w.Runs) {
+		run.queue(causeSubRuns)
+		run.continues = true
+		return
+	}
+	run.State = Waiting
+	run.Worker = nil
+	run.Wait = &Wait{InterruptID: w.InterruptID, Runs: w.Runs}
+}
+
+// recordStep keeps what a step returned.
+func (e *Engine) recordStep(l *lease, r *Report) (uint64, error) {
+	if err := violation.Join(
+		checkText("step.key", r.Step.Key, maxStepKeyBytes), jsonvalue.Validate("step.result", r.Step.Result),
+	); err != nil {
+		return 0, err
+	}
+	payload, err := json.Marshal(r.Step)
+	if err != nil {
+		return 0, fmt.Errorf("encode step %s: %w", r.Step.Key, err)
+	}
+	return e.add(l, r.Number, []NewEvent{{Type: eventStep, Visibility: Internal, Payload: payload}})
+}
+
+// emit adds what an agent emitted.
+func (e *Engine) emit(l *lease, r *Report) (uint64, error) {
+	for i := range r.Events {
+		ev := &r.Events[i]
+		field := fmt.Sprintf("events[%d]", i)
+		if len(ev.Payload) == 0 {
+			ev.Payload = []byte("{}")
+		}
+		switch {
+		case ev.Type == "":
+			return 0, violation.New(field+".type", "is required")
+		case strings.HasPrefix(ev.Type, ownPrefix):
+			return 0, violation.New(field+".type", "%q is the runtime's: types that begin with %q cannot be emitted", ev.Type, ownPrefix)
+		case len(ev.Payload) > e.cfg.MaxInputBytes:
+			return 0, &violation.TooLargeError{Field: field + ".payload", Size: len(ev.Payload), Limit: e.cfg.MaxInputBytes}
+		}
+		if err := violation.Join(
+			checkText(field+".type", ev.Type, maxEventTypeBytes), jsonvalue.ValidateObject(field+".payload", ev.Payload),
+		); err != nil {
+			return 0, err
+		}
+	}
+	return e.add(l, r.Number, r.Events)
+}
+
+// add appends the events of a report to the run's log, those that are not there
+// yet, and returns the sequence of the last.
+func (e *Engine) add(l *lease, number uint64, events []NewEvent) (seq uint64, err error) {
+	if err := l.ent.enter(e.work); err != nil {
+		return 0, err
+	}
+	defer l.ent.leave()
+	run := l.ent.snapshot()
+	if run.State != Running || run.Lease != l.token {
+		return 0, ErrLeaseLost
+	}
+	subject := eventSubject(run.Namespace, run.ID)
+	from := 0
+	if number == l.report+1 && l.place >= 0 {
+		from = l.place + 1
+	}
+	for i := from; i < len(events); i++ {
+		m := emitted{
+			Type: events[i].Type, Visibility: events[i].Visibility, Attempt: run.Attempt, Lease: l.token,
+			Report: number, Place: i, Payload: events[i].Payload,
+		}
+		if seq, err = e.addSurely(subject, &m); err != nil {
+			return 0, err
+		}
+		l.place = i
+	}
+	l.place = -1
+	return seq, nil
+}
+
+// addSurely appends an event; when it is not known whether it was appended, it looks.
+func (e *Engine) addSurely(subject string, m *emitted) (uint64, error) {
+	data, err := m.encode()
+	if err != nil {
+		return 0, err
+	}
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		seq, err := e.stream.Append(e.work, journal.Message{Subject: subject, Data: data, Purpose: journal.Finish})
+		switch {
+		case err == nil:
+			return seq, nil
+		case errors.Is(err, journal.ErrNoSpace):
+		case errors.Is(err, journal.ErrUnavailable):
+			last, seq, errLast := e.lastEmitted(e.work, subject)
+			if errLast == nil && last.Lease == m.Lease && last.Report == m.Report && last.Place == m.Place {
+				return seq, nil
+			}
+		default:
+			return 0, err
+		}
+		e.log.Warn("event not kept yet", "subject", subject, "type", m.Type, "err", err)
+		select {
+		case <-time.After(pause):
+		case <-e.work.Done():
+			return 0, errors.Join(err, context.Cause(e.work))
+		}
+	}
+}
+
+// lastEmitted returns the last event that was added to a run's log.
+func (e *Engine) lastEmitted(ctx context.Context, subject string) (emitted, uint64, error) {
+	last, err := e.stream.Last(ctx, subject)
+	if err != nil {
+		return emitted{}, 0, err
+	}
+	m, err := decodeEmitted(last.Data)
+	return m, last.Sequence, err
+}
+
+// recallReport returns the number of the last report of a lease that was kept.
+// After a restart it is read from the run's log.
+func (e *Engine) recallReport(ctx context.Context, l *lease) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	run := l.ent.snapshot()
+	last, seq, err := e.lastEmitted(ctx, eventSubject(run.Namespace, run.ID))
+	if errors.Is(err, journal.ErrNotFound) || (err == nil && last.Lease != l.token) {
+		return l.report, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if last.Report > l.report {
+		// Whether all events of that report were kept, the worker knows who sends it again.
+		l.report, l.place = last.Report-1, last.Place
+	}
+	if err := e.stream.Commit(ctx, seq); err != nil {
+		return 0, err
+	}
+	return l.report, nil
+}
+
+// startRun creates the sub-run that a report asks for, and answers in its own time.
+func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
+	e := c.engine
+	request, key := r.StartRun.Request, r.StartRun.Key
+	if key == "" {
+		return violation.New("start_run.key", "is required")
+	}
+	if err := checkText("start_run.key", key, maxStepKeyBytes); err != nil {
+		return err
+	}
+	run := l.ent.snapshot()
+	if run.State != Running || run.Lease != l.token {
+		return ErrLeaseLost
+	}
+	request.RunID = uuid.NewSHA1(runIDSpace, []byte(run.Namespace+"\x00sub_run\x00"+run.ID+"\x00"+key)).String()
+	request.IdempotencyKey, request.RequestID, request.Wait = "", "", false
+	request.Options.ParentID = run.ID
+	number := r.Number
+	answer := *r
+	e.accepting.RLock()
+	defer e.accepting.RUnlock()
+	if e.isStopping() {
+		return ErrStopped
+	}
+	e.running.Go(func() {
+		child, _, err := e.CreateRun(context.WithoutCancel(ctx), run.Namespace, request)
+		if err != nil {
+			c.refuse(&answer, err)
+			return
+		}
+		c.order(func(o *Orders) {
+			o.Children = append(o.Children, ChildRun{ParentID: run.ID, Lease: l.token, Report: number, Run: child})
+		})
+	})
+	return nil
+}
+
+// shorten bounds what a worker says about a failure.
+func shorten(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) <= maxFailureBytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxFailureBytes], "") + "…"
+}

@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+)
+
+// errWatched ends a watch whose run has ended.
+var errWatched = errors.New("the run's last event was sent")
+
+// WatchRun hands the events of one run to send, from the one after the given
+// sequence on, in batches, without gap or repeat, as they become durable: those
+// of at least the given visibility, and always the one with which the run ends,
+// after which WatchRun returns. A batch is empty when only the position moved,
+// about once a second: everything up to it was sent.
+//
+// Errors: *RunNotFoundError, also when the run is removed by retention
+// meanwhile; ctx's, send's, the journal's.
+func (e *Engine) WatchRun(
+	ctx context.Context, namespace, runID string, after uint64, least Visibility,
+	send func(events []Event, position uint64) error,
+) error {
+	ent, err := e.find(namespace, runID)
+	if err != nil {
+		return err
+	}
+	run := ent.snapshot()
+	if run.State.Ended() && after >= run.Sequence {
+		return nil
+	}
+	r := newReader()
+	if run.Lease <= after {
+		r.leases[runID] = run.Lease
+	}
+	filters := historySubjects(namespace, runID)
+	err = e.stream.Follow(ctx, max(after, ent.created-1), filters, func(batch []journal.Record, position uint64) error {
+		events := e.eventsOf(r, batch, func(ev *Event) bool { return least.covers(ev.Visibility) || ev.Ends() })
+		last := len(events) > 0 && events[len(events)-1].Ends()
+		if len(batch) == 0 && e.index.get(namespace, runID) != ent {
+			return &RunNotFoundError{RunID: runID}
+		}
+		if len(events) == 0 && len(batch) > 0 {
+			return journal.Skip
+		}
+		if err := send(events, position); err != nil {
+			return err
+		}
+		if last {
+			return errWatched
+		}
+		return nil
+	})
+	if errors.Is(err, errWatched) {
+		return nil
+	}
+	return err
+}
+
+// FollowRuns hands the events of all runs of a namespace to send, as WatchRun
+// does for one, without those of the given types. Each event of a run's own has
+// the run with it. It ends only with an error: ctx's, send's, the journal's.
+func (e *Engine) FollowRuns(
+	ctx context.Context, namespace string, after uint64, without []string,
+	send func(events []Event, position uint64) error,
+) error {
+	r := newReader()
+	token := journal.EncodeToken(namespace)
+	filters := []string{subjectPrefix + token + ".*", eventPrefix + token + ".*"}
+	return e.stream.Follow(ctx, after, filters, func(batch []journal.Record, position uint64) error {
+		events := e.eventsOf(r, batch, func(ev *Event) bool { return !slices.Contains(without, ev.Type) })
+		if len(events) == 0 && len(batch) > 0 {
+			return journal.Skip
+		}
+		return send(events, position)
+	})
+}
+
+// eventsOf returns what the records of a batch mean, as far as wanted. One that
+// cannot be read holds up no reader.
+func (e *Engine) eventsOf(r *reader, batch []journal.Record, wanted func(*Event) bool) []Event {
+	events := make([]Event, 0, len(batch))
+	for _, rec := range batch {
+		ev, err := r.event(rec)
+		switch {
+		case errors.Is(err, errNoEvent):
+		case err != nil:
+			e.log.Error("run record unreadable", "subject", rec.Subject, "sequence", rec.Sequence, "err", err)
+		case wanted(&ev):
+			events = append(events, ev)
+		}
+	}
+	return events
+}
