@@ -46,6 +46,16 @@ func (e *Engine) CreateRun(ctx context.Context, namespace string, r CreateReques
 	return run, o.created, err
 }
 
+// CheckRun refuses a request that CreateRun would refuse whatever the load, with
+// the same errors.
+func (e *Engine) CheckRun(namespace string, r CreateRequest) error {
+	o, err := e.order(namespace, r)
+	if err != nil {
+		return err
+	}
+	return e.resolveOne(namespace, o)
+}
+
 // Created is what a request of CreateRuns became.
 type Created struct {
 	// Run is without input and output.

@@ -13,6 +13,7 @@ import (
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -33,9 +34,10 @@ const (
 type agentService struct {
 	agentruntimev1.UnimplementedAgentServiceServer
 
-	engine  *engine.Engine
-	agents  *agent.Registry
-	streams *streams
+	engine    *engine.Engine
+	schedules *schedule.Store
+	agents    *agent.Registry
+	streams   *streams
 	// describe fills in everything of the answer but the namespace.
 	describe func() *agentruntimev1.GetServerInfoResponse
 }

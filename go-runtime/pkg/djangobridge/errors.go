@@ -20,6 +20,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -277,6 +278,22 @@ func describeRunState(err error) (refusal, bool) {
 			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_RUN_NOT_ENDED),
 			message:  e.Error(),
 			metadata: map[string]string{"run_id": e.RunID, "state": string(e.State)},
+		}, true
+	}
+	if e, found := errors.AsType[*schedule.NotFoundError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_SCHEDULE_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"schedule_id": e.ID},
+		}, true
+	}
+	if e, found := errors.AsType[*schedule.ExistsError](err); found {
+		return refusal{
+			code:     codes.AlreadyExists,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_SCHEDULE_EXISTS),
+			message:  e.Error(),
+			metadata: map[string]string{"schedule_id": e.ID},
 		}, true
 	}
 	if errors.Is(err, engine.ErrLeaseLost) {

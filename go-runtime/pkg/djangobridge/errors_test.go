@@ -16,6 +16,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -92,6 +93,28 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 		{
 			err: &engine.EndedError{RunID: "r", State: engine.Failed}, code: codes.FailedPrecondition, reason: "RUN_ENDED",
 			metadata: map[string]string{"run_id": "r", "state": "failed"},
+		},
+		{
+			err: &engine.ConcurrencyLimitError{Key: "k", Limit: 1}, code: codes.ResourceExhausted, reason: "CONCURRENCY_LIMIT",
+			metadata: map[string]string{"concurrency_key": "k"}, retry: true,
+		},
+		{
+			err: &engine.NotWaitingError{RunID: "r", State: engine.Running}, code: codes.FailedPrecondition, reason: "RUN_NOT_WAITING",
+			metadata: map[string]string{"run_id": "r", "state": "running"},
+		},
+		{
+			err: &engine.NotEndedError{RunID: "r", State: engine.Running}, code: codes.FailedPrecondition, reason: "RUN_NOT_ENDED",
+			metadata: map[string]string{"run_id": "r", "state": "running"},
+		},
+		{err: engine.ErrLeaseLost, code: codes.Aborted, reason: "LEASE_LOST"},
+		{err: engine.ErrReplaced, code: codes.Aborted, reason: "LEASE_LOST"},
+		{
+			err: &schedule.NotFoundError{ID: "s"}, code: codes.NotFound, reason: "SCHEDULE_NOT_FOUND",
+			metadata: map[string]string{"schedule_id": "s"},
+		},
+		{
+			err: &schedule.ExistsError{ID: "s"}, code: codes.AlreadyExists, reason: "SCHEDULE_EXISTS",
+			metadata: map[string]string{"schedule_id": "s"},
 		},
 	}
 	seen := map[string]bool{}

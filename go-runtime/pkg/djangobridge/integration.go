@@ -23,6 +23,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/gateway"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/telemetry"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
@@ -53,6 +54,7 @@ type Integration struct {
 	state     *state.Store
 	events    *event.Log
 	engine    *engine.Engine
+	schedules *schedule.Store
 	gateway   *gateway.Server
 	server    *grpc.Server
 	health    *health.Server
@@ -152,7 +154,11 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 		KeepEndedFor:  i.cfg.KeepRunsFor,
 		Tracer:        i.tracing.Provider().Tracer("agentruntime/engine"),
 	}, i.journal, registry, i.log)
-	return registry, err
+	if err != nil {
+		return nil, err
+	}
+	i.schedules = schedule.New(i.journal, i.engine, nil, i.log)
+	return registry, nil
 }
 
 // newEdge makes the two servers around the stores.
@@ -166,7 +172,7 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 		timeout: i.cfg.RPCTimeout, waitTimeout: i.cfg.RPCTimeout + i.cfg.RunTimeout,
 	}, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
 	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{
-		engine: i.engine, agents: registry, streams: i.streams, describe: i.describe,
+		engine: i.engine, schedules: i.schedules, agents: registry, streams: i.streams, describe: i.describe,
 	})
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})
@@ -207,7 +213,7 @@ func (i *Integration) start(ctx context.Context) error {
 	if gatewayErr != nil {
 		return gatewayErr
 	}
-	for _, start := range []func(context.Context) error{i.state.Start, i.events.Start, i.engine.Start} {
+	for _, start := range []func(context.Context) error{i.state.Start, i.events.Start, i.engine.Start, i.schedules.Start} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -286,7 +292,7 @@ func (i *Integration) stop(ctx context.Context) error {
 		i.server.GracefulStop()
 		close(ended)
 	})
-	errs := []error{i.engine.Stop(ctx)}
+	errs := []error{i.schedules.Stop(ctx), i.engine.Stop(ctx)}
 	// Watches of health have had the time to tell that the runtime stops.
 	i.endObservers()
 	select {

@@ -129,10 +129,13 @@ func TestRequestIDsThatCouldForgeALogLineAreReplaced(t *testing.T) {
 func TestMethodsThatAreNotListedNeedWriteAccess(t *testing.T) {
 	t.Parallel()
 	writes := map[string]bool{
-		"CreateRun": true, "BatchCreateRuns": true, "CancelRun": true, "SetState": true, "DeleteState": true, "TransactState": true, "PublishEvents": true,
+		"CreateRun": true, "BatchCreateRuns": true, "CancelRun": true, "ResumeRun": true, "RetryRun": true, "Work": true,
+		"CreateSchedule": true, "PauseSchedule": true, "DeleteSchedule": true, "TriggerSchedule": true,
+		"SetState": true, "DeleteState": true, "TransactState": true, "PublishEvents": true,
 	}
 	for _, service := range []grpc.ServiceDesc{
 		agentruntimev1.AgentService_ServiceDesc, agentruntimev1.StateService_ServiceDesc, agentruntimev1.EventService_ServiceDesc,
+		agentruntimev1.WorkerService_ServiceDesc,
 	} {
 		names := []string{}
 		for _, method := range service.Methods {

@@ -1,0 +1,132 @@
+package schedule
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/robfig/cron/v3"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// Schedule creates a run at each time of a cron expression.
+type Schedule struct {
+	// ID is unique in its namespace: 1 to 200 bytes.
+	ID        string `json:"-"`
+	Namespace string `json:"-"`
+	// Cron has five fields (minute hour day month weekday), or is one of @hourly,
+	// @daily, @weekly, @monthly, @yearly or "@every 90s".
+	Cron string `json:"cron"`
+	// TimeZone is an IANA name; empty: UTC.
+	TimeZone string `json:"time_zone,omitempty"`
+	// Run is what each run is; its ids, times and Wait are not set.
+	Run    engine.CreateRequest `json:"run"`
+	Paused bool                 `json:"paused,omitempty"`
+
+	CreatedAt time.Time `json:"created_at"`
+	// ResumedAt is since when times count.
+	ResumedAt time.Time `json:"resumed_at"`
+	// LastTime is the latest time that had its run, LastRunID that run; zero: none.
+	LastTime  time.Time `json:"last_time,omitzero"`
+	LastRunID string    `json:"last_run_id,omitempty"`
+	// LastError says why the latest time has no run; empty when it has one.
+	LastError string `json:"last_error,omitempty"`
+	// NextTime is when the next run is created; zero while paused.
+	NextTime time.Time `json:"-"`
+
+	// Deleted marks the record of a schedule that is no more.
+	Deleted bool `json:"deleted,omitempty"`
+}
+
+// NotFoundError is returned when the namespace has no such schedule.
+type NotFoundError struct{ ID string }
+
+func (e *NotFoundError) Error() string { return fmt.Sprintf("there is no schedule %q", e.ID) }
+
+// ExistsError is returned by Create for an id that is taken.
+type ExistsError struct{ ID string }
+
+func (e *ExistsError) Error() string {
+	return fmt.Sprintf("there is a schedule %q already; ask to replace it", e.ID)
+}
+
+const maxIDBytes = 200
+
+// timetable says when a schedule's times are.
+type timetable struct {
+	cron cron.Schedule
+	zone *time.Location
+}
+
+// next returns the first time after t.
+func (t timetable) next(after time.Time) time.Time { return t.cron.Next(after.In(t.zone)).UTC() }
+
+// parse reads a schedule's cron expression and time zone.
+func parse(s *Schedule) (timetable, error) {
+	var errCron, errZone error
+	zone, err := time.LoadLocation(s.TimeZone)
+	if err != nil || s.TimeZone == "Local" {
+		errZone = violation.New("schedule.time_zone", "%q is no name of a time zone, such as Europe/Berlin", s.TimeZone)
+	}
+	if strings.Contains(s.Cron, "TZ=") {
+		return timetable{}, violation.New("schedule.cron", "must not name a time zone: time_zone does")
+	}
+	table, err := cron.ParseStandard(s.Cron)
+	switch {
+	case s.Cron == "":
+		errCron = violation.New("schedule.cron", "is required")
+	case err != nil:
+		errCron = violation.New("schedule.cron", "%v", err)
+	case errZone == nil && table.Next(time.Now().In(zone)).IsZero():
+		errCron = violation.New("schedule.cron", "%q never comes", s.Cron)
+	}
+	return timetable{table, zone}, violation.Join(errCron, errZone)
+}
+
+// check refuses a schedule that does not fit.
+func (s *Schedule) check() (timetable, error) {
+	var errID, errRun error
+	switch {
+	case s.ID == "":
+		errID = violation.New("schedule.schedule_id", "is required")
+	case len(s.ID) > maxIDBytes:
+		errID = violation.New("schedule.schedule_id", "must be at most %d bytes, is %d", maxIDBytes, len(s.ID))
+	case !utf8.ValidString(s.ID):
+		errID = violation.New("schedule.schedule_id", "must be UTF-8")
+	}
+	r := &s.Run
+	if r.RunID != "" || r.IdempotencyKey != "" || r.RequestID != "" || r.Wait || r.Delay != 0 || !r.RunAt.IsZero() {
+		errRun = violation.New("schedule.run", "must not set run_id, idempotency_key, request_id, wait, delay or run_at")
+	}
+	table, errTimes := parse(s)
+	return table, violation.Join(errID, errTimes, errRun)
+}
+
+// runIDSpace is the UUIDv5 namespace of the ids of scheduled runs.
+//
+//nolint:gochecknoglobals // a constant, were UUIDs one
+var runIDSpace = uuid.MustParse("0a4c3a0d-3c1b-5b0e-9a58-6a3f1f0f7d21")
+
+// runID names the run of a time, or of a request to run now.
+func (s *Schedule) runID(what string) string {
+	return uuid.NewSHA1(runIDSpace, []byte(s.Namespace+"\x00"+s.ID+"\x00"+what)).String()
+}
+
+// request is that of a run.
+func (s *Schedule) request(runID string) engine.CreateRequest {
+	r := s.Run
+	r.RunID = runID
+	r.Options.ScheduleID = s.ID
+	return r
+}
+
+// refused reports whether an error is about the run, so that trying again would not help.
+func refused(err error) bool {
+	return errors.As(err, new(*violation.Error)) || errors.As(err, new(*violation.TooLargeError)) ||
+		errors.As(err, new(*engine.ConflictError)) || errors.As(err, new(*engine.ConcurrencyLimitError))
+}

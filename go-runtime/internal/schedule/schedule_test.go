@@ -1,0 +1,309 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// runs stands for the engine: it joins what has the same id, as the engine does.
+type runs struct {
+	mu      sync.Mutex
+	refuse  error
+	created []engine.CreateRequest
+	ids     map[string]bool
+	some    chan struct{}
+}
+
+func newRuns() *runs { return &runs{ids: map[string]bool{}, some: make(chan struct{}, 1000)} }
+
+func (r *runs) CheckRun(_ string, request engine.CreateRequest) error {
+	if request.TaskType == "" {
+		return violation.New("task_type", "is required")
+	}
+	return nil
+}
+
+func (r *runs) CreateRun(_ context.Context, _ string, request engine.CreateRequest) (engine.Run, bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer func() { r.some <- struct{}{} }()
+	if r.refuse != nil {
+		return engine.Run{}, false, r.refuse
+	}
+	fresh := !r.ids[request.RunID]
+	if fresh {
+		r.ids[request.RunID] = true
+		r.created = append(r.created, request)
+	}
+	return engine.Run{ID: request.RunID}, fresh, nil
+}
+
+func (r *runs) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.created)
+}
+
+// clock is a wall clock that tests set.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) set(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = now
+}
+
+func at(t *testing.T, text string) time.Time {
+	t.Helper()
+	parsed, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// store is a store on a journal of its own. wake has it look at the clock.
+type store struct {
+	*Store
+
+	runs  *runs
+	clock *clock
+	close func()
+}
+
+func (s *store) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+func open(t *testing.T, dir string, now string, r *runs) *store {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := &clock{now: at(t, now)}
+	s := New(j, r, c.Now, log)
+	opened := &store{Store: s, runs: r, clock: c}
+	opened.close = sync.OnceFunc(func() {
+		_ = s.Stop(context.Background())
+		_ = j.Stop(context.Background())
+	})
+	t.Cleanup(opened.close)
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return opened
+}
+
+func (s *store) create(t *testing.T, schedule Schedule) Schedule {
+	t.Helper()
+	schedule.Namespace = "default"
+	if schedule.Run.TaskType == "" {
+		schedule.Run.TaskType = "report"
+	}
+	created, err := s.Create(t.Context(), schedule, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return created
+}
+
+func (s *store) only(t *testing.T) Schedule {
+	t.Helper()
+	all := s.List("default")
+	if len(all) != 1 {
+		t.Fatalf("schedules %+v", all)
+	}
+	return all[0]
+}
+
+// settle waits until what the latest run changed is kept.
+func (s *store) settle() {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+}
+
+func TestScheduleCreatesARunAtEachTime(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), "2026-03-28T23:59:00Z", newRuns())
+	created := s.create(t, Schedule{ID: "nightly", Cron: "30 2 * * *", TimeZone: "Europe/Berlin", Run: engine.CreateRequest{Input: []byte(`{"n":1}`)}})
+	// That night 02:30 does not exist in Berlin: the next is a day later.
+	if want := at(t, "2026-03-30T00:30:00Z"); !created.NextTime.Equal(want) {
+		t.Fatalf("next %s, want %s", created.NextTime, want)
+	}
+	s.clock.set(at(t, "2026-03-30T00:30:01Z"))
+	s.wake()
+	<-s.runs.some
+	s.settle()
+	got := s.only(t)
+	if s.runs.count() != 1 || got.LastRunID != s.runs.created[0].RunID || !got.LastTime.Equal(at(t, "2026-03-30T00:30:00Z")) ||
+		!got.NextTime.Equal(at(t, "2026-03-31T00:30:00Z")) {
+		t.Fatalf("schedule %+v", got)
+	}
+	if r := s.runs.created[0]; string(r.Input) != `{"n":1}` || r.Options.ScheduleID != "nightly" {
+		t.Fatalf("request %+v", r)
+	}
+	// The clock goes back over the time: it has had its run.
+	s.clock.set(at(t, "2026-03-30T00:29:00Z"))
+	s.wake()
+	s.clock.set(at(t, "2026-03-30T00:31:00Z"))
+	s.wake()
+	s.create(t, Schedule{ID: "later", Cron: "@yearly"})
+	s.settle()
+	if s.runs.count() != 1 {
+		t.Fatalf("%d runs", s.runs.count())
+	}
+}
+
+func TestOnlyTheLatestMissedTimeHasItsRun(t *testing.T) {
+	t.Parallel()
+	dir, r := t.TempDir(), newRuns()
+	s := open(t, dir, "2026-01-01T00:00:30Z", r)
+	s.create(t, Schedule{ID: "often", Cron: "* * * * *"})
+	s.close()
+	s = open(t, dir, "2026-01-09T10:00:30Z", r)
+	<-r.some
+	s.settle()
+	if got := s.only(t); r.count() != 1 || !got.LastTime.Equal(at(t, "2026-01-09T10:00:00Z")) {
+		t.Fatalf("%d runs, schedule %+v", r.count(), got)
+	}
+}
+
+func TestTwoStoresCreateOneRunForATime(t *testing.T) {
+	t.Parallel()
+	r := newRuns()
+	for range 2 {
+		s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", r)
+		s.create(t, Schedule{ID: "often", Cron: "* * * * *"})
+		s.clock.set(at(t, "2026-01-01T00:01:30Z"))
+		s.wake()
+		<-r.some
+	}
+	if r.count() != 1 {
+		t.Fatalf("%d runs", r.count())
+	}
+}
+
+func TestPausedSchedule(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", newRuns())
+	s.create(t, Schedule{ID: "often", Cron: "* * * * *"})
+	if paused, err := s.Pause(t.Context(), "default", "often", true); err != nil || !paused.NextTime.IsZero() {
+		t.Fatalf("%+v, %v", paused, err)
+	}
+	s.clock.set(at(t, "2026-01-01T05:00:30Z"))
+	s.wake()
+	resumed, err := s.Pause(t.Context(), "default", "often", false)
+	if err != nil || !resumed.NextTime.Equal(at(t, "2026-01-01T05:01:00Z")) {
+		t.Fatalf("%+v, %v", resumed, err)
+	}
+	s.settle()
+	if s.runs.count() != 0 {
+		t.Fatal("a time that passed during the pause had its run")
+	}
+	run, err := s.Trigger(t.Context(), "default", "often", "once")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Trigger(t.Context(), "default", "often", "once"); err != nil || again.ID != run.ID || s.runs.count() != 1 {
+		t.Fatalf("%s of %s, %v", again.ID, run.ID, err)
+	}
+}
+
+func TestSchedulesSurviveARestart(t *testing.T) {
+	t.Parallel()
+	dir, r := t.TempDir(), newRuns()
+	s := open(t, dir, "2026-01-01T00:00:30Z", r)
+	want := s.create(t, Schedule{ID: "a schedule * of >", Cron: "@every 90s", Run: engine.CreateRequest{TaskType: "x", Options: engine.Options{Priority: 3}}})
+	s.create(t, Schedule{ID: "gone", Cron: "@daily"})
+	if err := s.Delete(t.Context(), "default", "gone"); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	s = open(t, dir, "2026-01-01T00:00:40Z", r)
+	got := s.only(t)
+	if got.ID != want.ID || !got.NextTime.Equal(want.NextTime) || got.Run.Options.Priority != 3 {
+		t.Fatalf("got %+v, want %+v", got, want)
+	}
+	var missing *NotFoundError
+	if err := s.Delete(t.Context(), "default", "gone"); !errors.As(err, &missing) {
+		t.Fatalf("err = %v", err)
+	}
+}
+
+func TestScheduleRefuses(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", newRuns())
+	s.create(t, Schedule{ID: "there", Cron: "@daily"})
+	for what, bad := range map[string]Schedule{
+		"no id":     {Cron: "@daily"},
+		"no cron":   {ID: "x"},
+		"bad cron":  {ID: "x", Cron: "61 * * * *"},
+		"never":     {ID: "x", Cron: "0 0 30 2 *"},
+		"zone":      {ID: "x", Cron: "@daily", TimeZone: "Mars/Olympus"},
+		"cron zone": {ID: "x", Cron: "CRON_TZ=UTC 0 0 * * *"},
+		"run id":    {ID: "x", Cron: "@daily", Run: engine.CreateRequest{TaskType: "x", RunID: "y"}},
+	} {
+		if bad.Run.TaskType == "" {
+			bad.Run.TaskType = "x"
+		}
+		if _, err := s.Create(t.Context(), bad, false); !errors.As(err, new(*violation.Error)) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := s.Create(t.Context(), Schedule{ID: "x", Cron: "@daily"}, false); err == nil {
+		t.Error("a run without a task was accepted")
+	}
+	again := Schedule{ID: "there", Cron: "@hourly", Namespace: "default", Run: engine.CreateRequest{TaskType: "x"}}
+	if _, err := s.Create(t.Context(), again, false); !errors.As(err, new(*ExistsError)) {
+		t.Errorf("err = %v", err)
+	}
+	if replaced, err := s.Create(t.Context(), again, true); err != nil || replaced.Cron != "@hourly" {
+		t.Errorf("%+v, %v", replaced, err)
+	}
+}
+
+func TestRefusedRunIsSaid(t *testing.T) {
+	t.Parallel()
+	r := newRuns()
+	s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", r)
+	s.create(t, Schedule{ID: "often", Cron: "* * * * *"})
+	r.mu.Lock()
+	r.refuse = &engine.ConcurrencyLimitError{Key: "k", Limit: 1}
+	r.mu.Unlock()
+	s.clock.set(at(t, "2026-01-01T00:01:30Z"))
+	s.wake()
+	<-r.some
+	s.settle()
+	if got := s.only(t); got.LastError == "" || !got.LastTime.Equal(at(t, "2026-01-01T00:01:00Z")) || got.LastRunID != "" {
+		t.Fatalf("schedule %+v", got)
+	}
+}
