@@ -74,7 +74,9 @@ func New(cfg Config, j *journal.Journal, registry Registry, log *slog.Logger) (*
 // Start reads the runs that are kept, queues again those that were queued or
 // running when the process ended, and begins to execute. The journal has to be started.
 func (e *Engine) Start(ctx context.Context) error {
-	stream, err := e.journal.OpenStream(ctx, journal.StreamConfig{Name: streamName, Subjects: []string{subjectPrefix + ">", eventPrefix + ">"}})
+	stream, err := e.journal.OpenStream(ctx, journal.StreamConfig{
+		Name: streamName, Subjects: []string{subjectPrefix + ">", eventPrefix + ">"},
+	})
 	if err != nil {
 		return fmt.Errorf("open stream of runs: %w", err)
 	}

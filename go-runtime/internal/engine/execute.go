@@ -209,7 +209,8 @@ func (e *Engine) settle(run *Run, failure error, agent *RetryPolicy, now time.Ti
 		run.end(state, why, now)
 		return
 	}
-	pause := e.policyOf(run, agent).backoff(run.Attempt)
+	policy := e.policyOf(run, agent)
+	pause := policy.backoff(run.Attempt)
 	if failed, found := errors.AsType[*TaskError](failure); found && failed.RetryAfter > 0 {
 		pause = failed.RetryAfter
 	}

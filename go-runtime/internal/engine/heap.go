@@ -61,7 +61,7 @@ func (h *itemHeap) Swap(i, j int) {
 
 // Push implements heap.Interface.
 func (h *itemHeap) Push(x any) {
-	it := x.(*item) //nolint:forcetypeassert,errcheck // the heap holds nothing else
+	it := x.(*item) //nolint:forcetypeassert // the heap holds nothing else
 	it.in, it.index = h, len(h.items)
 	h.items = append(h.items, it)
 }
@@ -103,7 +103,7 @@ func (p *turnPool) pop() *item {
 	p.next %= len(p.turns)
 	namespace := p.turns[p.next]
 	h := p.heaps[namespace]
-	it := heap.Pop(h).(*item) //nolint:forcetypeassert,errcheck // the heap holds nothing else
+	it := heap.Pop(h).(*item) //nolint:forcetypeassert // the heap holds nothing else
 	p.size--
 	if h.Len() == 0 {
 		p.drop(p.next)

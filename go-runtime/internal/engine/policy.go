@@ -31,14 +31,15 @@ const (
 
 // backoff is the pause after an attempt: a random one between a half and all of
 // what the policy says, so that runs that failed together do not come back together.
-func (p RetryPolicy) backoff(attempt int) time.Duration {
-	setDefault(&p.InitialBackoff, defaultInitialBackoff)
-	setDefault(&p.MaxBackoff, defaultMaxBackoff)
-	if p.Multiplier == 0 {
-		p.Multiplier = defaultMultiplier
+func (p *RetryPolicy) backoff(attempt int) time.Duration {
+	initial, longest, multiplier := p.InitialBackoff, p.MaxBackoff, p.Multiplier
+	setDefault(&initial, defaultInitialBackoff)
+	setDefault(&longest, defaultMaxBackoff)
+	if multiplier == 0 {
+		multiplier = defaultMultiplier
 	}
-	full := float64(p.InitialBackoff) * math.Pow(p.Multiplier, float64(max(attempt, 1)-1))
-	full = min(full, float64(p.MaxBackoff))
+	full := float64(initial) * math.Pow(multiplier, float64(max(attempt, 1)-1))
+	full = min(full, float64(longest))
 	return time.Duration(full/2 + rand.Float64()*full/2) //nolint:gosec // no secret
 }
 

@@ -218,13 +218,13 @@ func (e *Engine) conclude(l *lease, r *Report) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	switch {
-	case run.State == Queued:
+	switch run.State {
+	case Queued:
 		e.requeue(l.ent, &run)
 		e.log.Info("run queued again", "run_id", run.ID, "agent", run.AgentID, "attempt", run.Attempt, "cause", run.cause)
-	case run.State == Waiting:
+	case Waiting:
 		e.log.Info("run waits", "run_id", run.ID, "agent", run.AgentID)
-	default:
+	case Running, Succeeded, Failed, Cancelled, TimedOut:
 		e.logEnd(run, failure)
 	}
 	return run.Sequence, nil

@@ -22,28 +22,28 @@ const (
 type CreateRequest struct {
 	// RunID is the caller's own UUID for the run, or empty: then the id is made
 	// from IdempotencyKey, else from RequestID, else anew.
-	RunID          string
-	IdempotencyKey string
-	RequestID      string
-	Target         Target
-	AgentID        string
-	TaskType       string
-	Description    string
+	RunID          string `json:"run_id,omitempty"`
+	IdempotencyKey string `json:"idempotency_key,omitempty"`
+	RequestID      string `json:"request_id,omitempty"`
+	Target         Target `json:"target"`
+	AgentID        string `json:"agent_id,omitempty"`
+	TaskType       string `json:"task_type"`
+	Description    string `json:"description,omitempty"`
 	// Input and Metadata are JSON objects, checked when they are accepted; empty counts as {} and as none.
-	Input    []byte
-	Metadata []byte
+	Input    []byte `json:"input,omitempty"`
+	Metadata []byte `json:"metadata,omitempty"`
 	// Deadline, from acceptance, is when the run is cancelled if it has not ended; 0: never.
-	Deadline time.Duration
+	Deadline time.Duration `json:"deadline_ns,omitempty"`
 	// RunTimeout is the longest one attempt may take; 0: Config.RunTimeout.
-	RunTimeout time.Duration
+	RunTimeout time.Duration `json:"run_timeout_ns,omitempty"`
 	// Delay, from acceptance, is when the run may begin; 0: at once. RunAt is the
 	// same as a time; only one of them may be set.
-	Delay time.Duration
-	RunAt time.Time
+	Delay time.Duration `json:"delay_ns,omitempty"`
+	RunAt time.Time     `json:"run_at,omitzero"`
 	// Options are what is asked for beside the work; ParentID and RetryOf are the engine's to set.
-	Options Options
+	Options Options `json:"options"`
 	// Wait makes CreateRun return when the run has ended.
-	Wait bool
+	Wait bool `json:"wait,omitempty"`
 }
 
 // complete fills in what the request leaves out and checks the rest.

@@ -279,7 +279,7 @@ func (s *scheduler) free(namespace, key, runID string) {
 	}
 	delete(state.holders, runID)
 	for state.held.Len() > 0 && len(state.holders) < state.limit {
-		it := heap.Pop(&state.held).(*item) //nolint:forcetypeassert,errcheck // the heap holds nothing else
+		it := heap.Pop(&state.held).(*item) //nolint:forcetypeassert // the heap holds nothing else
 		state.holders[it.ent.id] = it.ent
 		s.ready(it)
 	}

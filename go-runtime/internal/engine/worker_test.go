@@ -127,8 +127,8 @@ func emitText(text string) Report {
 	return Report{Events: []NewEvent{{Type: "assistant.message", Visibility: User, Payload: fmt.Appendf(nil, `{"content":%q}`, text)}}}
 }
 
-func chat(id string) CreateRequest {
-	return CreateRequest{Target: WorkerTarget, AgentID: "chat", TaskType: "agent.run", RunID: id, Input: []byte(`{"messages":[]}`)}
+func chat() CreateRequest {
+	return CreateRequest{Target: WorkerTarget, AgentID: "chat", TaskType: "agent.run", Input: []byte(`{"messages":[]}`)}
 }
 
 func fast(attempts int) *RetryPolicy {
@@ -164,7 +164,7 @@ func typesOf(events []Event) []string {
 func TestWorkerExecutesARun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
-	created := b.create(chat(""))
+	created := b.create(chat())
 	if created.State != Queued {
 		t.Fatalf("state %s before there is a worker", created.State)
 	}
@@ -202,7 +202,7 @@ func TestWorkerExecutesARun(t *testing.T) {
 func TestUnknownAgentIsKnownOnceAWorkerServesIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
-	r := chat("")
+	r := chat()
 	r.Target = AgentTarget
 	if _, _, err := b.CreateRun(t.Context(), "default", r); !errors.Is(err, errNoSuchTask) {
 		t.Fatalf("err = %v, want the registry's", err)
@@ -221,7 +221,7 @@ func TestRunsBeginByPriorityThenInOrder(t *testing.T) {
 	b := setup(t, Config{}, tasks{})
 	var ids []string
 	for _, priority := range []int{0, 0, 5, -1, 5} {
-		r := chat("")
+		r := chat()
 		r.Options.Priority = priority
 		ids = append(ids, b.create(r).ID)
 	}
@@ -241,7 +241,7 @@ func TestDelayedRunsWait(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{"echo": echo})
 	w := b.worker(2, 0)
-	r := chat("")
+	r := chat()
 	r.Delay = 300 * time.Millisecond
 	created := time.Now()
 	later := b.create(r)
@@ -249,7 +249,7 @@ func TestDelayedRunsWait(t *testing.T) {
 	if later.State != Queued || later.NotBefore.IsZero() || local.State != Queued {
 		t.Fatalf("delayed run %+v", later)
 	}
-	now := b.create(chat(""))
+	now := b.create(chat())
 	if a := w.assignment(); a.Run.ID != now.ID {
 		t.Fatal("the delayed run began first")
 	}
@@ -266,7 +266,7 @@ func TestFailedRunsAreRetried(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
-	r := chat("")
+	r := chat()
 	r.Options.Retry = fast(3)
 	id := b.create(r).ID
 	for attempt := 1; attempt <= 3; attempt++ {
@@ -316,7 +316,7 @@ func TestFailuresThatAreNotRetried(t *testing.T) {
 		"output":       {Succeed: &Succeed{Output: []byte(`[]`)}},
 		"park":         {Park: &Wait{}},
 	} {
-		id := b.create(chat("")).ID
+		id := b.create(chat()).ID
 		w.report(w.assignment(), 1, r)
 		if run := b.wantEnd(id, Failed, ReasonAgentFailed); run.Attempt != 1 {
 			t.Errorf("%s: attempt %d", name, run.Attempt)
@@ -329,7 +329,7 @@ func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
-	id := b.create(chat("")).ID
+	id := b.create(chat()).ID
 	w.report(w.assignment(), 1, Report{Fail: &Fail{Message: "busy", Retryable: true, RetryAfter: 100 * time.Millisecond}})
 	if a := w.assignment(); a.Run.ID != id || a.Run.Attempt != 2 {
 		t.Fatalf("assignment %+v", a)
@@ -347,7 +347,7 @@ func TestLostWorkersRunsGoToAnother(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	frozen := b.worker(1, time.Second)
-	id := b.create(chat("")).ID
+	id := b.create(chat()).ID
 	late := frozen.assignment()
 	frozen.report(late, 1, emitText("first"))
 	healthy := b.worker(1, 0)
@@ -380,19 +380,18 @@ func TestLostWorkersRunsGoToAnother(t *testing.T) {
 func TestPoisonRunFails(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
-	r := chat("")
+	r := chat()
 	r.Options.Retry = fast(2)
 	id := b.create(r).ID
-	other := b.create(chat("")).ID
+	other := b.create(chat()).ID
+	var after uint64
 	for range 2 {
 		w := b.worker(1, time.Second)
 		if a := w.assignment(); a.Run.ID != id {
 			t.Fatalf("run %s", a.Run.ID)
 		}
 		w.disconnect()
-		for b.GetState(id) == Running {
-			time.Sleep(5 * time.Millisecond)
-		}
+		after = b.awaitEvent(id, after, func(ev *Event) bool { return ev.Type == eventRetrying || ev.Ends() }).Sequence
 	}
 	b.wantEnd(id, Failed, ReasonAttemptsExhausted)
 	w := b.worker(1, 0)
@@ -414,7 +413,7 @@ func TestReconnectedWorkerKeepsItsRuns(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(2, 0)
-	kept, unheard := b.create(chat("")), b.create(chat(""))
+	kept, unheard := b.create(chat()), b.create(chat())
 	a := w.assignment()
 	other := w.assignment()
 	if a.Run.ID != kept.ID {
@@ -448,7 +447,7 @@ func TestWorkerKeepsItsRunOverARestart(t *testing.T) {
 	dir := t.TempDir()
 	b := openEngine(t, dir, Config{}, tasks{})
 	w := b.worker(1, 0)
-	id := b.create(chat("")).ID
+	id := b.create(chat()).ID
 	a := w.assignment()
 	w.report(a, 1, emitText("before"))
 	w.report(a, 2, Report{Events: []NewEvent{{Type: "x", Visibility: User}, {Type: "y", Visibility: User}}})
@@ -479,8 +478,8 @@ func TestCancelReachesTheWorker(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
-	id := b.create(chat("")).ID
-	waiting := b.create(chat("")).ID
+	id := b.create(chat()).ID
+	waiting := b.create(chat()).ID
 	a := w.assignment()
 	if _, err := b.CancelRun(t.Context(), "default", id, "enough"); err != nil {
 		t.Fatal(err)
@@ -499,7 +498,7 @@ func TestCancelReachesTheWorker(t *testing.T) {
 	}
 	b.wantEnd(id, Cancelled, ReasonCancelled)
 	// A queued run that is cancelled never begins.
-	third := b.create(chat("")).ID
+	third := b.create(chat()).ID
 	if _, err := b.CancelRun(t.Context(), "default", third, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -510,7 +509,7 @@ func TestRunTimeoutOfAWorkersRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
-	r := chat("")
+	r := chat()
 	r.RunTimeout = 50 * time.Millisecond
 	id := b.create(r).ID
 	w.assignment()
@@ -523,7 +522,7 @@ func TestRunTimeoutOfAWorkersRun(t *testing.T) {
 func TestQueueTimeout(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
-	r := chat("")
+	r := chat()
 	r.Options.QueueTimeout = 30 * time.Millisecond
 	b.wantEnd(b.create(r).ID, TimedOut, ReasonQueueTimedOut)
 	b.free()
@@ -534,7 +533,7 @@ func TestInterruptAndResume(t *testing.T) {
 	dir := t.TempDir()
 	b := openEngine(t, dir, Config{}, tasks{})
 	w := b.worker(1, 0)
-	id := b.create(chat("")).ID
+	id := b.create(chat()).ID
 	a := w.assignment()
 	w.report(a, 1, Report{Step: &Step{Key: "charge#1", Result: []byte(`{"paid":1}`)}})
 	w.report(a, 2, Report{Events: []NewEvent{{Type: eventCheckpoint, Visibility: Internal, Payload: []byte(`{"n":1}`)}}})
@@ -577,30 +576,44 @@ func TestInterruptAndResume(t *testing.T) {
 	w.disconnect()
 }
 
+// awaitState returns a run once it is in a state.
 func (b *bundle) awaitState(runID string, state State) Run {
 	b.t.Helper()
-	for {
-		run, err := b.GetRun(b.t.Context(), "default", runID)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if run.State == state {
-			return run
-		}
-		if run.State.Ended() {
-			b.t.Fatalf("run %s ended as %s: %+v", runID, run.State, run.Error)
-		}
-		time.Sleep(2 * time.Millisecond)
+	b.awaitEvent(runID, 0, func(ev *Event) bool { return ev.Run != nil && ev.Run.State == state })
+	run, err := b.GetRun(b.t.Context(), "default", runID)
+	if err != nil {
+		b.t.Fatal(err)
 	}
+	return run
+}
+
+// awaitEvent returns a run's first event after a sequence for which match holds.
+func (b *bundle) awaitEvent(runID string, after uint64, match func(*Event) bool) Event {
+	b.t.Helper()
+	var found Event
+	enough := errors.New("enough")
+	err := b.WatchRun(b.t.Context(), "default", runID, after, Internal, func(events []Event, _ uint64) error {
+		for i := range events {
+			if match(&events[i]) {
+				found = events[i]
+				return enough
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		b.t.Fatalf("run %s has no such event: %v", runID, err)
+	}
+	return found
 }
 
 func TestSubRuns(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{"echo": echo})
 	w := b.worker(1, 0)
-	id := b.create(chat("")).ID
+	id := b.create(chat()).ID
 	a := w.assignment()
-	w.report(a, 1, Report{StartRun: &StartRun{Key: "helper#1", Request: chat("")}})
+	w.report(a, 1, Report{StartRun: &StartRun{Key: "helper#1", Request: chat()}})
 	w.report(a, 2, Report{StartRun: &StartRun{Key: "echo#1", Request: CreateRequest{TaskType: "echo", Input: []byte(`{"x":1}`)}}})
 	first, second := next(w, &w.children), next(w, &w.children)
 	if first.Report != 1 {
@@ -621,7 +634,7 @@ func TestSubRuns(t *testing.T) {
 		t.Fatalf("assignment %+v", again)
 	}
 	// A replay joins its children.
-	w.report(again, 1, Report{StartRun: &StartRun{Key: "helper#1", Request: chat("")}})
+	w.report(again, 1, Report{StartRun: &StartRun{Key: "helper#1", Request: chat()}})
 	if joined := next(w, &w.children); joined.Run.ID != first.Run.ID || string(joined.Run.Output) != `{"done":true}` {
 		t.Fatalf("joined %+v", joined)
 	}
@@ -637,9 +650,9 @@ func TestCancelCascades(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
-	id := b.create(chat("")).ID
+	id := b.create(chat()).ID
 	a := w.assignment()
-	w.report(a, 1, Report{StartRun: &StartRun{Key: "helper#1", Request: chat("")}})
+	w.report(a, 1, Report{StartRun: &StartRun{Key: "helper#1", Request: chat()}})
 	child := next(w, &w.children).Run.ID
 	w.report(a, 2, Report{Park: &Wait{Runs: []string{child}}})
 	w.assignment()
@@ -658,7 +671,7 @@ func TestConcurrencyKeyQueues(t *testing.T) {
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(10, 0)
 	keyed := func(strategy Strategy) CreateRequest {
-		r := chat("")
+		r := chat()
 		r.Options.Concurrency = &Concurrency{Key: "conversation:1", Strategy: strategy}
 		return r
 	}
@@ -745,11 +758,11 @@ func TestFollowRunsSeesAllRunsOfTheNamespace(t *testing.T) {
 			t.Errorf("FollowRuns: %v", err)
 		}
 	})
-	if _, _, err := b.CreateRun(t.Context(), "other", chat("")); err != nil {
+	if _, _, err := b.CreateRun(t.Context(), "other", chat()); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		b.create(chat(""))
+		b.create(chat())
 		a := w.assignment()
 		w.report(a, 1, Report{Events: []NewEvent{{Type: "assistant.delta", Visibility: User}, {Type: "tool.call", Visibility: Debug}}})
 		w.succeed(a, 2)
@@ -771,7 +784,7 @@ func TestVisibilityOfEvents(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
-	r := chat("")
+	r := chat()
 	r.Options.Visibility = map[string]Visibility{eventStarted: User}
 	id := b.create(r).ID
 	a := w.assignment()
@@ -799,7 +812,7 @@ func TestEventsThatCannotBeEmitted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
-	id := b.create(chat("")).ID
+	id := b.create(chat()).ID
 	a := w.assignment()
 	for i, ev := range []NewEvent{{Type: ""}, {Type: "run.succeeded"}, {Type: "x", Payload: []byte(`[1]`)}, {Type: "x", Payload: []byte(`{`)}} {
 		w.report(a, uint64(i+1), Report{Events: []NewEvent{ev}})
@@ -815,10 +828,10 @@ func TestDrainingWorkerGetsNoRuns(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(2, 0)
-	first := b.create(chat("")).ID
+	first := b.create(chat()).ID
 	a := w.assignment()
 	w.conn.Drain()
-	second := b.create(chat("")).ID
+	second := b.create(chat()).ID
 	w.idle()
 	w.report(a, 1, Report{GiveBack: true})
 	other := b.worker(2, 0)
@@ -837,7 +850,7 @@ func TestThousandRunsAreCancelledAtOnce(t *testing.T) {
 	w := b.worker(500, 0)
 	ids := make([]string, 1000)
 	for i := range ids {
-		ids[i] = b.create(chat("")).ID
+		ids[i] = b.create(chat()).ID
 	}
 	var wait sync.WaitGroup
 	for _, id := range ids {
