@@ -33,8 +33,9 @@ type TaskType struct {
 // Registry resolves runs to what executes them; it implements engine.Registry.
 // It does not change after New, and is safe for concurrent use.
 type Registry struct {
-	tasks  map[string]*taskType
-	agents map[string]*agent
+	tasks     map[string]*taskType
+	agents    map[string]*agent
+	endpoints map[string]*endpoint
 }
 
 type agent struct {
@@ -51,9 +52,10 @@ type taskType struct {
 	task  engine.Task
 }
 
-// New returns the built-in tasks and the agents of the catalog, which ask the
-// provider. It fails only when a schema or template of this package is broken.
-func New(provider model.Provider) (*Registry, error) {
+// New returns the built-in tasks, the agents of the catalog, which ask the
+// provider, and those that HTTP servers execute, by their ids with their URLs. It
+// fails when an id is taken, or a schema or template of this package is broken.
+func New(provider model.Provider, urls map[string]string) (*Registry, error) {
 	tasks, err := builtinTasks()
 	if err != nil {
 		return nil, fmt.Errorf("load built-in tasks: %w", err)
@@ -62,7 +64,14 @@ func New(provider model.Provider) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load agents: %w", err)
 	}
-	return &Registry{tasks: tasks, agents: agents}, nil
+	endpoints := make(map[string]*endpoint, len(urls))
+	for id, url := range urls {
+		if _, taken := agents[id]; taken {
+			return nil, fmt.Errorf("the HTTP agent %s has the id of an agent of the runtime's own", id)
+		}
+		endpoints[id] = newEndpoint(id, url)
+	}
+	return &Registry{tasks: tasks, agents: agents, endpoints: endpoints}, nil
 }
 
 // Resolve returns the task that executes a run, and checks the input against
@@ -71,9 +80,12 @@ func New(provider model.Provider) (*Registry, error) {
 func (r *Registry) Resolve(target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
 	tasks := r.tasks
 	if target == engine.AgentTarget {
+		if remote := r.endpoints[agentID]; remote != nil {
+			return remote.run, nil
+		}
 		a, known := r.agents[agentID]
 		if !known {
-			return nil, &UnknownAgentError{AgentID: agentID, Known: sortedKeys(r.agents)}
+			return nil, &UnknownAgentError{AgentID: agentID, Known: r.ids()}
 		}
 		tasks = a.tasks
 	}
@@ -102,11 +114,22 @@ func (r *Registry) accepting(name string) []string {
 	return ids
 }
 
+// ids returns those of every agent, sorted.
+func (r *Registry) ids() []string {
+	ids := append(sortedKeys(r.agents), sortedKeys(r.endpoints)...)
+	slices.Sort(ids)
+	return ids
+}
+
 // Agents describes every agent, sorted by id.
 func (r *Registry) Agents() []Agent {
-	agents := make([]Agent, 0, len(r.agents))
-	for _, id := range sortedKeys(r.agents) {
-		a := r.agents[id]
+	agents := make([]Agent, 0, len(r.agents)+len(r.endpoints))
+	for _, id := range r.ids() {
+		a, own := r.agents[id]
+		if !own {
+			agents = append(agents, Agent{ID: id, Description: "Executed by an HTTP server; takes any task type."})
+			continue
+		}
 		agents = append(agents, Agent{ID: id, Description: a.description, Model: a.model, TaskTypes: describe(a.tasks)})
 	}
 	return agents

@@ -18,7 +18,7 @@ func newRegistry(tb testing.TB) *Registry {
 	if err != nil {
 		tb.Fatalf("model.New: %v", err)
 	}
-	registry, err := New(provider)
+	registry, err := New(provider, nil)
 	if err != nil {
 		tb.Fatalf("New: %v", err)
 	}

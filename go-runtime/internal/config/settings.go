@@ -78,6 +78,9 @@ type Config struct {
 	// ModelTimeout is the longest one answer of the model may take.
 	ModelTimeout time.Duration
 
+	// HTTPAgents are the agents that HTTP servers execute: URLs by agent id.
+	HTTPAgents map[string]string
+
 	// origins says where each setting's value came from, by name.
 	origins map[string]string
 }
@@ -237,6 +240,10 @@ func settings(c *Config) []setting {
 		{
 			name: "model-timeout", fallback: "2m", value: &durationValue{&c.ModelTimeout, time.Second, time.Hour},
 			help: "longest one answer of the model may take",
+		},
+		{
+			name: "http-agents", fallback: "", value: (*urlsValue)(&c.HTTPAgents),
+			help: "agents that HTTP servers execute: `id=url`, several with commas between",
 		},
 	}
 }

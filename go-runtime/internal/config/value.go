@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -68,6 +69,37 @@ func (v *socketValue) Set(raw string) error {
 }
 
 func (v *socketValue) String() string { return cmp.Or(string(*v), off) }
+
+// urlsValue is URLs by name.
+type urlsValue map[string]string
+
+func (v *urlsValue) Set(raw string) error {
+	urls := map[string]string{}
+	for part := range strings.SplitSeq(raw, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		name, address, _ := strings.Cut(part, "=")
+		u, err := url.Parse(address)
+		if name == "" || err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return fmt.Errorf("%q: want name=http://host:port/path, several with commas between", part)
+		}
+		if _, twice := urls[name]; twice {
+			return fmt.Errorf("%q is there twice", name)
+		}
+		urls[name] = address
+	}
+	*v = urls
+	return nil
+}
+
+func (v *urlsValue) String() string {
+	parts := make([]string, 0, len(*v))
+	for _, name := range slices.Sorted(maps.Keys(*v)) {
+		parts = append(parts, name+"="+(*v)[name])
+	}
+	return strings.Join(parts, ",")
+}
 
 type natsURLValue string
 

@@ -14,10 +14,24 @@
 // Many runs are accepted as one is, all checked and with room for all of them
 // before the first is appended, and with one commit.
 //
-// Runs that were running when the process died are queued again at the next
-// Start and count another attempt; those that died in each of their attempts
-// fail. A run that finds a place free begins with its acceptance: one record is
-// both. Runs given back by a graceful Stop do not count the attempt.
+// A run is executed in one of three ways: by a task of the runtime itself, by a
+// server behind HTTP, which is such a task, or by a worker, a process that is
+// connected (Session). The scheduler decides which queued run begins next, and
+// where. Whoever executes has a lease, named by the sequence of the record with
+// which the attempt began: nothing is recorded under a lease that is over. A
+// worker keeps its runs while it is heard of within the lease time, also over a
+// broken connection and a restart of the runtime.
+//
+// What an agent emits stands in the same stream under a second subject per run,
+// so that the journal's sequence orders a run's changes and its events: together
+// they are its history, which is what WatchRun and FollowRuns hand out, and from
+// which a later attempt gets recorded steps and answers.
+//
+// Runs that were running in the runtime when the process died are queued again at
+// the next Start and count another attempt, as do those whose worker is lost;
+// those that died in each of their attempts fail. A run that finds a place free
+// in the runtime begins with its acceptance: one record is both. Runs given back
+// by a graceful stop go on with the attempt they were at.
 //
 // Deadlines and timeouts run on the monotonic clock; only across a restart does
 // a deadline follow the wall clock.

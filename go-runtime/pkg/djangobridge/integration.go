@@ -140,7 +140,7 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	registry, err := agent.New(provider)
+	registry, err := agent.New(provider, i.cfg.HTTPAgents)
 	if err != nil {
 		return nil, err
 	}
