@@ -73,7 +73,7 @@ func (a *endpoint) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, a.failure("could not be reached", 0, true, err)
 	}
-	defer answer.Body.Close()
+	defer answer.Body.Close() //nolint:errcheck // it was only read
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswerBytes+1))
 	switch {
 	case err != nil:

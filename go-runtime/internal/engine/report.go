@@ -129,7 +129,7 @@ func (c *Connection) acknowledgeLater(r *Report, seq uint64) {
 		c.acks[r.Lease] = ack{HeldLease{r.RunID, r.Lease, r.Number}, max(seq, c.acks[r.Lease].sequence)}
 	}
 	c.mu.Unlock()
-	signal(c.work)
+	signal(c.kept)
 }
 
 // handle keeps what a report says and returns the sequence of its last record.

@@ -107,8 +107,10 @@ type Session struct {
 	// lapse fires when the worker has not been heard of for the lease time.
 	lapse *time.Timer
 	// some carries one token while there are orders, work while there are runs to
-	// begin or reports to acknowledge.
-	some, work chan struct{}
+	// begin, kept while there are reports to acknowledge.
+	some, work, kept chan struct{}
+	// gone is closed when the session is over.
+	gone chan struct{}
 }
 
 // lease is a run that a worker executes.
@@ -226,11 +228,13 @@ func (e *Engine) sessionOf(namespace, workerID string) (*Session, error) {
 		s = &Session{
 			engine: e, namespace: namespace, worker: Worker{ID: workerID, TTL: defaultLeaseTTL},
 			leases: map[uint64]*lease{}, acks: map[uint64]ack{},
-			some: make(chan struct{}, 1), work: make(chan struct{}, 1),
+			some: make(chan struct{}, 1), work: make(chan struct{}, 1), kept: make(chan struct{}, 1),
+			gone: make(chan struct{}),
 		}
 		s.lapse = time.AfterFunc(s.worker.TTL, func() { e.later(s.end) })
 		e.sessions[key] = s
 		e.running.Go(s.serve)
+		e.running.Go(s.confirm)
 	}
 	return s, nil
 }
@@ -453,35 +457,39 @@ func (s *Session) assign(ent *entry) {
 	signal(s.work)
 }
 
-// serve begins the runs that were assigned and acknowledges reports, until the
-// session is over or the engine stops.
+// serve begins the runs that were assigned, until the session is over or the engine stops.
 func (s *Session) serve() {
-	for {
-		select {
-		case <-s.work:
-		case <-s.engine.stopping:
-			return
+	for s.await(s.work) {
+		s.mu.Lock()
+		assigned := s.assigned
+		s.assigned = nil
+		s.mu.Unlock()
+		for _, ent := range assigned {
+			s.begin(ent)
 		}
-		for {
-			s.mu.Lock()
-			assigned, over := s.assigned, s.over
-			s.assigned = nil
-			var acks map[uint64]ack
-			if len(s.acks) > 0 {
-				acks, s.acks = s.acks, map[uint64]ack{}
-			}
-			s.mu.Unlock()
-			if over {
-				return
-			}
-			if len(assigned)+len(acks) == 0 {
-				break
-			}
-			for _, ent := range assigned {
-				s.begin(ent)
-			}
-			s.acknowledge(acks)
-		}
+	}
+}
+
+// confirm acknowledges reports, until the session is over or the engine stops.
+func (s *Session) confirm() {
+	for s.await(s.kept) {
+		s.mu.Lock()
+		acks := s.acks
+		s.acks = map[uint64]ack{}
+		s.mu.Unlock()
+		s.acknowledge(acks)
+	}
+}
+
+// await waits for a token; false means that the session is over or the engine stops.
+func (s *Session) await(some <-chan struct{}) bool {
+	select {
+	case <-some:
+		return true
+	case <-s.gone:
+		return false
+	case <-s.engine.stopping:
+		return false
 	}
 }
 
@@ -593,7 +601,7 @@ func (s *Session) end() {
 		delete(e.sessions, key)
 	}
 	e.sessionsMu.Unlock()
-	signal(s.work)
+	close(s.gone)
 	signal(s.some)
 	for _, ent := range assigned {
 		e.sched.restore(ent)
