@@ -27,6 +27,9 @@ type Engine struct {
 	payloads *recent.Cache[uint64, []byte]
 	// executing counts the places whose run has been found.
 	executing atomic.Int64
+	// lost, retried, stopped and stopTime (ns) are what Stats says of them.
+	lost, retried, stopped atomic.Uint64
+	stopTime               atomic.Int64
 	// accepts lets one caller at a time create a run with a certain id.
 	accepts turns
 	// due brings what timers call for.
@@ -145,13 +148,26 @@ type Stats struct {
 	MaxQueued, MaxConcurrent int
 	// States counts the runs that are kept by state.
 	States map[State]int
+	// Workers are connected; Leased runs are theirs, or of workers that may come back.
+	Workers, Leased int
+	// Lost counts attempts whose worker or runtime was lost, Retried those that failed
+	// and were followed by another.
+	Lost, Retried uint64
+	// Stopped counts the runs whose code a worker stopped because they had ended;
+	// StopTime is what it took in all until the code was gone.
+	Stopped  uint64
+	StopTime time.Duration
 }
 
 // Stats returns the engine's load as it is.
 func (e *Engine) Stats() Stats {
+	workers, leased := e.countWorkers()
 	return Stats{
 		Queued: e.sched.length(), Executing: int(e.executing.Load()),
 		MaxQueued: e.cfg.MaxQueued, MaxConcurrent: e.cfg.MaxConcurrent,
-		States: e.index.stateCounts(),
+		States:  e.index.stateCounts(),
+		Workers: workers, Leased: leased,
+		Lost: e.lost.Load(), Retried: e.retried.Load(),
+		Stopped: e.stopped.Load(), StopTime: time.Duration(e.stopTime.Load()),
 	}
 }

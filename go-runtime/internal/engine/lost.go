@@ -26,8 +26,11 @@ func (e *Engine) lose(ctx context.Context, ent *entry, lease uint64, why string)
 		run.Error = &RunError{Reason: ReasonLeaseLost, Message: why, Retryable: true}
 		return nil
 	})
-	if errors.Is(err, errUnchanged) {
-		err = nil
+	switch {
+	case errors.Is(err, errUnchanged):
+		return run, nil
+	case err == nil:
+		e.lost.Add(1)
 	}
 	return run, err
 }

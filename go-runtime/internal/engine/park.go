@@ -59,6 +59,9 @@ func (e *Engine) wasAnswered(ctx context.Context, ent *entry, interruptID string
 
 // requeue puts a run that is queued again in the scheduler.
 func (e *Engine) requeue(ent *entry, run *Run) {
+	if run.cause == causeRetry {
+		e.retried.Add(1)
+	}
 	ent.delay(run.NotBefore.Sub(e.cfg.Now()))
 	e.sched.restore(ent)
 }

@@ -111,6 +111,10 @@ func (c *Connection) depart(l *lease) {
 	c.mu.Lock()
 	_, there := c.leases[l.token]
 	delete(c.leases, l.token)
+	if there && !l.revoked.IsZero() {
+		c.engine.stopped.Add(1)
+		c.engine.stopTime.Add(int64(time.Since(l.revoked)))
+	}
 	c.mu.Unlock()
 	if there {
 		c.engine.sched.returnPlaces(c.Session, 1)

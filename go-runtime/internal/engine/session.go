@@ -128,8 +128,9 @@ type lease struct {
 	place  int
 
 	// over says that the run has moved on; the worker's place is still taken.
-	// Guarded by the session's lock.
-	over bool
+	// revoked is since when the worker is to stop. Guarded by the session's lock.
+	over    bool
+	revoked time.Time
 }
 
 // ack is a report to be acknowledged once what it brought is durable.
@@ -190,6 +191,21 @@ type ChildRun struct {
 
 // WorkerAgents returns the agents that workers of a namespace serve or served, in no order.
 func (e *Engine) WorkerAgents(namespace string) []WorkerAgent { return e.sched.agents(namespace) }
+
+// countWorkers returns how many workers are connected, and how many runs workers have.
+func (e *Engine) countWorkers() (connected, leased int) {
+	e.sessionsMu.Lock()
+	defer e.sessionsMu.Unlock()
+	for _, s := range e.sessions {
+		s.mu.Lock()
+		leased += len(s.leases)
+		if s.connected {
+			connected++
+		}
+		s.mu.Unlock()
+	}
+	return connected, leased
+}
 
 // Connect introduces a worker, or one that was there before again; the worker's
 // earlier connection is over. held are its leases that hold, with what was kept
@@ -639,7 +655,7 @@ func (l *lease) revoke(reason Reason) {
 	if s.leases[l.token] != l || l.over {
 		return
 	}
-	l.over = true
+	l.over, l.revoked = true, time.Now()
 	if s.connected {
 		s.orders.Cancellations = append(s.orders.Cancellations, Cancellation{RunID: l.ent.id, Lease: l.token, Reason: reason})
 		signal(s.some)

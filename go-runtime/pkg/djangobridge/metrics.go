@@ -66,7 +66,9 @@ type figures struct {
 	engine  *engine.Engine
 	journal *journal.Journal
 
-	runs, queued, maxQueued, executing, maxExecuting, problems, lost, appends, syncs, syncSeconds *prometheus.Desc
+	runs, queued, maxQueued, executing, maxExecuting             *prometheus.Desc
+	workers, leased, attemptsLost, retried, stopped, stopSeconds *prometheus.Desc
+	problems, lost, appends, syncs, syncSeconds                  *prometheus.Desc
 }
 
 func newFigures(e *engine.Engine, j *journal.Journal) *figures {
@@ -81,6 +83,12 @@ func newFigures(e *engine.Engine, j *journal.Journal) *figures {
 		maxQueued:    desc("queued_runs_limit", "How many runs may wait."),
 		executing:    desc("executing_runs", "Runs that have a place."),
 		maxExecuting: desc("executing_runs_limit", "How many runs may execute at a time."),
+		workers:      desc("workers", "Worker processes that are connected."),
+		leased:       desc("leased_runs", "Runs that workers have, or lost workers whose lease has not lapsed."),
+		attemptsLost: desc("attempts_lost_total", "Attempts whose worker, or the runtime, was lost."),
+		retried:      desc("attempts_retried_total", "Attempts that failed and were followed by another."),
+		stopped:      desc("runs_stopped_total", "Runs that had ended whose code a worker stopped."),
+		stopSeconds:  desc("run_stop_seconds_total", "What it took in all from the end of these runs until their code was gone."),
 		problems:     desc("journal_problems", "Lasting faults of the journal; /readyz names them."),
 		lost:         desc("journal_lost_records", "Acknowledged records that are gone with a damaged disk."),
 		appends:      desc("journal_appends_total", "Records appended to the journal."),
@@ -93,6 +101,7 @@ func newFigures(e *engine.Engine, j *journal.Journal) *figures {
 func (f *figures) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		f.runs, f.queued, f.maxQueued, f.executing, f.maxExecuting,
+		f.workers, f.leased, f.attemptsLost, f.retried, f.stopped, f.stopSeconds,
 		f.problems, f.lost, f.appends, f.syncs, f.syncSeconds,
 	} {
 		descriptions <- d
@@ -112,6 +121,8 @@ func (f *figures) Collect(found chan<- prometheus.Metric) {
 	gauge(f.maxQueued, stats.MaxQueued)
 	gauge(f.executing, stats.Executing)
 	gauge(f.maxExecuting, stats.MaxConcurrent)
+	gauge(f.workers, stats.Workers)
+	gauge(f.leased, stats.Leased)
 
 	problems, lost := f.journal.Problems(), uint64(0)
 	for _, problem := range problems {
@@ -125,6 +136,10 @@ func (f *figures) Collect(found chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, value float64) {
 		found <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value)
 	}
+	counter(f.attemptsLost, float64(stats.Lost))
+	counter(f.retried, float64(stats.Retried))
+	counter(f.stopped, float64(stats.Stopped))
+	counter(f.stopSeconds, stats.StopTime.Seconds())
 	counts := f.journal.Stats()
 	counter(f.appends, float64(counts.Appends))
 	counter(f.syncs, float64(counts.Syncs))
