@@ -38,7 +38,10 @@ func (e *Engine) WatchRun(
 	filters := historySubjects(namespace, runID)
 	err = e.stream.Follow(ctx, max(after, ent.created-1), filters, func(batch []journal.Record, position uint64) error {
 		events := e.eventsOf(r, batch, func(ev *Event) bool { return least.covers(ev.Visibility) || ev.Ends() })
-		last := len(events) > 0 && events[len(events)-1].Ends()
+		end := slices.IndexFunc(events, func(ev Event) bool { return ev.Ends() })
+		if end >= 0 {
+			events = events[:end+1]
+		}
 		if len(batch) == 0 && e.index.get(namespace, runID) != ent {
 			return &RunNotFoundError{RunID: runID}
 		}
@@ -48,7 +51,7 @@ func (e *Engine) WatchRun(
 		if err := send(events, position); err != nil {
 			return err
 		}
-		if last {
+		if end >= 0 {
 			return errWatched
 		}
 		return nil
