@@ -79,7 +79,7 @@ func (ev *Event) Ends() bool { return ev.Run != nil && ev.Run.State.Ended() }
 // defaultVisibility is that of the run's own events.
 func defaultVisibility(eventType string) Visibility {
 	switch eventType {
-	case eventInterrupted, eventFailed, eventCancelled, eventTimedOut:
+	case eventRetrying, eventInterrupted, eventResumed, eventFailed, eventCancelled, eventTimedOut:
 		return User
 	default:
 		return Internal

@@ -46,10 +46,12 @@ type NewEvent struct {
 	Payload []byte
 }
 
-// StartRun asks for a sub-run; Key names it in its parent.
+// StartRun asks for a sub-run; Key names it in its parent. Err, if it is set, is
+// what is wrong with the request already.
 type StartRun struct {
 	Key     string
 	Request CreateRequest
+	Err     error
 }
 
 // Succeed ends a run with an output, a JSON object.
@@ -405,6 +407,9 @@ func (e *Engine) recallReport(ctx context.Context, l *lease) (uint64, error) {
 func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 	e := c.engine
 	request, key := r.StartRun.Request, r.StartRun.Key
+	if r.StartRun.Err != nil {
+		return r.StartRun.Err
+	}
 	if key == "" {
 		return violation.New("start_run.key", "is required")
 	}

@@ -192,7 +192,7 @@ func reportFromWire(wire *agentruntimev1.Report) (engine.Report, error) {
 		for _, ev := range what.Events.GetEvents() {
 			visibility, err := visibilityFromWire("visibility", ev.GetVisibility(), engine.User)
 			if err != nil {
-				return r, err
+				visibility = engine.User // as an unknown type is
 			}
 			r.Events = append(r.Events, engine.NewEvent{Type: ev.GetType(), Visibility: visibility, Payload: ev.GetPayload()})
 		}
@@ -200,19 +200,13 @@ func reportFromWire(wire *agentruntimev1.Report) (engine.Report, error) {
 		r.Step = &engine.Step{Key: what.Step.GetKey(), Result: what.Step.GetResult()}
 	case *agentruntimev1.Report_StartRun:
 		request, err := createFromWire(what.StartRun.GetRun())
-		if err != nil {
-			return r, err
-		}
-		r.StartRun = &engine.StartRun{Key: what.StartRun.GetKey(), Request: request}
+		r.StartRun = &engine.StartRun{Key: what.StartRun.GetKey(), Request: request, Err: err}
 	case *agentruntimev1.Report_Succeed:
 		r.Succeed = &engine.Succeed{Output: what.Succeed.GetOutput()}
 	case *agentruntimev1.Report_Fail:
-		after, err := duration("retry_after", what.Fail.GetRetryAfter())
-		if err != nil {
-			return r, err
-		}
 		r.Fail = &engine.Fail{
-			Message: what.Fail.GetMessage(), Retryable: what.Fail.GetRetryable(), RetryAfter: after, Type: what.Fail.GetErrorType(),
+			Message: what.Fail.GetMessage(), Retryable: what.Fail.GetRetryable(),
+			RetryAfter: max(0, what.Fail.GetRetryAfter().AsDuration()), Type: what.Fail.GetErrorType(),
 		}
 	case *agentruntimev1.Report_Park:
 		r.Park = &engine.Wait{

@@ -329,11 +329,11 @@ type RetryPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In all, 1 to 100; 0: the runtime's default (3).
 	MaxAttempts int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	// Unset: 2 s.
+	// Unset or 0: 2 s.
 	InitialBackoff *durationpb.Duration `protobuf:"bytes,2,opt,name=initial_backoff,json=initialBackoff,proto3" json:"initial_backoff,omitempty"`
 	// Unset: 300 s.
 	MaxBackoff *durationpb.Duration `protobuf:"bytes,3,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
-	// At least 1; 0: 2.
+	// 1 to 1000; 0: 2.
 	Multiplier    float64 `protobuf:"fixed64,4,opt,name=multiplier,proto3" json:"multiplier,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1919,7 +1919,7 @@ func (x *RetryRunResponse) GetRun() *Run {
 
 // RunEvent is something that happened in a run.
 //
-// The runtime's own: `run.queued`, `run.started`, `run.retrying`, `run.interrupted`, `run.resumed`, `run.waiting`
+// The runtime's own: `run.queued` (not of a run that began with its acceptance), `run.started`, `run.retrying`, `run.interrupted`, `run.resumed`, `run.waiting`
 // (for sub-runs) and the ends `run.succeeded`, `run.failed`, `run.cancelled`, `run.timed_out`. All others are the agent's.
 type RunEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`

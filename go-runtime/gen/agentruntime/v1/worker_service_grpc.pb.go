@@ -36,8 +36,9 @@ type WorkerServiceClient interface {
 	// counts an attempt and is given to another. A worker whose stream broke connects again and names in its Hello the
 	// leases it holds: those that have not lapsed go on, and what it reported without having an Ack is sent again.
 	//
-	// Reports of a lease are numbered from 1 on; each counts once. What comes under a lease that is over changes
-	// nothing and is answered with a Refusal.
+	// Reports of a lease are numbered from 1 on; each counts once, but for a StartRun, which is answered as often as it
+	// is asked. What comes under a lease that is over changes nothing and is answered with a Refusal. One with the reason
+	// UNAVAILABLE says that the runtime stops: the report is to be sent again on the next stream.
 	Work(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkRequest, WorkResponse], error)
 }
 
@@ -76,8 +77,9 @@ type WorkerServiceServer interface {
 	// counts an attempt and is given to another. A worker whose stream broke connects again and names in its Hello the
 	// leases it holds: those that have not lapsed go on, and what it reported without having an Ack is sent again.
 	//
-	// Reports of a lease are numbered from 1 on; each counts once. What comes under a lease that is over changes
-	// nothing and is answered with a Refusal.
+	// Reports of a lease are numbered from 1 on; each counts once, but for a StartRun, which is answered as often as it
+	// is asked. What comes under a lease that is over changes nothing and is answered with a Refusal. One with the reason
+	// UNAVAILABLE says that the runtime stops: the report is to be sent again on the next stream.
 	Work(grpc.BidiStreamingServer[WorkRequest, WorkResponse]) error
 	mustEmbedUnimplementedWorkerServiceServer()
 }
