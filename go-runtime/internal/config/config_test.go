@@ -153,6 +153,26 @@ func TestTheSettingsOwnVariableGoesBeforeTheAlias(t *testing.T) {
 	}
 }
 
+func TestStreamOrigins(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, map[string]string{"AGENT_RUNTIME_STREAM_ORIGINS": "https://a.example, http://localhost:3000,"})
+	if err != nil || !slices.Equal(c.StreamOrigins, []string{"https://a.example", "http://localhost:3000"}) {
+		t.Errorf("origins = %q, %v", c.StreamOrigins, err)
+	}
+	if c, err := load(t, nil); err != nil || len(c.StreamOrigins) != 0 || c.StreamLimit != 20_000 || c.StreamLimitPerUser != 20 {
+		t.Errorf("defaults = %+v, %v", c, err)
+	}
+	for _, bad := range []string{
+		"*", "a.example", "https://*.example", "https://A.example", "https://a.example/", "https://a.example/page",
+		"https://a.example:443", "http://a.example:80", "ftp://a.example", "https://", "https://u@a.example", "https://a.example?x",
+	} {
+		_, err := load(t, nil, "--stream-origins=https://b.example,"+bad)
+		if got := mistakes(t, err); !slices.Equal(got, []string{"stream-origins"}) {
+			t.Errorf("%s: mistakes %v", bad, got)
+		}
+	}
+}
+
 func TestEveryMistakeIsSaidAtOnce(t *testing.T) {
 	t.Parallel()
 	file := writeFile(t, "no-such-setting: 1\nmax-queued-runs: [1]\nreplicas: many\n")

@@ -12,7 +12,7 @@ type Config struct {
 	Listen string
 	// Socket is the path of the gRPC server's Unix socket; empty: none.
 	Socket string
-	// HTTP is the TCP address of health and metrics; empty: none.
+	// HTTP is the TCP address of health, metrics and runs' events for browsers; empty: none.
 	HTTP string
 
 	// DataDir is the folder of the embedded store.
@@ -43,6 +43,12 @@ type Config struct {
 	RPCTimeout time.Duration
 	// SendTimeout is how long a stream waits for a reader that does not take a message.
 	SendTimeout time.Duration
+
+	// StreamOrigins are the sites whose pages may read runs' events on the HTTP address.
+	StreamOrigins []string
+	// StreamLimit is how many such readers there may be, StreamLimitPerUser how many of one user.
+	StreamLimit        int
+	StreamLimitPerUser int
 
 	// MaxConcurrentRuns is how many runs execute at a time.
 	MaxConcurrentRuns int
@@ -122,7 +128,7 @@ func settings(c *Config) []setting {
 		},
 		{
 			name: "http", fallback: "127.0.0.1:8090", value: (*addressValue)(&c.HTTP),
-			help: "`address` of /healthz, /readyz and /metrics, or off",
+			help: "`address` of /healthz, /readyz, /metrics and streams with a ticket, or off",
 		},
 
 		{
@@ -178,6 +184,19 @@ func settings(c *Config) []setting {
 		{
 			name: "send-timeout", fallback: "30s", value: &durationValue{&c.SendTimeout, time.Second, time.Hour},
 			help: "how long a stream waits for a reader that takes nothing",
+		},
+
+		{
+			name: "stream-origins", fallback: "", value: (*originsValue)(&c.StreamOrigins),
+			help: "`origins` whose pages may read streams with a ticket, such as https://example.com, with commas between",
+		},
+		{
+			name: "stream-limit", fallback: "20000", value: &intValue{&c.StreamLimit, 1, 1_000_000},
+			help: "`number` of streams with a ticket that may be open",
+		},
+		{
+			name: "stream-limit-per-user", fallback: "20", value: &intValue{&c.StreamLimitPerUser, 1, 1_000_000},
+			help: "`number` of streams with a ticket that may be open for one user",
 		},
 
 		{

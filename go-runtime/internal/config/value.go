@@ -101,6 +101,39 @@ func (v *urlsValue) String() string {
 	return strings.Join(parts, ",")
 }
 
+// originsValue is web origins with commas between: scheme, host and, where it is
+// not the scheme's own, port, as browsers send them.
+type originsValue []string
+
+func (v *originsValue) Set(raw string) error {
+	var origins []string
+	for part := range strings.SplitSeq(raw, ",") {
+		origin := strings.TrimSpace(part)
+		if origin == "" {
+			continue
+		}
+		u, err := url.Parse(origin)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Port() == usualPort(u.Scheme) ||
+			strings.Contains(u.Host, "*") || origin != u.Scheme+"://"+strings.ToLower(u.Host) {
+			return errors.New("want https://host or https://host:port in lower case, without path or usual port, " +
+				"several with commas between")
+		}
+		origins = append(origins, origin)
+	}
+	*v = origins
+	return nil
+}
+
+func (v *originsValue) String() string { return strings.Join(*v, ",") }
+
+// usualPort is the port that an origin of this scheme leaves out.
+func usualPort(scheme string) string {
+	if scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
 type natsURLValue string
 
 func (v *natsURLValue) Set(raw string) error {

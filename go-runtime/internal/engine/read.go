@@ -22,6 +22,15 @@ func (e *Engine) GetRun(ctx context.Context, namespace, runID string) (Run, erro
 	return e.read(ctx, ent)
 }
 
+// PeekRun is GetRun without payloads: input, output and what an interrupt asks.
+func (e *Engine) PeekRun(ctx context.Context, namespace, runID string) (Run, error) {
+	ent, err := e.find(namespace, runID)
+	if err != nil {
+		return Run{}, err
+	}
+	return e.commit(ctx, ent)
+}
+
 // ListRuns returns runs of a namespace without input and output, newest first,
 // and the token of the next page, empty on the last.
 // Errors: *violation.Error, the journal's.

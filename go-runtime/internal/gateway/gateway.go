@@ -1,9 +1,12 @@
 // Package gateway is the runtime's HTTP server: health for whatever supervises
-// the process, and metrics for Prometheus.
+// the process, metrics for Prometheus, and the events of runs for browsers.
 //
-//	/healthz  200 while the process lives
-//	/readyz   200 while it takes new work, else 503; JSON: {"ready", "serving", "reasons", "warnings"}
-//	/metrics  Prometheus text
+//	/healthz                  200 while the process lives
+//	/readyz                   200 while it takes new work, else 503; JSON: {"ready", "serving", "reasons", "warnings"}
+//	/metrics                  Prometheus text
+//	/v1/runs/{run_id}/events  Server-Sent Events, for whoever has a ticket
+//
+// Queries are never logged: a ticket is as good as a password.
 package gateway
 
 import (
@@ -47,6 +50,8 @@ type Config struct {
 	Metrics prometheus.Gatherer
 	// Authorize says whether a request may read the metrics; nil: all may.
 	Authorize func(*http.Request) bool
+	// Streams says how the events of runs are served; nil: they are not.
+	Streams *StreamConfig
 }
 
 // Times that a client may take; requests have no body and answers are small.
@@ -62,6 +67,7 @@ type Server struct {
 	address  string
 	tls      *tls.Config
 	http     *http.Server
+	streams  *streams
 	log      *slog.Logger
 	listener net.Listener
 	done     sync.WaitGroup
@@ -95,10 +101,21 @@ func New(cfg Config, log *slog.Logger) *Server {
 		}
 		metrics.ServeHTTP(w, r)
 	})
+	if cfg.TLS != nil {
+		// Over HTTP/1.1 a browser opens no more than six streams to one host.
+		cfg.TLS = cfg.TLS.Clone()
+		cfg.TLS.NextProtos = []string{"h2", "http/1.1"}
+	}
+	var runs *streams
+	if cfg.Streams != nil {
+		runs = newStreams(*cfg.Streams, func() bool { return cfg.Readiness().Serving }, log)
+		mux.Handle("/v1/runs/{run_id}/events", runs)
+	}
 	return &Server{
 		address: cfg.Address,
 		tls:     cfg.TLS,
 		log:     log,
+		streams: runs,
 		http: &http.Server{
 			Handler:           mux,
 			ReadTimeout:       readTimeout,
@@ -149,9 +166,18 @@ func (s *Server) Addr() string {
 	return s.listener.Addr().String()
 }
 
+// Drain ends the streams, and every one that is still to come at once: browsers
+// come again, and find the runtime that runs then. It is safe twice and before Start.
+func (s *Server) Drain() {
+	if s.streams != nil {
+		s.streams.drain()
+	}
+}
+
 // Stop answers the requests in flight as long as ctx allows, then closes. It may
 // be called twice and before Start.
 func (s *Server) Stop(ctx context.Context) error {
+	s.Drain()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())

@@ -410,17 +410,24 @@ func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([
 	if err := t.stream.checkLost(ctx, before); err != nil {
 		return nil, 0, err
 	}
-	f.cursor.moveTo(before)
-	records, err := t.readDisk(ctx, f, before)
+	records, drained, err := t.readDisk(ctx, f, before)
 	for errors.Is(err, ErrUnavailable) && t.pause(ctx, err) {
-		records, err = t.readDisk(ctx, f, before)
+		records, drained, err = t.readDisk(ctx, f, before)
 	}
 	if err != nil {
 		return nil, 0, err
 	}
-	position := max(before, min(head, t.stream.nextLost(before)-1))
+	// The server has only so many consumers: who has read all keeps none, nor do
+	// readers who take turns.
+	if drained || len(t.disk) == cap(t.disk) {
+		f.cursor.close()
+	}
+	position := before
 	if n := len(records); n > 0 {
 		position = records[n-1].Sequence
+	}
+	if drained || len(records) == 0 {
+		position = max(position, min(head, t.stream.nextLost(before)-1))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -428,22 +435,30 @@ func (t *tail) catchUp(ctx context.Context, f *follower, before, head uint64) ([
 	return records, position, nil
 }
 
-// readDisk returns the durable records that follow before, up to a lost range;
-// none at the end.
-func (t *tail) readDisk(ctx context.Context, f *follower, before uint64) ([]Record, error) {
-	records, err := f.cursor.next(ctx)
-	if err != nil && !errors.Is(err, errDrained) {
-		return nil, err
+// readDisk returns the durable records that follow before, up to a lost range,
+// and whether there were no more. Where there are few it finds that out at once,
+// so that most followers need one turn.
+func (t *tail) readDisk(ctx context.Context, f *follower, before uint64) (records []Record, drained bool, err error) {
+	f.cursor.moveTo(before)
+	records, err = f.cursor.next(ctx)
+	if err == nil && len(records) < followBatch {
+		var more []Record
+		more, err = f.cursor.next(ctx)
+		records = append(records, more...)
+	}
+	drained = errors.Is(err, errDrained)
+	if err != nil && !drained {
+		return nil, false, err
 	}
 	if n := len(records); n > 0 {
 		if err := t.stream.settle(ctx, records[n-1].Sequence); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	if i := slices.IndexFunc(records, func(r Record) bool { return r.Sequence >= t.stream.nextLost(before) }); i >= 0 {
 		records = records[:i]
 	}
-	return records, t.stream.checkTruncated(ctx, before, records)
+	return records, drained, t.stream.checkTruncated(ctx, before, records)
 }
 
 // nextLost returns the first sequence above after that was lost;

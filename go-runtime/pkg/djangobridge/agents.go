@@ -14,6 +14,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/ticket"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -38,6 +39,9 @@ type agentService struct {
 	schedules *schedule.Store
 	agents    *agent.Registry
 	streams   *streams
+	tickets   *ticket.Office
+	// runTimeout is the longest an attempt takes unless its run says otherwise.
+	runTimeout time.Duration
 	// describe fills in everything of the answer but the namespace.
 	describe func() *agentruntimev1.GetServerInfoResponse
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/telemetry"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/ticket"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 )
 
@@ -54,6 +55,7 @@ type Integration struct {
 	state     *state.Store
 	events    *event.Log
 	engine    *engine.Engine
+	tickets   *ticket.Office
 	schedules *schedule.Store
 	gateway   *gateway.Server
 	server    *grpc.Server
@@ -134,6 +136,7 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
+	i.tickets = ticket.New(i.journal, nil, i.log)
 	provider, err := model.New(model.Config{
 		APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL, Model: i.cfg.Model, Timeout: i.cfg.ModelTimeout,
 	}, i.log)
@@ -173,6 +176,7 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	}, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
 	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{
 		engine: i.engine, schedules: i.schedules, agents: registry, streams: i.streams, describe: i.describe,
+		tickets: i.tickets, runTimeout: i.cfg.RunTimeout,
 	})
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})
@@ -181,7 +185,7 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	if i.cfg.HTTP == "" {
 		return
 	}
-	cfg := gateway.Config{Address: i.cfg.HTTP, Readiness: i.readiness, Metrics: m.registry}
+	cfg := gateway.Config{Address: i.cfg.HTTP, Readiness: i.readiness, Metrics: m.registry, Streams: i.streamConfig(m)}
 	if i.cfg.HTTPExposed() {
 		cfg.TLS, cfg.Authorize = tlsConfig, access.mayReadMetrics
 	}
@@ -213,7 +217,7 @@ func (i *Integration) start(ctx context.Context) error {
 	if gatewayErr != nil {
 		return gatewayErr
 	}
-	for _, start := range []func(context.Context) error{i.state.Start, i.events.Start, i.engine.Start, i.schedules.Start} {
+	for _, start := range []func(context.Context) error{i.state.Start, i.events.Start, i.tickets.Start, i.engine.Start, i.schedules.Start} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -285,6 +289,9 @@ func (i *Integration) stop(ctx context.Context) error {
 	close(i.stopped)
 	i.health.Shutdown()
 	i.streams.drain()
+	if i.gateway != nil {
+		i.gateway.Drain()
+	}
 
 	i.newcomers.turnAway()
 	ended := make(chan struct{})
@@ -357,7 +364,7 @@ func (i *Integration) Addr() string {
 	return i.addr.String()
 }
 
-// HTTPAddr is the address of health and metrics, or "" when there is none.
+// HTTPAddr is the address of health, metrics and streams with a ticket, or "" when there is none.
 func (i *Integration) HTTPAddr() string {
 	if i.gateway == nil {
 		return ""

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/gateway"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 )
 
@@ -20,6 +21,7 @@ type metrics struct {
 	calls         *prometheus.CounterVec
 	latency       *prometheus.HistogramVec
 	subscriptions prometheus.Gauge
+	streams       gateway.StreamMetrics
 }
 
 // newMetrics returns the metrics of a runtime; sources show more when they are read.
@@ -39,6 +41,20 @@ func newMetrics(version, durability string, sources ...prometheus.Collector) *me
 			Namespace: metricNamespace, Name: "event_subscriptions",
 			Help: "Event subscriptions that are open.",
 		}),
+		streams: gateway.StreamMetrics{
+			Open: prometheus.NewGauge(prometheus.GaugeOpts{
+				Namespace: metricNamespace, Name: "http_streams",
+				Help: "Streams with a ticket that are open.",
+			}),
+			Events: prometheus.NewCounter(prometheus.CounterOpts{
+				Namespace: metricNamespace, Name: "http_stream_events_total",
+				Help: "Events sent on streams with a ticket.",
+			}),
+			Ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+				Namespace: metricNamespace, Name: "http_streams_ended_total",
+				Help: "Streams with a ticket that ended or were refused, by reason.",
+			}, []string{"reason"}),
+		},
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: metricNamespace, Name: "build_info",
@@ -50,6 +66,7 @@ func newMetrics(version, durability string, sources ...prometheus.Collector) *me
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.calls, m.latency, m.subscriptions, build,
+		m.streams.Open, m.streams.Events, m.streams.Ended,
 	)
 	m.registry.MustRegister(sources...)
 	return m
