@@ -1,9 +1,9 @@
 """Generate the sync methods of the Python client from the async ones.
 
-    python scripts/unasync.py            write _operations_sync.py
+    python scripts/unasync.py            write _sync from _async
     python scripts/unasync.py --check    fail if it is not what would be written
 
-A name that the source defines with a leading `a` loses it everywhere, in code and docstrings alike; what else
+A name that the sources define with a leading `a` loses it everywhere, in code and docstrings alike; what else
 differs is in RULES. Each rule must match something: one that does not is out of date, and an error.
 """
 
@@ -16,25 +16,21 @@ import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent.parent / "backend" / "django_agent_runtime"
-SOURCE = _PACKAGE / "_operations_async.py"
-TARGET = _PACKAGE / "_operations_sync.py"
+SOURCE = _PACKAGE / "_async"
+TARGET = _PACKAGE / "_sync"
 
-_DOCSTRING = '''"""Generated from `_operations_async.py` by `scripts/unasync.py`: edit that file."""'''
+_DOCSTRING = '"""Generated from `_async/{name}` by `scripts/unasync.py`: edit that file."""'
 
 RULES: tuple[tuple[str, str], ...] = (
-    (r'\A""".*?"""', _DOCSTRING),
-    (r"^import asyncio\n", ""),
-    (
-        r"\bimport AsyncIterator, Awaitable, Callable, Iterable, Iterator\b",
-        "import Callable, Iterable, Iterator",
-    ),
+    # What this leaves double or unused in imports is tidied up behind it.
+    (r"^import asyncio$", "import time"),
     (r"\bAwaitable\[Any\]", "Any"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncStream\b", "Stream"),
     (r"\bAsyncPendingCall\b", "PendingCall"),
     (r"\baresult\b", "result"),
     (r"\basettle\b", "settle"),
-    (r"\bAsyncOperations\b", "SyncOperations"),
+    (r"\bAsync([A-Z])", r"Sync\1"),
     (r" for asyncio\.", " for threads."),
     (r"\basyncio\.sleep\b", "time.sleep"),
     (r"\baattempt(_stream)?\b", r"attempt\1"),
@@ -44,57 +40,69 @@ RULES: tuple[tuple[str, str], ...] = (
 )
 
 
-def generate(source: str) -> str:
-    """The sync text of `source`.
+def generate(sources: dict[str, str]) -> dict[str, str]:
+    """The sync texts of `sources`, by file name.
 
     Raises:
         ValueError: A rule matches nothing.
     """
-    names = re.findall(r"^    (?:async )?def (_?)a(\w+)\(", source, re.MULTILINE)
+    method = re.compile(r"^    (?:async )?def (_?)a(\w+)\(", re.MULTILINE)
+    names = [found for source in sources.values() for found in method.findall(source)]
     if not names:
-        raise ValueError("the source defines no method with a leading `a`")
-    text = source
-    for underscore, name in names:
-        text = re.sub(rf"\b{underscore}a{name}\b", underscore + name, text)
-    for pattern, replacement in RULES:
-        text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE | re.DOTALL)
-        if not count:
-            raise ValueError(f"the rule {pattern!r} matches nothing any more")
+        raise ValueError("the sources define no method with a leading `a`")
+    unmatched = {pattern for pattern, _ in RULES}
+    texts = {}
+    for file, source in sources.items():
+        text = re.sub(r'\A""".*?"""', _DOCSTRING.format(name=file), source, flags=re.DOTALL)
+        for underscore, name in names:
+            text = re.sub(rf"\b{underscore}a{name}\b", underscore + name, text)
+        for pattern, replacement in RULES:
+            text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
+            if count:
+                unmatched.discard(pattern)
+        texts[file] = text
+    if unmatched:
+        raise ValueError(f"these rules match nothing any more: {sorted(unmatched)}")
+    return texts
+
+
+def _format(text: str, file: str) -> str:
+    named = ("--quiet", "--stdin-filename", str(TARGET / file), "-")
+    for command in (("check", "--select", "F401,I001", "--fix"), ("format",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *named], input=text, stdout=subprocess.PIPE, text=True, check=True
+        )
+        text = done.stdout
     return text
-
-
-def _format(text: str) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        "ruff",
-        "format",
-        "--stdin-filename",
-        str(TARGET),
-        "-",
-    ]
-    return subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def main(arguments: list[str]) -> int:
     """Write the target, or with `--check` compare it; the exit status."""
-    text = _format(generate(SOURCE.read_text()))
+    sources = {path.name: path.read_text() for path in sorted(SOURCE.glob("*.py"))}
+    texts = {file: _format(text, file) for file, text in generate(sources).items()}
+    present = {path.name: path.read_text() for path in TARGET.glob("*.py")}
     if arguments == ["--check"]:
-        difference = list(
-            difflib.unified_diff(
-                TARGET.read_text().splitlines(),
-                text.splitlines(),
-                str(TARGET),
+        difference = [
+            line
+            for file in sorted(texts.keys() | present.keys())
+            for line in difflib.unified_diff(
+                present.get(file, "").splitlines(),
+                texts.get(file, "").splitlines(),
+                str(TARGET / file),
                 "generated",
                 lineterm="",
             )
-        )
+        ]
         print(*difference, sep="\n", end="\n" if difference else "")
         return 1 if difference else 0
     if arguments:
         print(__doc__, file=sys.stderr)
         return 2
-    TARGET.write_text(text)
+    TARGET.mkdir(exist_ok=True)
+    for file in present.keys() - texts.keys():
+        (TARGET / file).unlink()
+    for file, text in texts.items():
+        (TARGET / file).write_text(text)
     return 0
 
 

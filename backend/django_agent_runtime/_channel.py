@@ -32,20 +32,30 @@ __all__ = [
     "BATCH_CREATE_RUNS",
     "CANCEL_RUN",
     "CREATE_RUN",
+    "CREATE_SCHEDULE",
+    "CREATE_STREAM_TICKET",
+    "DELETE_SCHEDULE",
     "DELETE_STATE",
+    "FOLLOW_RUNS",
     "GET_RUN",
     "GET_SERVER_INFO",
     "GET_STATE",
     "LIST_AGENTS",
     "LIST_RUNS",
+    "LIST_SCHEDULES",
     "LIST_STATE",
     "LIST_TASK_TYPES",
+    "PAUSE_SCHEDULE",
     "PUBLISH_EVENTS",
+    "RESUME_RUN",
+    "RETRY_RUN",
     "SET_STATE",
     "SUBSCRIBE",
     "TRANSACT_STATE",
+    "TRIGGER_SCHEDULE",
     "WAIT_RUN",
     "WAIT_RUNS",
+    "WATCH_RUN",
     "WATCH_STATE",
     "CallMetadata",
     "ChannelSession",
@@ -96,6 +106,18 @@ LIST_RUNS = Rpc(_AGENT, "ListRuns", agent_pb.ListRunsRequest, agent_pb.ListRunsR
 WAIT_RUN = Rpc(_AGENT, "WaitRun", agent_pb.WaitRunRequest, agent_pb.WaitRunResponse)
 WAIT_RUNS = Rpc(_AGENT, "WaitRuns", agent_pb.WaitRunsRequest, agent_pb.WaitRunsResponse)
 CANCEL_RUN = Rpc(_AGENT, "CancelRun", agent_pb.CancelRunRequest, agent_pb.CancelRunResponse)
+RESUME_RUN = Rpc(_AGENT, "ResumeRun", agent_pb.ResumeRunRequest, agent_pb.ResumeRunResponse)
+RETRY_RUN = Rpc(_AGENT, "RetryRun", agent_pb.RetryRunRequest, agent_pb.RetryRunResponse)
+WATCH_RUN = Rpc(_AGENT, "WatchRun", agent_pb.WatchRunRequest, agent_pb.WatchRunResponse)
+FOLLOW_RUNS = Rpc(_AGENT, "FollowRuns", agent_pb.FollowRunsRequest, agent_pb.FollowRunsResponse)
+CREATE_SCHEDULE = Rpc(_AGENT, "CreateSchedule", agent_pb.CreateScheduleRequest, agent_pb.CreateScheduleResponse)
+LIST_SCHEDULES = Rpc(_AGENT, "ListSchedules", agent_pb.ListSchedulesRequest, agent_pb.ListSchedulesResponse)
+PAUSE_SCHEDULE = Rpc(_AGENT, "PauseSchedule", agent_pb.PauseScheduleRequest, agent_pb.PauseScheduleResponse)
+DELETE_SCHEDULE = Rpc(_AGENT, "DeleteSchedule", agent_pb.DeleteScheduleRequest, agent_pb.DeleteScheduleResponse)
+TRIGGER_SCHEDULE = Rpc(_AGENT, "TriggerSchedule", agent_pb.TriggerScheduleRequest, agent_pb.TriggerScheduleResponse)
+CREATE_STREAM_TICKET = Rpc(
+    _AGENT, "CreateStreamTicket", agent_pb.CreateStreamTicketRequest, agent_pb.CreateStreamTicketResponse
+)
 LIST_AGENTS = Rpc(_AGENT, "ListAgents", agent_pb.ListAgentsRequest, agent_pb.ListAgentsResponse)
 LIST_TASK_TYPES = Rpc(_AGENT, "ListTaskTypes", agent_pb.ListTaskTypesRequest, agent_pb.ListTaskTypesResponse)
 GET_SERVER_INFO = Rpc(_AGENT, "GetServerInfo", agent_pb.GetServerInfoRequest, agent_pb.GetServerInfoResponse)
@@ -364,14 +386,16 @@ class Transport:
 
     def explain(self, failure: CallFailure) -> CallFailure:
         """`failure`, told apart from a runtime that is not there if TLS stands between."""
-        # What has a status came from a runtime that was reached.
-        if failure.code is grpc.StatusCode.UNAVAILABLE and not failure.status:
+        if _is_unexplained(failure):
             failure.explanation = explain(self._settings)
         return failure
 
     async def aexplain(self, failure: CallFailure) -> CallFailure:
         """`explain` for asyncio."""
-        return await asyncio.to_thread(self.explain, failure)
+        if _is_unexplained(failure):
+            # It connects, and so waits.
+            return await asyncio.to_thread(self.explain, failure)
+        return failure
 
     def enter(self) -> ChannelSession:
         """The open session, for a call that must end with `gate.leave`; waits while the process forks."""
@@ -408,6 +432,11 @@ class Transport:
         if failure.code not in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
             self.reached = failure.code is not grpc.StatusCode.UNAVAILABLE
         return failure
+
+
+def _is_unexplained(failure: CallFailure) -> bool:
+    """Whether nobody was reached, as far as is known: what has a status came from a runtime that was."""
+    return failure.code is grpc.StatusCode.UNAVAILABLE and not failure.status
 
 
 class _StreamCall:

@@ -108,7 +108,7 @@ def check_event_type(event_type: str) -> str:
         InvalidValue: Not a string, empty, above 200 bytes of UTF-8, not UTF-8 at all, or with a `*`.
     """
     if "*" in _check_name("event_type", event_type, MAX_TYPE_BYTES):
-        raise _refuse("event_type", f"is {event_type!r}; a `*` is for subscriptions")
+        raise InvalidValue.of("event_type", f"is {event_type!r}; a `*` is for subscriptions")
     return event_type
 
 
@@ -119,7 +119,9 @@ def check_event_pattern(event_type: str) -> str:
         InvalidValue: As in `check_event_type`, or a `*` that is not at the end.
     """
     if "*" in _check_name("event_type", event_type, MAX_TYPE_BYTES)[:-1]:
-        raise _refuse("event_type", f"is {event_type!r}; a `*` can stand at the end only, for all that begins so")
+        raise InvalidValue.of(
+            "event_type", f"is {event_type!r}; a `*` can stand at the end only, for all that begins so"
+        )
     return event_type
 
 
@@ -130,7 +132,7 @@ def check_text(name: str, text: str) -> str:
         InvalidValue: Not a string, or one with a lone surrogate.
     """
     if not isinstance(text, str):
-        raise _refuse(name, f"must be a string, not {type(text).__name__}")
+        raise InvalidValue.of(name, f"must be a string, not {type(text).__name__}")
     if not text.isascii():
         _size_of(name, text)
     return text
@@ -138,12 +140,12 @@ def check_text(name: str, text: str) -> str:
 
 def _check_name(name: str, text: str, most: int) -> str:
     if not isinstance(text, str):
-        raise _refuse(name, f"must be a string, not {type(text).__name__}")
+        raise InvalidValue.of(name, f"must be a string, not {type(text).__name__}")
     if not text:
-        raise _refuse(name, "must not be empty")
+        raise InvalidValue.of(name, "must not be empty")
     size = len(text) if text.isascii() else _size_of(name, text)
     if size > most:
-        raise _refuse(name, f"has {size} bytes of UTF-8, the limit is {most}")
+        raise InvalidValue.of(name, f"has {size} bytes of UTF-8, the limit is {most}")
     return text
 
 
@@ -151,7 +153,7 @@ def _size_of(name: str, text: str) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:
-        raise _refuse(name, f"{text!r} is not valid Unicode") from error
+        raise InvalidValue.of(name, f"{text!r} is not valid Unicode") from error
 
 
 def _check_containers(value: Any, name: str) -> None:
@@ -168,7 +170,9 @@ def _check_containers(value: Any, name: str) -> None:
                 for key in container:
                     if not isinstance(key, str):
                         path = _path_of(value, name, container)
-                        raise _refuse(path, f"has the key {key!r}, a {type(key).__name__}; keys must be strings")
+                        raise InvalidValue.of(
+                            path, f"has the key {key!r}, a {type(key).__name__}; keys must be strings"
+                        )
                 children: Any = container.values()
             elif isinstance(container, (list, tuple)):
                 children = container
@@ -181,7 +185,7 @@ def _check_containers(value: Any, name: str) -> None:
             return
         level = below.values()
     if any(isinstance(item, (dict, list, tuple)) for item in level):
-        raise _refuse(name, f"is nested deeper than {MAX_DEPTH} levels")
+        raise InvalidValue.of(name, f"is nested deeper than {MAX_DEPTH} levels")
 
 
 def _default(value: Any) -> Any:
@@ -218,22 +222,18 @@ def _make_parts_encoder() -> Callable[[Any, int], Iterable[str]]:
 _encode_parts = _make_parts_encoder()
 
 
-def _refuse(path: str, reason: str) -> InvalidValue:
-    return InvalidValue(f"{path} {reason}", violations=[(path, reason)])
-
-
 def _locate(value: Any, name: str, cause: Exception) -> InvalidValue:
     """The error for a value that the encoder refused, with the path of the part at fault."""
     for path, part in _walk(value, name):
         if isinstance(part, float):
             if not math.isfinite(part):
-                return _refuse(path, f"is {part!r}, which JSON has no number for")
+                return InvalidValue.of(path, f"is {part!r}, which JSON has no number for")
         elif not isinstance(part, (*_SCALARS, dict, list, tuple)):
             try:
                 _default(part)
             except (TypeError, ValueError) as error:
-                return _refuse(path, f"is no JSON value: {error}")
-    return _refuse(name, f"is no JSON value: {cause}")
+                return InvalidValue.of(path, f"is no JSON value: {error}")
+    return InvalidValue.of(name, f"is no JSON value: {cause}")
 
 
 def _path_of(value: Any, name: str, container: Any) -> str:

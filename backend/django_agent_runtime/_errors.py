@@ -36,6 +36,12 @@ _BY_REASON: dict[str, type[exceptions.AgentRuntimeError]] = {
     "EVENTS_TRUNCATED": exceptions.EventsTruncated,
     "RUN_ENDED": exceptions.RunEnded,
     "SLOW_READER": exceptions.Overloaded,
+    "CONCURRENCY_LIMIT": exceptions.ConcurrencyLimit,
+    "RUN_NOT_WAITING": exceptions.RunNotWaiting,
+    "RUN_NOT_ENDED": exceptions.RunNotEnded,
+    "SCHEDULE_NOT_FOUND": exceptions.ScheduleNotFound,
+    "SCHEDULE_EXISTS": exceptions.ScheduleExists,
+    "LEASE_LOST": exceptions.LeaseLost,
 }
 
 # For what carries no reason: gRPC itself, a proxy, or a newer runtime with a reason not known here.

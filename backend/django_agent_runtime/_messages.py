@@ -15,27 +15,44 @@ from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
 from .types import (
     Agent,
+    Concurrency,
     Event,
+    EventVisibility,
+    Interrupt,
+    NewTask,
+    RetryPolicy,
     Run,
     RunError,
+    RunEvent,
+    RunEventBatch,
     RunState,
     RunTarget,
+    Schedule,
     ServerInfo,
     StateChange,
     StateChangeKind,
     StateEntry,
+    Strategy,
+    StreamTicket,
     TaskType,
 )
 
 __all__ = [
     "RUN_STATE_NUMBERS",
+    "RUN_TARGET_NUMBERS",
+    "STRATEGY_NUMBERS",
+    "VISIBILITY_NUMBERS",
     "to_agent",
     "to_change",
     "to_entry",
     "to_event",
     "to_output",
     "to_run",
+    "to_run_event",
+    "to_run_events",
+    "to_schedule",
     "to_server_info",
+    "to_stream_ticket",
     "to_task_type",
 ]
 
@@ -49,6 +66,29 @@ RUN_STATE_NUMBERS: dict[RunState, agent_pb.RunState] = {
     RunState.TIMED_OUT: agent_pb.RUN_STATE_TIMED_OUT,
 }
 _RUN_STATES = {number: state for state, number in RUN_STATE_NUMBERS.items()}
+RUN_TARGET_NUMBERS: dict[RunTarget, agent_pb.RunTarget] = {
+    RunTarget.TASK: agent_pb.RUN_TARGET_TASK,
+    RunTarget.AGENT: agent_pb.RUN_TARGET_AGENT,
+    RunTarget.WORKER: agent_pb.RUN_TARGET_WORKER,
+}
+_RUN_TARGETS = {agent_pb.RUN_TARGET_UNSPECIFIED: RunTarget.TASK} | {
+    number: target for target, number in RUN_TARGET_NUMBERS.items()
+}
+VISIBILITY_NUMBERS: dict[EventVisibility, agent_pb.EventVisibility] = {
+    EventVisibility.INTERNAL: agent_pb.EVENT_VISIBILITY_INTERNAL,
+    EventVisibility.DEBUG: agent_pb.EVENT_VISIBILITY_DEBUG,
+    EventVisibility.USER: agent_pb.EVENT_VISIBILITY_USER,
+}
+_VISIBILITIES = {agent_pb.EVENT_VISIBILITY_UNSPECIFIED: EventVisibility.USER} | {
+    number: visibility for visibility, number in VISIBILITY_NUMBERS.items()
+}
+STRATEGY_NUMBERS: dict[Strategy, agent_pb.ConcurrencyStrategy] = {
+    "queue": agent_pb.CONCURRENCY_STRATEGY_QUEUE,
+    "reject": agent_pb.CONCURRENCY_STRATEGY_REJECT,
+    "cancel_running": agent_pb.CONCURRENCY_STRATEGY_CANCEL_RUNNING,
+}
+_STRATEGIES: dict[agent_pb.ConcurrencyStrategy, Strategy] = {agent_pb.CONCURRENCY_STRATEGY_UNSPECIFIED: "queue"}
+_STRATEGIES |= {number: strategy for strategy, number in STRATEGY_NUMBERS.items()}
 _CHANGE_KINDS = {
     state_pb.StateChange.KIND_SET: StateChangeKind.SET,
     state_pb.StateChange.KIND_DELETED: StateChangeKind.DELETED,
@@ -60,10 +100,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 def to_run(run: agent_pb.Run) -> Run:
     error = None
     if run.HasField("error"):
-        error = RunError(reason=run.error.reason, message=run.error.message, retryable=run.error.retryable)
+        error = RunError(run.error.reason, run.error.message, run.error.retryable, run.error.type)
     return Run(
         run_id=run.run_id,
-        target=RunTarget.AGENT if run.target == agent_pb.RUN_TARGET_AGENT else RunTarget.TASK,
+        target=_RUN_TARGETS[run.target],
         task_type=run.task_type,
         agent_id=run.agent_id,
         description=run.description,
@@ -79,7 +119,20 @@ def to_run(run: agent_pb.Run) -> Run:
         end_time=_time_field(run, "end_time"),
         deadline=_time_field(run, "deadline"),
         sequence=run.sequence,
+        priority=run.priority,
+        not_before=_time_field(run, "not_before"),
+        parent_run_id=run.parent_run_id,
+        retry_of=run.retry_of,
+        schedule_id=run.schedule_id,
+        interrupt=_to_interrupt(run.interrupt) if run.HasField("interrupt") else None,
+        waiting_for=tuple(run.waiting_for),
+        concurrency_key=run.concurrency_key,
+        worker=run.worker,
     )
+
+
+def _to_interrupt(interrupt: agent_pb.Interrupt) -> Interrupt:
+    return Interrupt(interrupt.interrupt_id, decode(interrupt.payload) if interrupt.payload else None)
 
 
 def to_output(run: agent_pb.Run) -> dict[str, Any]:
@@ -91,6 +144,76 @@ def to_output(run: agent_pb.Run) -> dict[str, Any]:
     if run.state == agent_pb.RUN_STATE_SUCCEEDED:
         return decode_object(run.output) or {}
     return output_of(to_run(run))
+
+
+def to_run_event(event: agent_pb.RunEvent) -> RunEvent:
+    return RunEvent(
+        run_id=event.run_id,
+        sequence=event.sequence,
+        type=event.type,
+        visibility=_VISIBILITIES[event.visibility],
+        time=_time(event.time),
+        attempt=event.attempt,
+        payload=decode_object(event.payload),
+        run=to_run(event.run) if event.HasField("run") else None,
+    )
+
+
+def to_run_events(response: agent_pb.FollowRunsResponse) -> RunEventBatch:
+    return RunEventBatch(tuple(to_run_event(event) for event in response.events), response.position)
+
+
+def to_schedule(schedule: agent_pb.Schedule) -> Schedule:
+    return Schedule(
+        schedule_id=schedule.schedule_id,
+        cron=schedule.cron,
+        time_zone=schedule.time_zone,
+        run=_to_task(schedule.run),
+        paused=schedule.paused,
+        create_time=_time_field(schedule, "create_time"),
+        next_time=_time_field(schedule, "next_time"),
+        last_time=_time_field(schedule, "last_time"),
+        last_run_id=schedule.last_run_id,
+        last_error=schedule.last_error,
+    )
+
+
+def to_stream_ticket(ticket: agent_pb.CreateStreamTicketResponse) -> StreamTicket:
+    return StreamTicket(path=ticket.path, expire_time=_time(ticket.expire_time))
+
+
+def _to_task(request: agent_pb.CreateRunRequest) -> NewTask:
+    """What a schedule creates, as its creator gave it."""
+    visibility = {name: _VISIBILITIES[number] for name, number in request.event_visibility.items()}
+    return NewTask(
+        task_type=request.task_type,
+        input_data=decode_object(request.input),
+        agent_id=request.agent_id,
+        description=request.description,
+        metadata=decode_object(request.metadata),
+        deadline=_seconds_field(request, "deadline"),
+        run_timeout=_seconds_field(request, "run_timeout"),
+        target=_RUN_TARGETS[request.target],
+        priority=request.priority,
+        concurrency=_to_concurrency(request.concurrency) if request.HasField("concurrency") else None,
+        queue_timeout=_seconds_field(request, "queue_timeout"),
+        step_timeout=_seconds_field(request, "step_timeout"),
+        retry=_to_retry_policy(request.retry) if request.HasField("retry") else None,
+        event_visibility=visibility or None,
+    )
+
+
+def _to_concurrency(concurrency: agent_pb.Concurrency) -> Concurrency:
+    return Concurrency(concurrency.key, concurrency.limit or 1, _STRATEGIES[concurrency.strategy])
+
+
+def _to_retry_policy(policy: agent_pb.RetryPolicy) -> RetryPolicy:
+    return RetryPolicy(
+        max_attempts=policy.max_attempts or None,
+        initial_backoff=_seconds_field(policy, "initial_backoff"),
+        max_backoff=_seconds_field(policy, "max_backoff"),
+        multiplier=policy.multiplier or None,
+    )
 
 
 def to_task_type(task_type: agent_pb.TaskType) -> TaskType:
@@ -107,6 +230,8 @@ def to_agent(agent: agent_pb.Agent) -> Agent:
         description=agent.description,
         task_types=tuple(to_task_type(item) for item in agent.task_types),
         model=agent.model,
+        by_worker=agent.by_worker,
+        workers=agent.workers,
     )
 
 
@@ -163,3 +288,10 @@ def _time(stamp: Timestamp) -> datetime:
 
 def _time_field(message: Message, name: str) -> datetime | None:
     return _time(getattr(message, name)) if message.HasField(name) else None
+
+
+def _seconds_field(message: Message, name: str) -> float | None:
+    if not message.HasField(name):
+        return None
+    seconds: float = getattr(message, name).ToNanoseconds() / 1e9
+    return seconds

@@ -9,15 +9,17 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from ._channel import ChannelSession, Transport, jittered
-from ._errors import CallFailure
+from ._errors import CallFailure, failure_error
 from ._fork import gate, start_thread
 from ._mailbox import Mailbox
 from .exceptions import AgentRuntimeError, ClientClosed, RuntimeUnavailable
@@ -25,6 +27,8 @@ from .exceptions import AgentRuntimeError, ClientClosed, RuntimeUnavailable
 __all__ = [
     "REFUSALS",
     "AsyncStream",
+    "EndOfStream",
+    "MailboxReader",
     "Stream",
     "StreamReader",
     "StreamSource",
@@ -43,12 +47,17 @@ _LONGEST_PAUSE = 5.0
 REFUSALS = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
         grpc.StatusCode.UNIMPLEMENTED,
     }
 )
+
+
+class EndOfStream(AgentRuntimeError):
+    """Nothing more follows, as there is nothing more; iterators end with it."""
 
 
 class StreamSource(Protocol):
@@ -144,7 +153,7 @@ class _StreamBase(Generic[T]):
 
 
 class Stream(_StreamBase[T]):
-    """An endless iterator that goes on over reconnects without gap or repeat.
+    """An iterator that goes on over reconnects without gap or repeat; most are endless.
 
     Close it (or use it in a `with` block) when done. It is for one thread at a time.
     """
@@ -168,6 +177,8 @@ class Stream(_StreamBase[T]):
         while not self._batch:
             try:
                 self._batch.extend(self._source.mailbox.get())
+            except EndOfStream:
+                raise StopIteration from None
             except ClientClosed:
                 if not self._closed:
                     raise
@@ -184,7 +195,7 @@ class Stream(_StreamBase[T]):
 
 
 class AsyncStream(_StreamBase[T]):
-    """An endless asynchronous iterator that goes on over reconnects without gap or repeat.
+    """An asynchronous iterator that goes on over reconnects without gap or repeat; most are endless.
 
     It begins with `async with` or its first item, whichever comes first: what happens after `__aenter__` returned
     is seen. Waiting for an item may be cancelled (`asyncio.wait_for`) without losing one.
@@ -202,6 +213,8 @@ class AsyncStream(_StreamBase[T]):
         while not self._batch:
             try:
                 self._batch.extend(await self._source.mailbox.aget())
+            except EndOfStream:
+                raise StopAsyncIteration from None
             except ClientClosed:
                 if not self._closed:
                     raise
@@ -227,6 +240,9 @@ class StreamReader:
 
     A subclass says how the stream is opened at its present position and what to do with each response.
     """
+
+    longest_pause = _LONGEST_PAUSE
+    """Seconds between two attempts, when several in a row have failed."""
 
     def __init__(self, transport: Transport, name: str) -> None:
         self._transport = transport
@@ -260,6 +276,10 @@ class StreamReader:
     def receive(self, response: Any) -> bool:
         """Take one response. False if there is no room: the stream is ended, and opened again when `wanted` says so."""
         raise NotImplementedError
+
+    def ended(self) -> bool:
+        """The runtime ended the stream, and had nothing against it. False: it was not to, and is opened again."""
+        return False
 
     def stopped_reading(self) -> None:
         """The stream opened last is over."""
@@ -300,9 +320,9 @@ class StreamReader:
                 self._lost = self._was_open
             self.failed(failure)
             if failure.code in REFUSALS:
-                pause = _LONGEST_PAUSE
+                pause = self.longest_pause
             self._wake.wait(jittered(pause))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, self.longest_pause)
 
     def _read(self, session: ChannelSession) -> tuple[CallFailure | None, bool]:
         """Read until the stream ends: how it failed, if it did, and whether it gave anything."""
@@ -319,6 +339,8 @@ class StreamReader:
                     self._lost = False
                 if not self.receive(response):
                     return None, progress
+            if self.ended():
+                return None, progress
             return CallFailure(grpc.StatusCode.UNAVAILABLE, "the runtime ended the stream"), progress
         except CallFailure as failure:
             return failure, progress
@@ -339,3 +361,66 @@ class StreamReader:
         elif self._transport.reached:
             logger.warning("stream lost, reconnecting", extra={"stream": self._name, "err": str(failure)})
         self._transport.reached = False
+
+
+class MailboxReader(StreamReader):
+    """A stream of its own for one consumer, which takes from a mailbox; a full one holds the stream back.
+
+    A subclass says how the stream is opened and what a response becomes, and calls `begin` when it is complete.
+    """
+
+    def __init__(self, transport: Transport, name: str, position: int | None) -> None:
+        super().__init__(transport, name)
+        self.position = position
+        self._closed = False
+        self._room = threading.Event()
+        self._room.set()
+        self.begun: Future[int] = Future()
+        self.begun.set_running_or_notify_cancel()
+        self.mailbox = Mailbox(on_drained=self._room.set)
+
+    def begin(self) -> None:
+        """Begin to read."""
+        self._transport.streams.add(self)
+        self.start_thread()
+
+    def close(self) -> None:
+        """See StreamSource."""
+        self.end(ClientClosed("the stream was closed"))
+
+    def end(self, error: AgentRuntimeError) -> None:
+        """Stop for good; the consumer gets `error` after what is there."""
+        self._closed = True
+        self._room.set()
+        self.mailbox.end(error)
+        self.interrupt()
+
+    def put(self, messages: Sequence[Any], response: Message) -> bool:
+        """Give `messages` of a response to the consumer; False if there is no room."""
+        # Cleared before the attempt: a mailbox that drains in between sets it again.
+        self._room.clear()
+        if messages and not self.mailbox.put(messages, response.ByteSize()):
+            return False
+        self._room.set()
+        return True
+
+    def restart_in_child(self) -> None:
+        """End after a fork: the stream stays in the parent."""
+        self._closed = True
+        self._wake = threading.Event()
+        self.mailbox.restart_in_child()
+
+    def wanted(self) -> bool:
+        self._room.wait()
+        return not self._closed
+
+    def failed(self, failure: CallFailure) -> None:
+        if failure.code in REFUSALS:
+            error = failure_error(failure, address=self._transport.address)
+            error.__cause__ = failure
+            self.refused(error)
+
+    def refused(self, error: AgentRuntimeError) -> None:
+        if not self.begun.done():
+            self.begun.set_exception(error)
+        self.end(error)

@@ -8,12 +8,14 @@ Every class is also one of the built-ins that people already catch::
     ├── Overloaded            ConnectionError   refused for now; `retry_after` says when to call again
     │   ├── RateLimited                         the token's rate limit
     │   ├── QueueFull                           the queue of runs is full
-    │   └── StorageFull                         no room for new writes
+    │   ├── StorageFull                         no room for new writes
+    │   └── ConcurrencyLimit                    the run's concurrency key is taken
     ├── CallTimedOut          TimeoutError      no answer within the call's timeout
     ├── NotFound              LookupError
     │   ├── RunNotFound
     │   ├── AgentNotFound
-    │   └── TaskTypeNotFound
+    │   ├── TaskTypeNotFound
+    │   └── ScheduleNotFound
     ├── EventsTruncated       LookupError       events asked for are no longer kept
     ├── AccessDenied          PermissionError
     │   ├── Unauthenticated                     no token, or one that is not known
@@ -25,7 +27,11 @@ Every class is also one of the built-ins that people already catch::
     │   ├── RevisionMismatch                    the key is at another revision
     │   ├── KeyExists                           create-only, and the key exists
     │   ├── IdempotencyConflict                 the same id was used with another payload
-    │   └── RunEnded                            the run has already ended otherwise
+    │   ├── RunEnded                            the run has already ended otherwise
+    │   ├── RunNotWaiting                       the run waits for no such answer
+    │   ├── RunNotEnded                         the run has not ended in a way to be done again
+    │   ├── ScheduleExists                      there is a schedule with the id
+    │   └── LeaseLost                           the worker no longer has the run
     ├── InternalError                           unforeseen; the cause is in the runtime's log
     └── RunFailed                               a run ended badly; carries it as `run`
         ├── RunTimedOut       TimeoutError      its deadline or run timeout passed
@@ -38,6 +44,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .types import PublishedEvent, Run
 
 __all__ = [
@@ -46,6 +54,7 @@ __all__ = [
     "AgentRuntimeError",
     "CallTimedOut",
     "ClientClosed",
+    "ConcurrencyLimit",
     "Conflict",
     "EventsTruncated",
     "IdempotencyConflict",
@@ -53,6 +62,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidValue",
     "KeyExists",
+    "LeaseLost",
     "NotFound",
     "Overloaded",
     "PermissionDenied",
@@ -62,9 +72,13 @@ __all__ = [
     "RunCancelled",
     "RunEnded",
     "RunFailed",
+    "RunNotEnded",
     "RunNotFound",
+    "RunNotWaiting",
     "RunTimedOut",
     "RuntimeUnavailable",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "StorageFull",
     "TaskTypeNotFound",
     "TooLarge",
@@ -154,6 +168,12 @@ class StorageFull(Overloaded):
     default_reason = "STORAGE_FULL"
 
 
+class ConcurrencyLimit(Overloaded):
+    """The run's concurrency key is taken, and its strategy is `reject`: `metadata["concurrency_key"]`."""
+
+    default_reason = "CONCURRENCY_LIMIT"
+
+
 class CallTimedOut(AgentRuntimeError, TimeoutError):
     """No answer came within the call's timeout. A change may have been made."""
 
@@ -182,6 +202,12 @@ class TaskTypeNotFound(NotFound):
     """There is no such task type; `metadata["known"]` names those there are."""
 
     default_reason = "TASK_TYPE_NOT_FOUND"
+
+
+class ScheduleNotFound(NotFound):
+    """There is no such schedule in this namespace: `metadata["schedule_id"]`."""
+
+    default_reason = "SCHEDULE_NOT_FOUND"
 
 
 class EventsTruncated(AgentRuntimeError, LookupError):
@@ -223,6 +249,11 @@ class InvalidRequest(AgentRuntimeError, ValueError):
     def __init__(self, message: str, *, violations: Sequence[tuple[str, str]] = (), **details: Any) -> None:
         super().__init__(message, **details)
         self.violations = tuple(violations)
+
+    @classmethod
+    def of(cls, field: str, reason: str) -> Self:
+        """The error about one field: the message is both."""
+        return cls(f"{field} {reason}", violations=[(field, reason)])
 
 
 class InvalidValue(InvalidRequest):
@@ -268,6 +299,30 @@ class RunEnded(Conflict):
     """The run has already ended otherwise: `metadata["state"]`."""
 
     default_reason = "RUN_ENDED"
+
+
+class RunNotWaiting(Conflict):
+    """The run waits for no such answer: `metadata["state"]`."""
+
+    default_reason = "RUN_NOT_WAITING"
+
+
+class RunNotEnded(Conflict):
+    """The run has not ended in a way to be done again: `metadata["state"]`."""
+
+    default_reason = "RUN_NOT_ENDED"
+
+
+class ScheduleExists(Conflict):
+    """There is a schedule with the id already: `metadata["schedule_id"]`."""
+
+    default_reason = "SCHEDULE_EXISTS"
+
+
+class LeaseLost(Conflict):
+    """The worker no longer has the run: its lease lapsed, or the run ended."""
+
+    default_reason = "LEASE_LOST"
 
 
 class InternalError(AgentRuntimeError):

@@ -16,11 +16,11 @@ from dataclasses import fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ._async.operations import AsyncOperations
 from ._channel import Transport
 from ._fork import gate
-from ._operations_async import AsyncOperations
-from ._operations_sync import SyncOperations
 from ._subscriptions import EventHub
+from ._sync.operations import SyncOperations
 from .conf import RuntimeSettings, TlsSettings, load
 from .types import ConnectionState
 

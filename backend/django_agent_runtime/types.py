@@ -6,27 +6,36 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 __all__ = [
     "Agent",
+    "Concurrency",
     "ConnectionState",
     "DeleteOperation",
     "Event",
     "EventGap",
+    "EventVisibility",
+    "Interrupt",
     "NewEvent",
     "NewTask",
     "OperationResult",
     "PublishedEvent",
+    "RetryPolicy",
     "Run",
     "RunError",
+    "RunEvent",
+    "RunEventBatch",
     "RunState",
     "RunTarget",
+    "Schedule",
     "ServerInfo",
     "SetOperation",
     "StateChange",
     "StateChangeKind",
     "StateEntry",
+    "Strategy",
+    "StreamTicket",
     "TaskType",
 ]
 
@@ -55,10 +64,29 @@ _ENDED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, Run
 
 
 class RunTarget(str, enum.Enum):
-    """What executes a run: the task type itself, or a registered agent."""
+    """What executes a run.
+
+    `task`: the task type itself. `agent`: a registered agent, of the runtime's own or of a worker that it has seen.
+    `worker`: the agent of a worker, whether or not one was seen that serves it; the run waits for it.
+    """
 
     TASK = "task"
     AGENT = "agent"
+    WORKER = "worker"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class EventVisibility(str, enum.Enum):
+    """Who gets to see an event of a run, from the fewest to all."""
+
+    INTERNAL = "internal"
+    """Never shown in a user interface."""
+    DEBUG = "debug"
+    """Shown in debug mode."""
+    USER = "user"
+    """Shown always."""
 
     def __str__(self) -> str:
         return self.value
@@ -100,6 +128,54 @@ class RunError:
     """One sentence for a person."""
     retryable: bool
     """Whether another attempt could succeed."""
+    type: str = ""
+    """The agent's own name for the failure, such as the exception's class, or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """A question at which a run is parked until `resume_run` answers it."""
+
+    interrupt_id: str
+    payload: Any
+    """What the run asks, any JSON value; None where there are many runs, which leave it out."""
+
+
+Strategy = Literal["queue", "reject", "cancel_running"]
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many runs with the same key may be under way at a time.
+
+    A run holds its key from when it may begin until it ends or waits for an answer, also between two attempts.
+    """
+
+    key: str
+    """1 to 255 bytes of UTF-8."""
+    limit: int = 1
+    """The newest run's limit is the one that holds."""
+    strategy: Strategy = "queue"
+    """What becomes of a run whose key is taken: it waits, is refused with `ConcurrencyLimit`, or has the runs that
+    hold the key or wait for it cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a run is begun, and how long it waits between attempts. None: the runtime's default.
+
+    The wait is `initial_backoff`, times `multiplier` for each further one, at most `max_backoff`; of that a random
+    part between a half and all.
+    """
+
+    max_attempts: int | None = None
+    """In all, 1 to 100."""
+    initial_backoff: float | None = None
+    """Seconds; 0: none."""
+    max_backoff: float | None = None
+    """Seconds; 0: none."""
+    multiplier: float | None = None
+    """At least 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +206,23 @@ class Run:
     """When the run is cancelled if it has not ended by then; None: never."""
     sequence: int
     """Rises with every change of the run."""
+    priority: int = 0
+    """Runs with a higher one begin before others of the namespace."""
+    not_before: datetime | None = None
+    """A queued run does not begin before; None: it may begin."""
+    parent_run_id: str = ""
+    """The run that created this one, or empty."""
+    retry_of: str = ""
+    """The run that this one does again, or empty."""
+    schedule_id: str = ""
+    """The schedule that created it, or empty."""
+    interrupt: Interrupt | None = None
+    """What a waiting run asks; None when it waits for sub-runs."""
+    waiting_for: tuple[str, ...] = ()
+    """The sub-runs that a waiting run waits for."""
+    concurrency_key: str = ""
+    worker: str = ""
+    """The worker that executes it, as it calls itself; empty when none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +238,87 @@ class NewTask:
     run_timeout: float | None = None
     idempotency_key: str | None = None
     run_id: str | None = None
-    target: RunTarget = RunTarget.TASK
+    target: RunTarget | str = RunTarget.TASK
     """`RunTarget.AGENT`: for the registered agent `agent_id`, as in `submit_agent_task`."""
+    priority: int = 0
+    delay: float | None = None
+    run_at: datetime | None = None
+    concurrency: Concurrency | Mapping[str, Any] | None = None
+    queue_timeout: float | None = None
+    step_timeout: float | None = None
+    retry: RetryPolicy | Mapping[str, Any] | None = None
+    event_visibility: Mapping[str, EventVisibility | str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that happened in a run.
+
+    The runtime's own types are `run.queued`, `run.started`, `run.retrying`, `run.interrupted`, `run.resumed`,
+    `run.waiting` (for sub-runs) and the ends `run.succeeded`, `run.failed`, `run.cancelled` and `run.timed_out`.
+    All others are the agent's.
+    """
+
+    run_id: str
+    sequence: int
+    """Rises with every event, and skips numbers; pass it as `after_sequence` to resume."""
+    type: str
+    visibility: EventVisibility
+    time: datetime
+    attempt: int
+    """The attempt it belongs to; 0 before the first."""
+    payload: dict[str, Any]
+    run: Run | None = None
+    """The run as it was from then on, without input and output: of the runtime's own types, in `follow_runs` only."""
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether it is the last event of its run."""
+        return self.type in ENDS
+
+
+# The types of the events that are the last of their run.
+ENDS = frozenset(f"run.{state}" for state in _ENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEventBatch:
+    """Events of many runs, in order."""
+
+    events: tuple[RunEvent, ...]
+    """Empty where there was nothing but events that were left out."""
+    position: int
+    """Everything up to it was handed out: pass it as `after_sequence` to go on behind this batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Something that creates a run at each time of a cron expression."""
+
+    schedule_id: str
+    cron: str
+    time_zone: str
+    """An IANA name such as `Europe/Berlin`; empty: UTC."""
+    run: NewTask
+    """What each run is."""
+    paused: bool
+    create_time: datetime | None
+    next_time: datetime | None
+    """When the next run is created; None while paused."""
+    last_time: datetime | None
+    """When the latest run was created by a time of the schedule; None: none."""
+    last_run_id: str
+    last_error: str
+    """Why the latest time made no run; empty when it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTicket:
+    """A signed address at which anybody who has it can read the events of one run."""
+
+    path: str
+    """Path and query, to be put behind the public address of the runtime's HTTP port."""
+    expire_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +339,11 @@ class Agent:
     description: str
     task_types: tuple[TaskType, ...]
     model: str
-    """The model that answers; `offline` when none is configured."""
+    """The model that answers; `offline` when none is configured, empty where the runtime does not know."""
+    by_worker: bool = False
+    """Whether workers execute it; it has no task types then."""
+    workers: int = 0
+    """How many workers serve it at present."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,81 +3,82 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as pb
-from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2_grpc
+from django_agent_runtime.testing._run_log import (
+    RETRYABLE_STATES,
+    RunLog,
+    RunRecord,
+    choose_run_id,
+    copy_run,
+    make_run_id,
+    state_name,
+)
+from django_agent_runtime.testing._schedules import FakeSchedules
 from django_agent_runtime.testing._wire import read_namespace, refuse
+from django_agent_runtime.types import ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from django_agent_runtime.testing._run_log import AgentFunction
 
     # Takes the input of a run and returns its output; an exception fails the run with its text.
     TaskFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 VERSION = "fake"
-TERMINAL_STATES = frozenset(
-    {pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED, pb.RUN_STATE_TIMED_OUT}
-)
+TICKET_SECONDS = 3600
 
 
 @dataclass
-class FakeAgentService(agent_service_pb2_grpc.AgentServiceServicer):
-    """Runs each task in a thread of its own pool, at most eight at a time."""
+class FakeAgentService(FakeSchedules):
+    """Does each run in a thread of its own pool, at most eight at a time."""
 
-    max_value_bytes: int
-    # By agent and task type; tasks without an agent are under the empty agent.
-    functions: dict[tuple[str, str], TaskFunction] = field(default_factory=dict)
-    _runs: dict[tuple[str, str], pb.Run] = field(default_factory=dict)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "fake-go-runtime-run"))
+    max_value_bytes: int = 0
+    # By agent and task type; tasks without an agent are under the empty agent, and an agent's function for whatever
+    # it is asked under the empty task type.
+    functions: dict[tuple[str, str], AgentFunction] = field(default_factory=dict)
+    log: RunLog = field(default_factory=RunLog)
 
-    def stop(self) -> None:
-        """Wait for tasks that are being run, and start no more."""
-        self._workers.shutdown(cancel_futures=True)
+    def add(self, agent_id: str, task_type: str, function: AgentFunction) -> None:
+        """Serve runs, those that wait for a worker with this agent among them."""
+        with self.log.changed:
+            self.functions[agent_id, task_type] = function
+            waiting = [
+                record
+                for record in self.log.records.values()
+                if record.run.state == pb.RUN_STATE_QUEUED
+                and record.request.target == pb.RUN_TARGET_WORKER
+                and self._function(record.request) is function
+            ]
+        for record in waiting:
+            self.log.begin(record, function)
 
     def accepted(self, namespace: str) -> list[pb.Run]:
         """The runs of a namespace, oldest first."""
-        with self._changed:
-            return [_copy(run) for (space, _), run in self._runs.items() if space == namespace]
+        with self.log.changed:
+            return [copy_run(record.run) for (space, _), record in self.log.records.items() if space == namespace]
 
     def CreateRun(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> pb.CreateRunResponse:  # noqa: N802
-        """See the service definition."""
+        """See the service definition; nothing waits for its delay, its priority or its concurrency key."""
         namespace = read_namespace(context)
-        function = self._resolve(request, context)
-        with self._changed:
-            run_id = _choose_run_id(namespace, request)
-            run = self._runs.get((namespace, run_id))
-            created = run is None
-            if run is None:
-                run = _accept(run_id, request)
-                self._runs[namespace, run_id] = run
-                self._workers.submit(self._execute, run, function)
-            elif not _is_same(run, request):
-                refuse(
-                    context,
-                    grpc.StatusCode.ALREADY_EXISTS,
-                    "IDEMPOTENCY_CONFLICT",
-                    f"run {run_id} was created with another payload",
-                    metadata={"run_id": run_id},
-                )
-            if request.wait:
-                self._wait_until_ended(run, context.time_remaining())
-            return pb.CreateRunResponse(run=_copy(run), created=created)
+        with self.log.changed:
+            self._check_known(request, context)
+            record, created = self._create(namespace, choose_run_id(namespace, request), request, context)
+        limit = context.time_remaining() if request.wait else 0.0
+        return pb.CreateRunResponse(run=self.log.wait_until_ended(record, limit), created=created)
 
     def BatchCreateRuns(  # noqa: N802
         self, request: pb.BatchCreateRunsRequest, context: grpc.ServicerContext
     ) -> pb.BatchCreateRunsResponse:
         """See the service definition; a conflict may follow on runs that were accepted."""
         for item in request.requests:
-            self._resolve(item, context)
+            self._check_known(item, context)
         responses = [self.CreateRun(item, context) for item in request.requests]
         for response in responses:
             response.run.input, response.run.output = b"", b""
@@ -85,64 +86,113 @@ class FakeAgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.GetRunResponse:  # noqa: N802
         """See the service definition."""
-        with self._changed:
-            return pb.GetRunResponse(run=_copy(self._find(request.run_id, context)))
+        with self.log.changed:
+            return pb.GetRunResponse(run=copy_run(self._find(request.run_id, context).run))
 
     def ListRuns(self, request: pb.ListRunsRequest, context: grpc.ServicerContext) -> pb.ListRunsResponse:  # noqa: N802
         """See the service definition; the page token is how many runs the pages before held."""
-        wanted = [
-            run
-            for run in reversed(self.accepted(read_namespace(context)))
-            if (not request.states or run.state in request.states)
-            and request.agent_id in ("", run.agent_id)
-            and request.task_type in ("", run.task_type)
-        ]
+        namespace = read_namespace(context)
+        with self.log.changed:
+            wanted = [
+                copy_run(record.run)
+                for (space, _), record in reversed(self.log.records.items())
+                if space == namespace and _is_wanted(record, request)
+            ]
         size = min(request.page_size or 50, 500)
         start = int(request.page_token or 0)
         page = wanted[start : start + size]
         for run in page:
             run.input, run.output = b"", b""
+            if run.HasField("interrupt"):
+                run.interrupt.payload = b""
         more = start + size < len(wanted)
         return pb.ListRunsResponse(runs=page, next_page_token=str(start + size) if more else "")
 
     def WaitRun(self, request: pb.WaitRunRequest, context: grpc.ServicerContext) -> pb.WaitRunResponse:  # noqa: N802
         """See the service definition."""
-        with self._changed:
-            run = self._find(request.run_id, context)
-            limit = request.max_wait.ToNanoseconds() / 1e9 if request.HasField("max_wait") else context.time_remaining()
-            self._wait_until_ended(run, limit)
-            return pb.WaitRunResponse(run=_copy(run))
+        record = self._find(request.run_id, context)
+        limit = request.max_wait.ToNanoseconds() / 1e9 if request.HasField("max_wait") else context.time_remaining()
+        return pb.WaitRunResponse(run=self.log.wait_until_ended(record, limit))
 
     def WaitRuns(self, request: pb.WaitRunsRequest, context: grpc.ServicerContext) -> Iterator[pb.WaitRunsResponse]:  # noqa: N802
         """See the service definition; each run in a message of its own, in the order they were asked for."""
         until = time.monotonic() + request.max_wait.ToNanoseconds() / 1e9 if request.HasField("max_wait") else None
-        with self._changed:
-            runs = [self._find(run_id, context) for run_id in dict.fromkeys(request.run_ids)]
-        for run in runs:
-            with self._changed:
-                limit = context.time_remaining() if until is None else max(until - time.monotonic(), 0.0)
-                self._wait_until_ended(run, limit)
-                copy = _copy(run)
-            copy.input = b""
-            yield pb.WaitRunsResponse(runs=[copy])
+        records = [self._find(run_id, context) for run_id in dict.fromkeys(request.run_ids)]
+        for record in records:
+            limit = context.time_remaining() if until is None else max(until - time.monotonic(), 0.0)
+            run = self.log.wait_until_ended(record, limit)
+            run.input = b""
+            yield pb.WaitRunsResponse(runs=[run])
 
     def CancelRun(self, request: pb.CancelRunRequest, context: grpc.ServicerContext) -> pb.CancelRunResponse:  # noqa: N802
         """See the service definition."""
-        with self._changed:
-            run = self._find(request.run_id, context)
-            if run.state not in TERMINAL_STATES:
-                error = pb.RunError(reason="RUN_CANCELLED", message=request.reason or "cancelled on request")
-                self._end(run, pb.RUN_STATE_CANCELLED, error=error)
-            elif run.state != pb.RUN_STATE_CANCELLED:
-                state = pb.RunState.Name(run.state).removeprefix("RUN_STATE_").lower()
-                refuse(
-                    context,
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    "RUN_ENDED",
-                    f"run {run.run_id} has already {state}",
-                    metadata={"run_id": run.run_id, "state": state},
-                )
-            return pb.CancelRunResponse(run=_copy(run))
+        with self.log.changed:
+            record = self._find(request.run_id, context)
+            if record.has_ended and record.run.state != pb.RUN_STATE_CANCELLED:
+                _refuse_state(context, record.run, "RUN_ENDED", "has already ended")
+            error = pb.RunError(reason="RUN_CANCELLED", message=request.reason or "cancelled on request")
+            self.log.end(record, pb.RUN_STATE_CANCELLED, error=error)
+            return pb.CancelRunResponse(run=copy_run(record.run))
+
+    def ResumeRun(self, request: pb.ResumeRunRequest, context: grpc.ServicerContext) -> pb.ResumeRunResponse:  # noqa: N802
+        """See the service definition."""
+        with self.log.changed:
+            record = self._find(request.run_id, context)
+            run = record.run
+            if request.interrupt_id and request.interrupt_id in record.answered:
+                return pb.ResumeRunResponse(run=copy_run(run))
+            if record.has_ended:
+                _refuse_state(context, run, "RUN_ENDED", "has already ended")
+            asked = run.interrupt.interrupt_id
+            if run.state != pb.RUN_STATE_WAITING or request.interrupt_id not in ("", asked):
+                _refuse_state(context, run, "RUN_NOT_WAITING", "waits for no such answer")
+            self.log.resume(record, json.loads(request.value or b"null"))
+            self._begin(record)
+            return pb.ResumeRunResponse(run=copy_run(run))
+
+    def RetryRun(self, request: pb.RetryRunRequest, context: grpc.ServicerContext) -> pb.RetryRunResponse:  # noqa: N802
+        """See the service definition."""
+        namespace = read_namespace(context)
+        with self.log.changed:
+            before = self._find(request.run_id, context)
+            if before.run.state not in RETRYABLE_STATES:
+                _refuse_state(context, before.run, "RUN_NOT_ENDED", "has not ended in a way to be done again")
+            again = pb.CreateRunRequest()
+            again.CopyFrom(before.request)
+            run_id = request.new_run_id or make_run_id(namespace, request.request_id)
+            record, _ = self._create(namespace, run_id, again, context, retry_of=request.run_id)
+            before.was_retried = True
+            return pb.RetryRunResponse(run=copy_run(record.run))
+
+    def WatchRun(self, request: pb.WatchRunRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchRunResponse]:  # noqa: N802
+        """See the service definition."""
+        record = self._find(request.run_id, context)
+        for events, position in self._read(record.namespace, request.after_sequence, context, record):
+            wanted = []
+            for event in events:
+                if event.run_id == request.run_id and (event.type in ENDS or event.visibility >= request.visibility):
+                    shown = pb.RunEvent()
+                    shown.CopyFrom(event)
+                    shown.ClearField("run")
+                    wanted.append(shown)
+            yield pb.WatchRunResponse(events=wanted, position=position)
+
+    def FollowRuns(  # noqa: N802
+        self, request: pb.FollowRunsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.FollowRunsResponse]:
+        """See the service definition."""
+        for events, position in self._read(read_namespace(context), request.after_sequence, context):
+            wanted = [event for event in events if event.type not in request.without_types]
+            yield pb.FollowRunsResponse(events=wanted, position=position)
+
+    def CreateStreamTicket(  # noqa: N802
+        self, request: pb.CreateStreamTicketRequest, context: grpc.ServicerContext
+    ) -> pb.CreateStreamTicketResponse:
+        """See the service definition; nothing listens at the address."""
+        self._find(request.run_id, context)
+        ticket = pb.CreateStreamTicketResponse(path=f"/runs/{request.run_id}/events?ticket=fake")
+        ticket.expire_time.FromSeconds(int(time.time()) + TICKET_SECONDS)
+        return ticket
 
     def ListAgents(self, _request: pb.ListAgentsRequest, _context: grpc.ServicerContext) -> pb.ListAgentsResponse:  # noqa: N802
         """See the service definition; always one page."""
@@ -180,15 +230,89 @@ class FakeAgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 task_type=task_type, description="A task of the fake runtime.", input_schema=b'{"type":"object"}'
             )
             for owner, task_type in sorted(self.functions)
-            if owner == agent_id
+            if owner == agent_id and task_type
         ]
 
-    def _resolve(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> TaskFunction:
-        agent_id = request.agent_id if request.target == pb.RUN_TARGET_AGENT else ""
-        function = self.functions.get((agent_id, request.task_type))
-        if function is None:
+    def _function(self, request: pb.CreateRunRequest) -> AgentFunction | None:
+        """What does a run, if there is anything."""
+        if request.target in (pb.RUN_TARGET_UNSPECIFIED, pb.RUN_TARGET_TASK):
+            return self.functions.get(("", request.task_type))
+        function = self.functions.get((request.agent_id, request.task_type))
+        return function or self.functions.get((request.agent_id, ""))
+
+    def _check_known(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> None:
+        if request.target != pb.RUN_TARGET_WORKER and self._function(request) is None:
+            agent_id = request.agent_id if request.target == pb.RUN_TARGET_AGENT else ""
             self._refuse_unknown(agent_id, request.task_type, context)
-        return function
+
+    def _create(
+        self,
+        namespace: str,
+        run_id: str,
+        request: pb.CreateRunRequest,
+        context: grpc.ServicerContext,
+        **origin: str,
+    ) -> tuple[RunRecord, bool]:
+        """The run of this id, and whether it is new."""
+        record = self.log.records.get((namespace, run_id))
+        if record is None:
+            record = self.log.accept(namespace, run_id, request, **origin)
+            self._begin(record)
+            return record, True
+        if not _is_same(record.run, request):
+            refuse(
+                context,
+                grpc.StatusCode.ALREADY_EXISTS,
+                "IDEMPOTENCY_CONFLICT",
+                f"run {run_id} was created with another payload",
+                metadata={"run_id": run_id},
+            )
+        return record, False
+
+    def _create_scheduled(self, schedule: pb.Schedule, request_id: str, context: grpc.ServicerContext) -> pb.Run:
+        namespace = read_namespace(context)
+        with self.log.changed:
+            self._check_known(schedule.run, context)
+            run_id = make_run_id(namespace, request_id)
+            record, _ = self._create(namespace, run_id, schedule.run, context, schedule_id=schedule.schedule_id)
+            schedule.last_run_id = run_id
+            return copy_run(record.run)
+
+    def _begin(self, record: RunRecord) -> None:
+        """Have a run done; one for a worker that is not there waits for `add`."""
+        function = self._function(record.request)
+        if function is not None:
+            self.log.begin(record, function)
+
+    def _read(
+        self, namespace: str, after: int, context: grpc.ServicerContext, record: RunRecord | None = None
+    ) -> Iterator[tuple[list[pb.RunEvent], int]]:
+        """The events of a namespace as they come, with the position behind them; with a record until that has ended."""
+        log = self.log
+        context.add_callback(self._wake)
+        position = after
+
+        def has_news() -> bool:
+            has_ended = record is not None and record.has_ended
+            return has_ended or len(log.events) > position or log.stopped or not context.is_active()
+
+        while True:
+            with log.changed:
+                log.changed.wait_for(has_news)
+                if log.stopped:
+                    refuse(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "the fake runtime stops")
+                if not context.is_active():
+                    return
+                is_last = record is not None and record.has_ended
+                events = [event for space, event in log.events[position:] if space == namespace]
+                position = max(position, len(log.events))
+            yield events, position
+            if is_last:
+                return
+
+    def _wake(self) -> None:
+        with self.log.changed:
+            self.log.changed.notify_all()
 
     def _refuse_unknown(self, agent_id: str, task_type: str, context: grpc.ServicerContext) -> NoReturn:
         agents = sorted({owner for owner, _ in self.functions if owner})
@@ -200,7 +324,7 @@ class FakeAgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 f"there is no agent {agent_id!r}; known: {', '.join(agents)}",
                 metadata={"agent_id": agent_id, "known": ",".join(agents)},
             )
-        task_types = sorted(name for owner, name in self.functions if owner == agent_id)
+        task_types = sorted(name for owner, name in self.functions if owner == agent_id and name)
         refuse(
             context,
             grpc.StatusCode.NOT_FOUND,
@@ -209,9 +333,9 @@ class FakeAgentService(agent_service_pb2_grpc.AgentServiceServicer):
             metadata={"task_type": task_type, "known": ",".join(task_types)},
         )
 
-    def _find(self, run_id: str, context: grpc.ServicerContext) -> pb.Run:
-        run = self._runs.get((read_namespace(context), run_id))
-        if run is None:
+    def _find(self, run_id: str, context: grpc.ServicerContext) -> RunRecord:
+        record = self.log.records.get((read_namespace(context), run_id))
+        if record is None:
             refuse(
                 context,
                 grpc.StatusCode.NOT_FOUND,
@@ -219,65 +343,33 @@ class FakeAgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 f"there is no run {run_id}",
                 metadata={"run_id": run_id},
             )
-        return run
-
-    def _wait_until_ended(self, run: pb.Run, timeout_seconds: float | None) -> None:
-        self._changed.wait_for(lambda: run.state in TERMINAL_STATES, timeout_seconds)
-
-    def _execute(self, run: pb.Run, function: TaskFunction) -> None:
-        with self._changed:
-            if run.state in TERMINAL_STATES:
-                return
-            run.state, run.attempt = pb.RUN_STATE_RUNNING, 1
-            run.start_time.GetCurrentTime()
-        try:
-            output = json.dumps(function(json.loads(run.input or b"{}"))).encode()
-        except Exception as error:  # noqa: BLE001 - whatever a test's function raises is the run's failure
-            failure = pb.RunError(reason="AGENT_FAILED", message=str(error) or type(error).__name__)
-            with self._changed:
-                self._end(run, pb.RUN_STATE_FAILED, error=failure)
-        else:
-            with self._changed:
-                self._end(run, pb.RUN_STATE_SUCCEEDED, output=output)
-
-    def _end(self, run: pb.Run, state: pb.RunState, *, output: bytes = b"", error: pb.RunError | None = None) -> None:
-        if run.state in TERMINAL_STATES:
-            return
-        run.state, run.output = state, output
-        run.sequence += 1
-        run.end_time.GetCurrentTime()
-        if error:
-            run.error.CopyFrom(error)
-        self._changed.notify_all()
+        return record
 
 
-def _choose_run_id(namespace: str, request: pb.CreateRunRequest) -> str:
-    key = request.idempotency_key or request.request_id
-    return request.run_id or str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/{key}") if key else uuid.uuid4())
-
-
-def _accept(run_id: str, request: pb.CreateRunRequest) -> pb.Run:
-    run = pb.Run(
-        run_id=run_id,
-        target=request.target or pb.RUN_TARGET_TASK,
-        agent_id=request.agent_id,
-        task_type=request.task_type,
-        description=request.description,
-        input=request.input,
-        metadata=request.metadata,
-        state=pb.RUN_STATE_QUEUED,
-        max_attempts=1,
-        sequence=1,
+def _refuse_state(context: grpc.ServicerContext, run: pb.Run, reason: str, said: str) -> NoReturn:
+    state = state_name(run.state)
+    refuse(
+        context,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        reason,
+        f"run {run.run_id} {said}: it is {state}",
+        metadata={"run_id": run.run_id, "state": state},
     )
-    run.create_time.GetCurrentTime()
-    return run
+
+
+def _is_wanted(record: RunRecord, request: pb.ListRunsRequest) -> bool:
+    run = record.run
+    is_dead = run.state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_TIMED_OUT) and not record.was_retried
+    return (
+        (not request.states or run.state in request.states)
+        and request.agent_id in ("", run.agent_id)
+        and request.task_type in ("", run.task_type)
+        and request.parent_run_id in ("", run.parent_run_id)
+        and request.schedule_id in ("", run.schedule_id)
+        and request.concurrency_key in ("", run.concurrency_key)
+        and (is_dead or not request.dead_letters)
+    )
 
 
 def _is_same(run: pb.Run, request: pb.CreateRunRequest) -> bool:
     return (run.agent_id, run.task_type, run.input) == (request.agent_id, request.task_type, request.input)
-
-
-def _copy(run: pb.Run) -> pb.Run:
-    copy = pb.Run()
-    copy.CopyFrom(run)
-    return copy

@@ -2,7 +2,9 @@
 
 It speaks the runtime's wire, so the client under test is the real one. It is no runtime:
 nothing is kept, inputs are not checked against schemas, there is no model, no token, no
-retention and no limit on anything but the size of a value. For what only the real one can
+retention and no limit on anything but the size of a value. Runs begin at once, whatever
+their delay, priority or concurrency key, never time out, and are begun again without a
+pause where their retry policy says so; schedules have no clock. For what only the real one can
 show (durability, restarts, the built-in agents) use `django_agent_runtime.testing.process`.
 """
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from django_agent_runtime.testing._run_log import AgentFunction
     from django_agent_runtime.testing._runs import TaskFunction
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -122,7 +125,7 @@ class FakeGoRuntime:
             return
         self._state.stop()
         self._events.stop()
-        self._runs.stop()
+        self._runs.log.stop()
         self._server.stop(STOP_GRACE_SECONDS).wait()
 
     def __enter__(self) -> Self:
@@ -140,11 +143,23 @@ class FakeGoRuntime:
 
     def add_task(self, task_type: str, function: TaskFunction) -> None:
         """Serve a task that needs no agent: `function` gets the input, and returns the output or raises."""
-        self._runs.functions["", task_type] = function
+        self._runs.add("", task_type, _on_input(function))
 
     def add_agent_task(self, agent_id: str, task_type: str, function: TaskFunction) -> None:
         """Serve a task of an agent; the agent is listed from its first task on."""
-        self._runs.functions[agent_id, task_type] = function
+        self._runs.add(agent_id, task_type, _on_input(function))
+
+    def add_agent(self, agent_id: str, function: AgentFunction) -> None:
+        """Serve an agent, whatever it is asked: `function` gets the run, and returns the output or raises.
+
+        Runs that wait for a worker with this agent (`RunTarget.WORKER`) begin.
+
+            def write(run: FakeRun) -> dict[str, Any]:
+                run.emit("assistant.message", {"content": "a draft"})
+                approved = run.interrupt({"question": "publish?"})
+                return {"final_output": {"published": approved}}
+        """
+        self._runs.add(agent_id, "", function)
 
     def accepted_runs(self, namespace: str = DEFAULT_NAMESPACE) -> list[AcceptedRun]:
         """The runs of a namespace, oldest first."""
@@ -176,3 +191,8 @@ class FakeGoRuntime:
     def wait_for_subscriptions(self, count: int, *, timeout_seconds: float = 10.0) -> bool:
         """Wait until clients hold exactly `count` event subscriptions; False when it took too long."""
         return self._events.wait_for_subscriptions(count, timeout_seconds=timeout_seconds)
+
+
+def _on_input(function: TaskFunction) -> AgentFunction:
+    """What does a run with a function that wants to know its input only."""
+    return lambda run: function(run.input)

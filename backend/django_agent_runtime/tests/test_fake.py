@@ -11,12 +11,23 @@ from django.test import TestCase, override_settings
 
 from django_agent_runtime import exceptions
 from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
-from django_agent_runtime.testing import FakeGoRuntime
-from django_agent_runtime.types import DeleteOperation, NewTask, RunState, SetOperation
+from django_agent_runtime.testing import FakeGoRuntime, FakeRun
+from django_agent_runtime.types import (
+    DeleteOperation,
+    Interrupt,
+    NewTask,
+    RetryPolicy,
+    RunError,
+    RunEvent,
+    RunState,
+    RunTarget,
+    SetOperation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django_agent_runtime._streams import Stream
     from django_agent_runtime.testing import GoRuntimeProcess
 
 
@@ -172,6 +183,163 @@ def test_waiting_run_is_cancelled(fake_go_runtime: FakeGoRuntime) -> None:
     assert get_go_runtime_integration().cancel_run(run.run_id).state is RunState.CANCELLED
     release.set()
     assert get_go_runtime_integration().wait_run(run.run_id).state is RunState.CANCELLED
+
+
+def write(run: FakeRun) -> dict[str, Any]:
+    """An agent that asks before it publishes."""
+    run.emit("assistant.message", {"content": run.input["topic"]})
+    run.emit("state.checkpoint", {"step": 1}, "internal")
+    approved = run.interrupt({"question": "publish?"})
+    return {"final_output": {"approved": approved, "metadata": run.metadata}}
+
+
+def until(events: Stream[RunEvent], event_type: str) -> list[RunEvent]:
+    """What happens up to the next event of a type."""
+    seen: list[RunEvent] = []
+    while not seen or seen[-1].type != event_type:
+        seen.append(next(events))
+    return seen
+
+
+def test_agent_asks_and_goes_on_with_the_answer(fake_go_runtime: FakeGoRuntime) -> None:
+    fake_go_runtime.add_agent("writer", write)
+    client = get_go_runtime_integration()
+    run = client.create_run("writer", {"topic": "rain"}, metadata={"m": 1}, event_visibility={"run.queued": "debug"})
+    with client.watch_run(run.run_id) as events:
+        asked = until(events, "run.interrupted")
+        assert [event.type for event in asked[:-1]] == [
+            "run.queued",
+            "run.started",
+            "assistant.message",
+            "state.checkpoint",
+        ]
+        assert [str(event.visibility) for event in asked] == ["debug", "internal", "user", "internal", "user"]
+        waiting = client.get_run(run.run_id)
+        assert (waiting.state, waiting.interrupt) == (
+            RunState.WAITING,
+            Interrupt(asked[-1].payload["interrupt_id"], {"question": "publish?"}),
+        )
+        assert [listed.interrupt and listed.interrupt.payload for listed in client.list_runs()] == [None]
+        with pytest.raises(exceptions.RunNotWaiting):
+            client.resume_run(run.run_id, interrupt_id="another")
+        client.resume_run(run.run_id, "yes")
+        *_, last = events
+    assert last.payload == {"output": {"final_output": {"approved": "yes", "metadata": {"m": 1}}}}
+    again = client.resume_run(run.run_id, "no", interrupt_id=asked[-1].payload["interrupt_id"])
+    assert (again.state, again.attempt) == (RunState.SUCCEEDED, 1)
+    with pytest.raises(exceptions.RunEnded):
+        client.resume_run(run.run_id, "no")
+    shown = [event.type for event in client.watch_run(run.run_id, after_sequence=asked[0].sequence, visibility="user")]
+    assert shown[:2] == ["assistant.message", "run.interrupted"]
+    assert shown[-1] == "run.succeeded"
+    assert list(client.watch_run(run.run_id, after_sequence=last.sequence)) == []
+
+
+async def test_agent_that_nobody_serves_yet_is_waited_for(fake_go_runtime: FakeGoRuntime) -> None:
+    client = get_go_runtime_integration()
+    with pytest.raises(exceptions.AgentNotFound):
+        await client.acreate_run("late", {})
+    run = await client.acreate_run("late", {"n": 1}, target=RunTarget.WORKER, priority=7, delay=3600)
+    assert (run.state, run.priority) == (RunState.QUEUED, 7)
+    assert run.not_before is not None
+    fake_go_runtime.add_agent("late", lambda run: {"n": run.input["n"] + 1})
+    assert [event.type async for event in client.awatch_run(run.run_id)][-1] == "run.succeeded"
+    assert await client.aexecute_run("late", {"n": 2}) == {"n": 3}
+
+
+def test_failing_agent_is_begun_again_as_its_policy_says(fake_go_runtime: FakeGoRuntime) -> None:
+    attempts: list[int] = []
+
+    def stumble(run: FakeRun) -> dict[str, Any]:
+        attempts.append(run.attempt)
+        if run.attempt < 3:
+            raise ValueError("not yet")
+        return {"attempt": run.attempt}
+
+    fake_go_runtime.add_agent("stumbler", stumble)
+    client = get_go_runtime_integration()
+    assert client.execute_run("stumbler", retry=RetryPolicy(max_attempts=3)) == {"attempt": 3}
+    assert attempts == [1, 2, 3]
+    with pytest.raises(exceptions.RunFailed, match="not yet") as failed:
+        client.execute_run("stumbler", retry=RetryPolicy(max_attempts=2))
+    assert failed.value.run.error == RunError("AGENT_FAILED", "not yet", retryable=False, type="ValueError")
+    *_, retrying, _, last = client.watch_run(failed.value.run.run_id)
+    assert (retrying.type, retrying.payload["error_type"]) == ("run.retrying", "ValueError")
+    assert last.payload == {"error": "not yet", "reason": "AGENT_FAILED", "error_type": "ValueError"}
+
+
+def test_dead_letter_is_done_again(fake_go_runtime: FakeGoRuntime) -> None:
+    def fail(_run: FakeRun) -> dict[str, Any]:
+        raise ValueError("out of paint")
+
+    fake_go_runtime.add_agent("painter", fail)
+    client = get_go_runtime_integration()
+    with pytest.raises(exceptions.RunFailed) as failed:
+        client.execute_run("painter", {"colour": "red"})
+    dead = failed.value.run.run_id
+    assert [run.run_id for run in client.list_runs(dead_letters=True)] == [dead]
+    fake_go_runtime.add_agent("painter", lambda run: {"painted": run.input["colour"]})
+    again = client.retry_run(dead)
+    assert again.retry_of == dead
+    assert client.wait_run(again.run_id).output == {"painted": "red"}
+    assert list(client.list_runs(dead_letters=True)) == []
+    with pytest.raises(exceptions.RunNotEnded):
+        client.retry_run(again.run_id)
+
+
+def test_events_of_all_runs_are_followed(fake_go_runtime: FakeGoRuntime) -> None:
+    fake_go_runtime.add_agent("writer", write)
+    client = get_go_runtime_integration()
+    task = client.submit_task("example_task")
+    client.wait_run(task.run_id)
+    run = client.create_run("writer", {"topic": "rain"})
+    with client.watch_run(run.run_id) as events:
+        until(events, "run.interrupted")
+    client.cancel_run(run.run_id)
+    seen: list[RunEvent] = []
+    with client.follow_runs(without_types=["assistant.message"]) as batches:
+        while len(seen) < 8:
+            seen.extend(next(batches).events)
+    types = ["queued", "started", "succeeded", "queued", "started", "", "interrupted", "cancelled"]
+    assert [event.type for event in seen] == [f"run.{name}" if name else "state.checkpoint" for name in types]
+    states = [event.run and str(event.run.state) for event in seen]
+    assert states == ["queued", "running", "succeeded", "queued", "running", None, "waiting", "cancelled"]
+    assert [event.run.sequence for event in seen if event.run] == [event.sequence for event in seen if event.run]
+    assert {event.run.input for event in seen if event.run} == {None}
+
+
+def test_schedules_are_kept_and_triggered(fake_go_runtime: FakeGoRuntime) -> None:
+    client = get_go_runtime_integration()
+    fake_go_runtime.add_agent("writer", lambda run: {"topic": run.input["topic"]})
+    schedule = client.create_schedule("nightly", "0 3 * * *", "writer", {"topic": "rain"}, paused=True, priority=2)
+    assert (schedule.run.agent_id, schedule.run.input_data, schedule.run.priority) == ("writer", {"topic": "rain"}, 2)
+    with pytest.raises(exceptions.ScheduleExists):
+        client.create_schedule("nightly", "@daily", "writer")
+    with pytest.raises(exceptions.InvalidRequest) as refused:
+        client.create_schedule("other", "soon", "writer")
+    assert [name for name, _ in refused.value.violations] == ["schedule.cron"]
+    assert client.pause_schedule("nightly", False).paused is False
+    run = client.wait_run(client.trigger_schedule("nightly").run_id)
+    assert (run.output, run.schedule_id) == ({"topic": "rain"}, "nightly")
+    assert [listed.run_id for listed in client.list_runs(schedule_id="nightly")] == [run.run_id]
+    client.create_schedule("nightly", "@daily", "writer", replace=True)
+    assert [schedule.cron for schedule in client.list_schedules()] == ["@daily"]
+    assert client.delete_schedule("nightly") is True
+    assert client.delete_schedule("nightly") is False
+    with pytest.raises(exceptions.ScheduleNotFound):
+        client.trigger_schedule("nightly")
+
+
+def test_stopping_ends_streams(fake_go_runtime: FakeGoRuntime) -> None:
+    client = GoRuntimeIntegration(**fake_go_runtime.settings)
+    run = client.create_run("nobody", target="worker")
+    events = client.watch_run(run.run_id)
+    assert next(events).type == "run.queued"
+    assert client.create_stream_ticket(run.run_id).path.endswith("ticket=fake")
+    fake_go_runtime.stop()
+    client.disconnect()
+    with pytest.raises(exceptions.ClientClosed):
+        next(events)
 
 
 def test_fake_is_for_one_use() -> None:

@@ -126,6 +126,15 @@ def test_a_multiprocessing_pool(go_runtime_process: GoRuntimeProcess, tasks: int
     assert report == {"results": list(range(tasks)), "seen": list(range(tasks))}
 
 
+def test_forks_while_runs_are_watched_and_followed(go_runtime_process: GoRuntimeProcess) -> None:
+    report = run_program(go_runtime_process, str(FORKS / "runs.py"), str(TASKS))
+    assert report["exits"] == [0] * TASKS
+    assert report["runs"] == TASKS + 1
+    assert report["events"] == report["different"]
+    assert len(report["watched"]) == 2
+    assert report["watched"] == report["followed"]
+
+
 def test_gunicorn_with_preload(go_runtime_process: GoRuntimeProcess, tmp_path: Path) -> None:
     address, log = str(tmp_path / "gunicorn.sock"), tmp_path / "gunicorn.log"
     command = ["gunicorn", "gunicorn_app:application", "--preload", "--workers", str(WORKERS), "--threads", "4"]

@@ -23,19 +23,35 @@ def test_the_committed_twins_are_what_the_script_writes(unasync: ModuleType) -> 
     assert unasync.main(["--check"]) == 0
 
 
+def copy_of(folder: Path, copy: Path) -> Path:
+    copy.mkdir()
+    for path in folder.glob("*.py"):
+        (copy / path.name).write_text(path.read_text())
+    return copy
+
+
 def test_a_difference_is_shown(
     unasync: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changed = tmp_path / "twins.py"
-    changed.write_text(unasync.TARGET.read_text().replace("def get_run(", "def fetch_run("))
-    monkeypatch.setattr(unasync, "TARGET", changed)
+    twins = copy_of(unasync.TARGET, tmp_path / "twins")
+    monkeypatch.setattr(unasync, "TARGET", twins)
+    runs = twins / "runs.py"
+    runs.write_text(runs.read_text().replace("def get_run(", "def fetch_run("))
+    (twins / "state.py").unlink()
+    (twins / "forgotten.py").write_text("FORGOTTEN = 1\n")
     assert unasync.main(["--check"]) == 1
-    assert "+    def get_run(" in capsys.readouterr().out
+    difference = capsys.readouterr().out
+    assert "+    def get_run(" in difference
+    assert "+    def get_state(" in difference
+    assert "-FORGOTTEN = 1" in difference
+    assert unasync.main([]) == 0
+    assert unasync.main(["--check"]) == 0
 
 
 def test_a_rule_that_matches_nothing_is_an_error(unasync: ModuleType) -> None:
-    source = unasync.SOURCE.read_text()
-    with pytest.raises(ValueError, match="matches nothing any more"):
-        unasync.generate(source.replace("import asyncio\n", ""))
+    sources = {path.name: path.read_text() for path in unasync.SOURCE.glob("*.py")}
+    without = {name: text.replace("import asyncio\n", "") for name, text in sources.items()}
+    with pytest.raises(ValueError, match=r"match nothing any more.*import asyncio"):
+        unasync.generate(without)
     with pytest.raises(ValueError, match="no method"):
-        unasync.generate("x = 1")
+        unasync.generate({"x.py": "x = 1"})

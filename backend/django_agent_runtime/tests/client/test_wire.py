@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
@@ -15,6 +16,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from django_agent_runtime import exceptions
+from django_agent_runtime._errors import CallFailure
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import event_service_pb2_grpc, state_service_pb2_grpc
@@ -22,7 +24,7 @@ from django_agent_runtime.grpc_client.agentruntime.v1 import state_service_pb2 a
 from django_agent_runtime.types import EventGap, NewEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SECONDS = 20.0
 
@@ -152,6 +154,25 @@ def test_nothing_else_is_asked_again(
         scripted.set_state("k", 1)
     ((request, _),) = server.calls
     assert caught.value.request_id == request.request_id
+
+
+async def test_only_a_runtime_that_was_not_reached_is_looked_at_in_a_thread(
+    server: ScriptedServer, scripted: GoRuntimeIntegration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+
+    async def look(function: Callable[[CallFailure], CallFailure], failure: CallFailure) -> CallFailure:
+        looks.append(failure.code)
+        return function(failure)
+
+    monkeypatch.setattr(asyncio, "to_thread", look)
+    server.failures.append(grpc.StatusCode.NOT_FOUND)
+    with pytest.raises(exceptions.NotFound):
+        await scripted.aset_state("k", 1)
+    assert looks == []
+    server.stop()
+    assert await scripted.ais_connected() is False
+    assert looks == [grpc.StatusCode.UNAVAILABLE]
 
 
 def release_at(hold: threading.Event, number: int, count: int) -> Iterator[NewEvent]:

@@ -1,0 +1,16 @@
+"""Generated from `_async/operations.py` by `scripts/unasync.py`: edit that file."""
+
+from __future__ import annotations
+
+from .connection import SyncConnection
+from .events import SyncEvents
+from .run_events import SyncRunEvents
+from .schedules import SyncSchedules
+from .state import SyncState
+from .tasks import SyncTasks
+
+__all__ = ["SyncOperations"]
+
+
+class SyncOperations(SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncState, SyncEvents):
+    """The methods of `GoRuntimeIntegration` for threads."""
