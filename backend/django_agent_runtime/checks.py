@@ -1,4 +1,4 @@
-"""System checks: what is wrong with `GO_RUNTIME` and with the process's surroundings.
+"""System checks: what is wrong with `GO_RUNTIME`, with `DJANGO_AGENT_RUNTIME` and with the process's surroundings.
 
 Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
 
@@ -10,6 +10,11 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
     E005  reconnection_delay                W002  GRPC_ENABLE_FORK_SUPPORT is off
                                             W003  uWSGI without lazy-apps
                                             W004  a file of tls cannot be read
+
+    E010  DJANGO_AGENT_RUNTIME is not a dict, or a value of it is none that its key takes
+    W005  a key of it that is not a setting
+    I001  QUEUE_BACKEND or EVENT_BUS_BACKEND is set: the runtime's journal is both
+    I002  LANGFUSE_ENABLED is set: Langfuse gets its traces from OpenTelemetry
 """
 
 from __future__ import annotations
@@ -19,9 +24,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Info
 from django.core.checks import Warning as CheckWarning
 
+from django_agent_runtime import runtime_conf
 from django_agent_runtime._tls import check_files, read_files
 from django_agent_runtime.conf import load, validate
 from django_agent_runtime.exceptions import InvalidValue
@@ -53,6 +59,38 @@ def check_settings(**_kwargs: Any) -> list[CheckMessage]:
         subject = f"GO_RUNTIME[{problem.key!r}]" if problem.key else "GO_RUNTIME"
         messages.append(kind(f"{subject} {problem.message}.", hint=problem.hint, id=f"django_agent_runtime.{code}"))
     return messages or _check_tls_files()
+
+
+def check_agent_settings(**_kwargs: Any) -> list[CheckMessage]:
+    """One message for each bad value of `DJANGO_AGENT_RUNTIME`, and for what is accepted but means something else."""
+    given = getattr(settings, "DJANGO_AGENT_RUNTIME", {})
+    messages: list[CheckMessage] = []
+    for problem in runtime_conf.validate(given):
+        is_setting = not problem.key or problem.key.lower() in runtime_conf.AgentRuntimeSettings.__dataclass_fields__
+        kind, code = (Error, "E010") if is_setting else (CheckWarning, "W005")
+        subject = f"DJANGO_AGENT_RUNTIME[{problem.key!r}]" if problem.key else "DJANGO_AGENT_RUNTIME"
+        messages.append(kind(f"{subject} {problem.message}.", hint=problem.hint, id=f"django_agent_runtime.{code}"))
+    if messages:
+        return messages
+    backends = [key for key in ("QUEUE_BACKEND", "EVENT_BUS_BACKEND") if key in given]
+    if backends:
+        subject = " and ".join(backends)
+        messages.append(
+            Info(
+                f"DJANGO_AGENT_RUNTIME: {subject} may stay, and the runtime's own journal is used whatever it says.",
+                hint="Neither PostgreSQL nor Redis is needed for runs and their events.",
+                id="django_agent_runtime.I001",
+            )
+        )
+    if given.get("LANGFUSE_ENABLED"):
+        messages.append(
+            Info(
+                "DJANGO_AGENT_RUNTIME: LANGFUSE_ENABLED may stay, and does nothing by itself.",
+                hint="Langfuse takes OpenTelemetry traces: set OTEL_EXPORTER_OTLP_ENDPOINT to its /api/public/otel.",
+                id="django_agent_runtime.I002",
+            )
+        )
+    return messages
 
 
 def _check_tls_files() -> list[CheckMessage]:

@@ -1,0 +1,1 @@
+"""What agents written in Python are made of: see `runtime.interfaces`."""

@@ -1,0 +1,89 @@
+"""Plain functions beside an event loop: each in a daemon thread of its own, that waits for nobody's turn.
+
+The loop's own executor has a handful of threads, which a worker's blocking agents would fill, and it is
+waited for when the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
+__all__ = ["run_in_thread", "settle", "start_thread"]
+
+T = TypeVar("T")
+
+
+async def run_in_thread(function: Callable[[], T]) -> T:
+    """What `function` returns in a thread, with this task's context variables.
+
+    Cancelling the wait leaves the thread to end by itself: nothing can stop it.
+    """
+    return await start_thread(function)
+
+
+def start_thread(function: Callable[[], T]) -> Future[T]:
+    """The result of `function`, in a thread that has this task's context variables."""
+    future: Future[T] = asyncio.get_running_loop().create_future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            context.run(settle, future, function)
+        finally:
+            _close_connections()
+
+    threading.Thread(target=work, name="agent-code", daemon=True).start()
+    return future
+
+
+def settle(future: Future[T], function: Callable[[], T]) -> None:
+    """Give `future` what `function` returns or raises here, in another thread than its loop's."""
+    loop = future.get_loop()
+    try:
+        result = function()
+    except BaseException as error:  # noqa: BLE001  # whoever waits gets it
+        _tell(loop, _fail, future, error)
+    else:
+        _tell(loop, _succeed, future, result)
+
+
+def _tell(loop: AbstractEventLoop, setter: Callable[..., None], future: Future[T], value: object) -> None:
+    try:
+        loop.call_soon_threadsafe(setter, future, value)
+    except RuntimeError:
+        # The loop has been closed: nobody waits any more.
+        if not loop.is_closed():
+            raise
+
+
+def _succeed(future: Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: Future[T], error: BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(error, StopIteration):
+        # A future refuses it: it would end the coroutine that waits.
+        failure = RuntimeError("the function raised StopIteration")
+        failure.__cause__ = error
+        error = failure
+    future.set_exception(error)
+
+
+def _close_connections() -> None:
+    """Close the database connections of this thread, which nobody else can reach once it has ended."""
+    db = sys.modules.get("django.db")
+    if db is not None:
+        for connection in db.connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close()
