@@ -46,8 +46,9 @@ $(RUNTIME): $(GO_INPUTS) | $(VENV)/.setup
 run: $(VENV)/.setup ## Run the reference site and its runtime; Ctrl-C stops both
 	@$(VENV)/bin/python scripts/run.py
 
-test: build ## Run every test, Go and Python, with the real runtime
+test: build ## Run every test, Go, Python and JavaScript, with the real runtime
 	@scripts/test
+	@scripts/clients
 
 soak: build ## Run the long tests as well: hours of faults, forks and events
 	@SOAK=1 scripts/test
@@ -58,6 +59,7 @@ bench: build ## Measure against peers and write docs/benchmarks.md
 
 lint: build ## Check everything that can be checked without running it
 	@scripts/lint
+	@scripts/clients --lint
 
 fmt: $(VENV)/.setup ## Format the code and fix what the linters can fix
 	@scripts/lint --fix
@@ -87,5 +89,6 @@ ci: ## Run what continuous integration runs
 
 clean: ## Remove everything that was built, and .venv; data in var/ stays
 	rm -rf .venv go-runtime/bin dist bench/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf clients/js/node_modules clients/js/dist clients/js/build
 	rm -rf backend/.mypy_cache backend/.ruff_cache backend/.pytest_cache backend/.import_linter_cache
 	find backend $(wildcard bench) scripts -name __pycache__ -type d -prune -exec rm -rf {} +
