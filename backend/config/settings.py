@@ -31,6 +31,11 @@ VAR_DIR = Path(os.environ.get("VAR_DIR") or BASE_DIR / "var")
 # The runtime. See django_agent_runtime.conf for every key.
 GO_RUNTIME = environment.read_go_runtime()
 
+# How agents in Python run. See django_agent_runtime.runtime_conf for every key.
+DJANGO_AGENT_RUNTIME = {
+    "RUNTIME_REGISTRY": ["backend.apps.agents.chat:register_agents"],
+}
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -43,6 +48,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_agent_runtime",
+    "backend.apps.agents",
     "backend.apps.python_agent",
 ]
 

@@ -9,10 +9,17 @@ class DjangoAgentRuntimeConfig(AppConfig):
 
     name = "django_agent_runtime"
     verbose_name = "Agent runtime"
+    # Migrations must not depend on a setting of the project.
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register the checks."""
-        from django_agent_runtime.checks import check_environment, check_settings  # noqa: PLC0415
+        from django_agent_runtime.checks import (  # noqa: PLC0415
+            check_agent_settings,
+            check_environment,
+            check_settings,
+        )
 
         checks.register(check_settings, "django_agent_runtime")
+        checks.register(check_agent_settings, "django_agent_runtime")
         checks.register(check_environment, "django_agent_runtime")

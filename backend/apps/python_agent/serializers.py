@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiSerializerExtension
 from rest_framework import serializers
+
+from django_agent_runtime.api.serializers import RequestSerializer
 
 MAX_EVENT_TYPE_CHARACTERS = 200
 MAX_SUBSCRIBED_TYPES = 100
 # Ten years.
 MAX_TTL_SECONDS = 315_360_000
-
-
-class RequestSerializer(serializers.Serializer[dict[str, Any]]):
-    """What a caller sends. A member that is not known is refused: what it was to do would not happen."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        """The validated members.
-
-        Raises:
-            ValidationError: Naming every member that does not fit.
-        """
-        unknown = [name for name in data if name not in self.fields] if isinstance(data, Mapping) else []
-        if unknown:
-            reason = f"Is not known; known are {', '.join(self.fields)}."
-            raise serializers.ValidationError(dict.fromkeys(unknown, reason))
-        return super().to_internal_value(data)
-
-
-class RequestExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # drf-spectacular has no types
-    """Says in the OpenAPI description what RequestSerializer does."""
-
-    target_class = RequestSerializer
-    match_subclasses = True
-
-    def map_serializer(self, auto_schema: Any, direction: Any) -> Any:
-        """The schema of the members, and of no others."""
-        members = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)  # noqa: SLF001
-        return members | {"additionalProperties": False}
 
 
 class TaskRequestSerializer(RequestSerializer):

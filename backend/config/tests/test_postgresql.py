@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 SITE_TESTS = ROOT / "backend" / "apps" / "python_agent" / "tests"
+# Models, services, API, streams and the projector.
+LIBRARY_TESTS = ROOT / "backend" / "django_agent_runtime" / "tests" / "runs"
 # What comes to the database: sign-in by token and session, throttles, a stream, and requests of a real server.
 SUBSET = ["test_access.py", "test_events_api.py", "test_fuzz.py"]
 # Debian keeps initdb out of the PATH, in a folder for each version.
@@ -104,6 +106,6 @@ def test_every_migration_runs(database_url: str) -> None:
 
 
 def test_the_tests_of_the_site_pass(database_url: str) -> None:
-    files = [str(SITE_TESTS / name) for name in SUBSET]
+    files = [str(LIBRARY_TESTS), *(str(SITE_TESTS / name) for name in SUBSET)]
     options = ["-c", "backend/pyproject.toml", "--rootdir", ".", "-p", "no:cacheprovider", "--quiet"]
     run(["-m", "pytest", *options, *files], database_url)

@@ -50,7 +50,25 @@ class EventStreamRenderer(BaseRenderer):
         return JSONRenderer().render(data)
 
 
-class EventStreamResponse(StreamingHttpResponse):
+class BlocksResponse(StreamingHttpResponse):
+    """The HTTP answer that writes blocks of a stream, which it owns, until they end or the reader goes away."""
+
+    def __init__(self, blocks: AsyncIterator[bytes], *, is_async: bool) -> None:
+        """Prepare the answer.
+
+        Args:
+            blocks: What to write; closed in every case.
+            is_async: Whether the server is ASGI. A sync iterator would be read to its end before
+                the first byte is sent there, and an async one cannot be read under WSGI.
+        """
+        super().__init__(blocks if is_async else _iterate(blocks), content_type=MEDIA_TYPE)
+        self["Cache-Control"] = "no-cache, no-transform"
+        self["X-Accel-Buffering"] = "no"
+        # GZipMiddleware, which would hold blocks back until there are enough of them, leaves alone what has one.
+        self["Content-Encoding"] = "identity"
+
+
+class EventStreamResponse(BlocksResponse):
     """The HTTP answer that writes events until the reader goes away or an hour has passed.
 
     It owns `events` and closes it in every case: at the end, when the reader leaves, and when
@@ -63,15 +81,11 @@ class EventStreamResponse(StreamingHttpResponse):
         Args:
             events: What `astream_events` gave. Open it first (`__aenter__`): a refusal then has
                 an HTTP status of its own.
-            is_async: Whether the server is ASGI. A sync iterator would be read to its end before
-                the first byte is sent there, and an async one cannot be read under WSGI.
+            is_async: Whether the server is ASGI.
             named: Whether to write `event:` with the event's type. EventSource gives named events
                 only to listeners for that very name; without, each goes to `onmessage`.
         """
-        blocks = write_blocks(events, named=named)
-        super().__init__(blocks if is_async else _iterate(blocks), content_type=MEDIA_TYPE)
-        self["Cache-Control"] = "no-cache, no-transform"
-        self["X-Accel-Buffering"] = "no"
+        super().__init__(write_blocks(events, named=named), is_async=is_async)
 
 
 async def write_blocks(events: AsyncStream[Event], *, named: bool) -> AsyncIterator[bytes]:

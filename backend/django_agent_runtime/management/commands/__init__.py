@@ -1,1 +1,1 @@
-"""The commands `goruntime` and `goruntime_status`."""
+"""The commands `goruntime`, `goruntime_status` and `runagent`."""

@@ -1,0 +1,231 @@
+"""Conversations, runs and events in Django's admin: to look at, and to cancel, answer and repeat runs.
+
+Rows are the projector's and the services': nothing is edited here.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.paginator import Paginator
+from django.http import HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+
+from django_agent_runtime.exceptions import AgentRuntimeError
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
+from django_agent_runtime.principals import Principal
+from django_agent_runtime.services import cancel_run, resume_run, retry_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.models import Model, QuerySet
+    from django.http import HttpRequest, HttpResponse
+
+    ModelAdmin = admin.ModelAdmin[Any]
+    RowPaginator = Paginator[Any]
+else:
+    # Generic for mypy only.
+    ModelAdmin = admin.ModelAdmin
+    RowPaginator = Paginator
+
+# How far the pages of a list go that is not counted.
+MOST_ROWS = 10_000
+ROWS_OF_PAGE = 50
+
+
+class UncountedPaginator(RowPaginator):
+    """Pages of a table that is too large to be counted: the rows are counted up to ten thousand."""
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows there are, or the limit where there are more."""
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        return rows.order_by()[:MOST_ROWS].values("pk").count()
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """A table that nobody edits by hand. Rows are deleted by those who may."""
+
+    paginator = UncountedPaginator
+    show_full_result_count = False
+    list_per_page = ROWS_OF_PAGE
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody: who may view sees every field, and none as an input."""
+        return False
+
+
+class AnswerForm(forms.Form):
+    """The answer to what runs ask."""
+
+    value = forms.JSONField(
+        required=False, widget=forms.Textarea(attrs={"rows": 6, "cols": 80}), help_text="Any JSON; empty is null."
+    )
+
+
+@admin.register(AgentConversation)
+class AgentConversationAdmin(ReadOnlyAdmin):
+    """Conversations, with a way to their runs."""
+
+    list_display = ("id", "title", "agent_key", "user", "anonymous_session_id", "created_at", "runs_link")
+    list_filter = ("agent_key", "created_at")
+    list_select_related = ("user",)
+    search_fields = ("id__exact", "title", "agent_key", "anonymous_session_id__exact")
+    date_hierarchy = "created_at"
+    ordering = ("-created_at", "-id")
+    readonly_fields = ("runs_link",)
+
+    @admin.display(description="runs")
+    def runs_link(self, conversation: AgentConversation) -> str:
+        """To the runs of it."""
+        return _link_to_list("agentrun", "runs", conversation__id__exact=str(conversation.pk))
+
+
+@admin.register(AgentRun)
+class AgentRunAdmin(ReadOnlyAdmin):
+    """Runs, with ways to their events, conversation and repeats."""
+
+    list_display = ("id", "agent_key", "status", "attempt", "user", "created_at", "finished_at", "events_link")
+    list_filter = ("status", "agent_key", "created_at")
+    list_select_related = ("user",)
+    search_fields = ("id__exact", "agent_key", "conversation__id__exact", "anonymous_session_id__exact")
+    date_hierarchy = "created_at"
+    ordering = ("-created_at", "-id")
+    readonly_fields = ("conversation_link", "retry_of_link", "events_link", "input_text", "output_text", "error_text")
+    exclude = ("input", "output", "error", "conversation", "retry_of")
+    actions = ("cancel_runs", "retry_runs", "resume_runs")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Without what makes a row large, except of the one that is looked at."""
+        rows = super().get_queryset(request)
+        return rows if request.resolver_match and request.resolver_match.kwargs else rows.defer("input", "output")
+
+    @admin.display(description="events")
+    def events_link(self, run: AgentRun) -> str:
+        """To the events of it."""
+        return _link_to_list("agentevent", "events", run__id__exact=str(run.pk))
+
+    @admin.display(description="conversation")
+    def conversation_link(self, run: AgentRun) -> str:
+        """To what it belongs to."""
+        return _link_to_row("agentconversation", run.conversation_id)
+
+    @admin.display(description="retry of")
+    def retry_of_link(self, run: AgentRun) -> str:
+        """To what it does again."""
+        return _link_to_row("agentrun", run.retry_of_id)
+
+    @admin.display(description="input")
+    def input_text(self, run: AgentRun) -> str:
+        """What it was given."""
+        return _show_json(run.input)
+
+    @admin.display(description="output")
+    def output_text(self, run: AgentRun) -> str:
+        """What it made."""
+        return _show_json(run.output)
+
+    @admin.display(description="error")
+    def error_text(self, run: AgentRun) -> str:
+        """Why it ended badly."""
+        return _show_json(run.error)
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may change what runs do; the services ask again."""
+        return bool(request.user.has_perm("django_agent_runtime.change_agentrun"))
+
+    @admin.action(description="Cancel the selected runs", permissions=["act"])
+    def cancel_runs(self, request: HttpRequest, runs: QuerySet[AgentRun]) -> None:
+        """End them."""
+        self._act(request, runs, "cancelled", cancel_run)
+
+    @admin.action(description="Retry the selected runs", permissions=["act"])
+    def retry_runs(self, request: HttpRequest, runs: QuerySet[AgentRun]) -> None:
+        """Do them again, as new runs."""
+        self._act(request, runs, "retried", retry_run)
+
+    @admin.action(description="Resume the selected runs with an answer", permissions=["act"])
+    def resume_runs(self, request: HttpRequest, runs: QuerySet[AgentRun]) -> HttpResponse | None:
+        """Ask for the answer, then give it to them."""
+        form = AnswerForm(request.POST if "apply" in request.POST else None)
+        if form.is_bound and form.is_valid():
+            value = form.cleaned_data["value"]
+            self._act(request, runs, "resumed", lambda actor, run: resume_run(actor=actor, run=run, value=value))
+            return HttpResponseRedirect(request.get_full_path())
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Resume runs with an answer",
+            "opts": self.model._meta,  # noqa: SLF001 - as the admin's own templates take it
+            "runs": [(run, _show_json(run.interrupt)) for run in runs],
+            "form": form,
+            "action": "resume_runs",
+            "checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+        return TemplateResponse(request, "admin/django_agent_runtime/agentrun/resume.html", context)
+
+    def _act(self, request: HttpRequest, runs: QuerySet[AgentRun], done: str, act: Callable[..., Any]) -> None:
+        actor = Principal.of_user(request.user)
+        count = 0
+        for run in runs:
+            try:
+                act(actor=actor, run=run)
+            except AgentRuntimeError as error:
+                self.message_user(request, f"{run.pk}: {error}", messages.ERROR)
+            else:
+                count += 1
+                self.log_change(request, run, f"{done} from the list of runs")
+        if count:
+            self.message_user(request, f"{count} {'run was' if count == 1 else 'runs were'} {done}.", messages.SUCCESS)
+
+
+@admin.register(AgentEvent)
+class AgentEventAdmin(ReadOnlyAdmin):
+    """Events, with a way to their run."""
+
+    list_display = ("seq", "event_type", "visibility", "attempt", "timestamp", "run_link")
+    # By type would read the whole table for the types there are.
+    list_filter = ("visibility",)
+    search_fields = ("run__id__exact", "event_type__exact")
+    search_help_text = "The id of a run, or a type of events."
+    # The table's own order, which needs no sorting; of one run it is that of the events.
+    ordering = ("-id",)
+    list_select_related = False
+    readonly_fields = ("run_link", "payload_text")
+    exclude = ("run", "payload")
+
+    @admin.display(description="run")
+    def run_link(self, event: AgentEvent) -> str:
+        """To the run."""
+        return _link_to_row("agentrun", event.run_id)
+
+    @admin.display(description="payload")
+    def payload_text(self, event: AgentEvent) -> str:
+        """What it says."""
+        return _show_json(event.payload)
+
+
+def _link_to_list(model: str, text: str, **filters: str) -> str:
+    query = "&".join(f"{name}={value}" for name, value in filters.items())
+    return format_html('<a href="{}?{}">{}</a>', reverse(f"admin:django_agent_runtime_{model}_changelist"), query, text)
+
+
+def _link_to_row(model: str, key: Any) -> str:
+    if key is None:
+        return "-"
+    return format_html('<a href="{}">{}</a>', reverse(f"admin:django_agent_runtime_{model}_change", args=[key]), key)
+
+
+def _show_json(value: Any) -> str:
+    return format_html("<pre>{}</pre>", json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,380 @@
+"""Conversations and runs over HTTP.
+
+A project inherits from the two viewsets, says who may call them, and registers them with a router:
+
+    class AgentRunViewSet(BaseAgentRunViewSet):
+        permission_classes = [IsAuthenticated]
+
+Whoever gets in sees what is their own; everything else looks as if it were not there.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from django.db import close_old_connections
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.decorators import action
+from rest_framework.generics import GenericAPIView
+from rest_framework.renderers import JSONRenderer
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+from rest_framework.views import APIView
+from rest_framework.viewsets import GenericViewSet
+
+from django_agent_runtime import selectors, services
+from django_agent_runtime.api import serializers as schema
+from django_agent_runtime.api.event_stream import MEDIA_TYPE, BlocksResponse, EventStreamRenderer
+from django_agent_runtime.api.pagination import NewestFirstPagination
+from django_agent_runtime.api.parsers import BoundedJSONParser
+from django_agent_runtime.api.permissions import (
+    IsAuthenticatedOrAnonymousSession,
+    principal_of,
+    with_anonymous_sessions,
+)
+from django_agent_runtime.api.problems import CONTENT_TYPE, ProblemSerializer, handle_exception
+from django_agent_runtime.api.run_stream import RunEventStream, describe_event_row
+from django_agent_runtime.exceptions import PermissionDenied
+from django_agent_runtime.live import get_hurried_runtime
+from django_agent_runtime.models import (
+    MAX_IDEMPOTENCY_KEY_CHARACTERS,
+    AgentConversation,
+    AgentRun,
+    EventVisibility,
+)
+from django_agent_runtime.runtime_conf import get_agent_runtime_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.models import QuerySet
+    from django.http.response import HttpResponseBase
+    from rest_framework.request import Request
+
+    from django_agent_runtime.principals import Principal
+
+PROBLEM = {("default", CONTENT_TYPE): OpenApiResponse(ProblemSerializer, description="What went wrong.")}
+STREAM = {(HTTPStatus.OK.value, MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, description="Server-Sent Events.")}
+NO_MORE = {HTTPStatus.NO_CONTENT.value: OpenApiResponse(description="The run has ended, and all of it was seen.")}
+RUN_ID = OpenApiParameter("id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The run.")
+CONVERSATION_ID = OpenApiParameter("id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The conversation.")
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="A repeat with the same key and the same request is answered with the first run.",
+)
+LAST_EVENT_ID = OpenApiParameter(
+    "Last-Event-ID", str, OpenApiParameter.HEADER, description="Begin behind this event; it goes before the query."
+)
+# What says how to answer, and who asks.
+_OTHER_PARAMETERS = frozenset({api_settings.URL_FORMAT_OVERRIDE, "anonymous_token"})
+
+
+class ProblemView(APIView):
+    """Its errors are problem details, and it reads no JSON that nests too deep, whatever the project has set."""
+
+    parser_classes = (BoundedJSONParser,)
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        """What makes an answer of an error."""
+        return handle_exception
+
+
+class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation]):
+    """Conversations of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
+
+    serializer_class = schema.ConversationSerializer
+    pagination_class = NewestFirstPagination
+    queryset = AgentConversation.objects.none()
+    lookup_field = "id"
+
+    @extend_schema(
+        parameters=[schema.ConversationListQuerySerializer],
+        responses={200: schema.ConversationSerializer(many=True), **PROBLEM},
+    )
+    def list(self, request: Request) -> Response:
+        """List the conversations, newest first."""
+        wanted = _read(schema.ConversationListQuerySerializer, request.query_params)
+        found = selectors.visible_conversations(principal_of(request)).filter(**wanted)
+        return _page(self, found)
+
+    @extend_schema(
+        request=schema.ConversationCreateSerializer, responses={201: schema.ConversationSerializer, **PROBLEM}
+    )
+    def create(self, request: Request) -> Response:
+        """Begin a conversation."""
+        wanted = _read(schema.ConversationCreateSerializer, request.data)
+        conversation = services.create_conversation(actor=principal_of(request), **wanted)
+        return Response(schema.ConversationSerializer(conversation).data, status=HTTPStatus.CREATED)
+
+    @extend_schema(parameters=[CONVERSATION_ID], responses={200: schema.ConversationSerializer, **PROBLEM})
+    def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002 - what the schema calls it
+        """Read a conversation."""
+        conversation = selectors.get_visible_conversation(principal_of(request), id)
+        return Response(schema.ConversationSerializer(conversation).data)
+
+    @extend_schema(
+        parameters=[CONVERSATION_ID],
+        request=schema.ConversationUpdateSerializer,
+        responses={200: schema.ConversationSerializer, **PROBLEM},
+    )
+    def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Change the title or the metadata."""
+        actor = principal_of(request)
+        conversation = selectors.get_visible_conversation(actor, id)
+        changes = _read(schema.ConversationUpdateSerializer, request.data)
+        conversation = services.update_conversation(actor=actor, conversation=conversation, **changes)
+        return Response(schema.ConversationSerializer(conversation).data)
+
+    @extend_schema(
+        parameters=[CONVERSATION_ID, schema.HistoryQuerySerializer],
+        responses={200: schema.HistorySerializer, **PROBLEM},
+    )
+    @action(detail=True, methods=["get"])
+    def messages(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Read the messages of all runs of the conversation."""
+        conversation = selectors.get_visible_conversation(principal_of(request), id)
+        wanted = _read(schema.HistoryQuerySerializer, request.query_params)
+        return Response({"messages": conversation.get_message_history(**wanted)})
+
+
+class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
+    """Runs of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
+
+    serializer_class = schema.RunSummarySerializer
+    pagination_class = NewestFirstPagination
+    queryset = AgentRun.objects.none()
+    lookup_field = "id"
+
+    @extend_schema(
+        parameters=[schema.RunListQuerySerializer], responses={200: schema.RunSummarySerializer(many=True), **PROBLEM}
+    )
+    def list(self, request: Request) -> Response:
+        """List the runs, newest first, without what they were given and made."""
+        wanted = _read(schema.RunListQuerySerializer, request.query_params)
+        found = selectors.visible_runs(principal_of(request)).filter(**wanted).defer("input", "output")
+        return _page(self, found)
+
+    @extend_schema(
+        parameters=[IDEMPOTENCY_KEY],
+        request=schema.RunCreateSerializer,
+        responses={200: schema.RunSerializer, 201: schema.RunSerializer, **PROBLEM},
+    )
+    def create(self, request: Request) -> Response:
+        """Have an agent run; 201 also while the runtime is away, which then gets the run when it is back."""
+        actor = principal_of(request)
+        wanted = _read(schema.RunCreateSerializer, request.data) | _read_idempotency_key(request)
+        conversation_id = wanted.pop("conversation_id", None)
+        if conversation_id:
+            wanted["conversation"] = selectors.get_visible_conversation(actor, conversation_id)
+        run, created = services.create_run(actor=actor, **wanted)
+        headers = {} if created else {"Idempotency-Replayed": "true"}
+        status = HTTPStatus.CREATED if created else HTTPStatus.OK
+        return Response(schema.RunSerializer(run).data, status=status, headers=headers)
+
+    @extend_schema(parameters=[RUN_ID], responses={200: schema.RunSerializer, **PROBLEM})
+    def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Read a run as it is now."""
+        run = selectors.read_run(selectors.get_visible_run(principal_of(request), id))
+        return Response(schema.RunSerializer(run).data)
+
+    @extend_schema(
+        parameters=[RUN_ID],
+        request=schema.RunCancelSerializer,
+        responses={200: schema.RunSerializer, 202: schema.RunSerializer, **PROBLEM},
+    )
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, id: str) -> Response:  # noqa: A002
+        """End a run; 202 while the runtime cannot be told."""
+        actor = principal_of(request)
+        run = selectors.get_visible_run(actor, id)
+        wanted = _read(schema.RunCancelSerializer, request.data)
+        run = services.cancel_run(actor=actor, run=run, **wanted)
+        status = HTTPStatus.OK if run.has_ended else HTTPStatus.ACCEPTED
+        return Response(schema.RunSerializer(run).data, status=status)
+
+    @extend_schema(
+        parameters=[RUN_ID], request=schema.RunResumeSerializer, responses={200: schema.RunSerializer, **PROBLEM}
+    )
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Answer what a waiting run asks."""
+        actor = principal_of(request)
+        run = selectors.get_visible_run(actor, id)
+        wanted = _read(schema.RunResumeSerializer, request.data)
+        run = services.resume_run(actor=actor, run=run, **wanted)
+        return Response(schema.RunSerializer(run).data)
+
+    @extend_schema(parameters=[RUN_ID], request=None, responses={201: schema.RunSerializer, **PROBLEM})
+    @action(detail=True, methods=["post"])
+    def retry(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Do again what a run did that ended badly, as a new run."""
+        actor = principal_of(request)
+        run = services.retry_run(actor=actor, run=selectors.get_visible_run(actor, id))
+        return Response(schema.RunSerializer(run).data, status=HTTPStatus.CREATED)
+
+    @extend_schema(
+        parameters=[RUN_ID, schema.EventsQuerySerializer, LAST_EVENT_ID],
+        responses={200: schema.EventPageSerializer, **STREAM, **NO_MORE, **PROBLEM},
+    )
+    @action(detail=True, methods=["get"], renderer_classes=[JSONRenderer, EventStreamRenderer], pagination_class=None)
+    def events(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
+        """Read the events of a run: a page of those kept, or all as a stream, as `Accept` says."""
+        if request.accepted_renderer.media_type == MEDIA_TYPE:
+            return stream_events(request, id)
+        return list_events(request, id)
+
+    @extend_schema(
+        parameters=[RUN_ID, schema.VisibilityQuerySerializer],
+        request=None,
+        responses={201: schema.StreamTicketSerializer, **PROBLEM},
+    )
+    @action(detail=True, methods=["post"], url_path="stream-ticket")
+    def stream_ticket(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Make an address at which the run's events can be read straight from the runtime."""
+        actor = principal_of(request)
+        run = selectors.get_visible_run(actor, id)
+        visibility = _choose_visibility(actor, _read(schema.VisibilityQuerySerializer, _query_of(request)))
+        ticket = get_hurried_runtime().create_stream_ticket(str(run.pk), actor.label, visibility)
+        base = get_agent_runtime_settings().public_stream_url
+        described = {
+            "url": f"{base}{ticket.path}" if base else None,
+            "path": ticket.path,
+            "expires_at": ticket.expire_time,
+        }
+        return Response(schema.StreamTicketSerializer(described).data, status=HTTPStatus.CREATED)
+
+
+class RunEventStreamView(ProblemView):
+    """The events of a run as a stream, for who signs in as the project says, or holds an anonymous session."""
+
+    authentication_classes = (*with_anonymous_sessions(), SessionAuthentication)
+    permission_classes = (IsAuthenticatedOrAnonymousSession,)
+    renderer_classes = (EventStreamRenderer, JSONRenderer)
+
+    @extend_schema(
+        parameters=[schema.EventsQuerySerializer, LAST_EVENT_ID],
+        responses={200: schema.EventPageSerializer, **STREAM, **NO_MORE, **PROBLEM},
+    )
+    def get(self, request: Request, run_id: str) -> HttpResponseBase:
+        """Stream the events; those kept, as JSON, to who accepts nothing else."""
+        if request.accepted_renderer.media_type == MEDIA_TYPE:
+            return stream_events(request, run_id)
+        return list_events(request, run_id)
+
+
+# One view: it looks at each request for whether its server is an ASGI one, and answers with what that can stream.
+# The viewset describes the address at which this one usually stands.
+sync_event_stream = RunEventStreamView.as_view(schema=None)
+async_event_stream = RunEventStreamView.as_view()
+
+
+def stream_events(request: Request, run_id: str) -> HttpResponseBase:
+    """The answer that streams a run's events.
+
+    Raises:
+        RunNotFound: There is no such run, or it is another's.
+        PermissionDenied: The caller may not see as much.
+        ValidationError: A part of the query does not fit.
+    """
+    actor = principal_of(request)
+    run = selectors.get_visible_run(actor, run_id)
+    wanted = _read(schema.StreamQuerySerializer, _query_of(request))
+    after_sequence = _read_place(request, wanted)
+    visibility = _choose_visibility(actor, wanted)
+    if selectors.has_seen_the_end(run, after_sequence):
+        # A browser connects again after any other answer, for ever.
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)
+    stream = RunEventStream(
+        run.pk,
+        after_sequence=after_sequence,
+        visibility=visibility,
+        named=not wanted["unnamed"],
+        keepalive_seconds=get_agent_runtime_settings().sse_keepalive_seconds,
+    )
+    # The sign-in took a database connection, which the stream must not hold for an hour.
+    close_old_connections()
+    # Only requests of an ASGI server have a scope.
+    return BlocksResponse(stream.write(), is_async=hasattr(request, "scope"))
+
+
+def list_events(request: Request, run_id: str) -> Response:
+    """A page of the events of a run that Django has kept.
+
+    Raises:
+        RunNotFound: There is no such run, or it is another's.
+        PermissionDenied: The caller may not see as much.
+        ValidationError: A part of the query does not fit.
+    """
+    actor = principal_of(request)
+    run = selectors.get_visible_run(actor, run_id)
+    wanted = _read(schema.EventsQuerySerializer, _query_of(request))
+    limit = wanted["limit"]
+    events = selectors.list_events(
+        run, after_sequence=_read_place(request, wanted), visibility=_choose_visibility(actor, wanted)
+    )
+    found = [describe_event_row(event) for event in events[: limit + 1]]
+    next_page = None
+    if len(found) > limit:
+        query = request.query_params.copy()
+        query.pop("last_event_id", None)
+        query["from_seq"] = str(found[limit - 1]["seq"])
+        next_page = request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
+    return Response({"results": found[:limit], "next": next_page})
+
+
+def _choose_visibility(actor: Principal, wanted: dict[str, Any]) -> str:
+    """The least level of the events that a reader of a run gets."""
+    if wanted["include_all"]:
+        if not selectors.may_see_internal_events(actor):
+            raise PermissionDenied("Only staff may see internal events.")
+        return EventVisibility.INTERNAL.value
+    if wanted["include_debug"] or get_agent_runtime_settings().debug_mode:
+        return EventVisibility.DEBUG.value
+    return EventVisibility.USER.value
+
+
+def _read_place(request: Request, wanted: dict[str, Any]) -> int:
+    """Behind which event to begin. A browser that reconnects repeats its address, and adds the last id it saw."""
+    last_seen = request.headers.get("Last-Event-ID")
+    if last_seen:
+        given = _read(
+            schema.StreamQuerySerializer, {"last_event_id": last_seen}, names={"last_event_id": "Last-Event-ID"}
+        )
+        return int(given["last_event_id"])
+    return int(wanted.get("last_event_id", wanted.get("from_seq", 0)))
+
+
+def _read_idempotency_key(request: Request) -> dict[str, str]:
+    key = request.headers.get("Idempotency-Key", "")
+    if len(key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
+        reason = f"Must have at most {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters."
+        raise serializers.ValidationError({"Idempotency-Key": reason})
+    return {"idempotency_key": key} if key else {}
+
+
+def _query_of(request: Request) -> dict[str, Any]:
+    """The query of a request, without what says how to answer and who asks."""
+    return {name: value for name, value in request.query_params.items() if name not in _OTHER_PARAMETERS}
+
+
+def _read(kind: type[serializers.Serializer[Any]], data: Any, *, names: dict[str, str] | None = None) -> dict[str, Any]:
+    """The validated input of a view; `names` is what members are called where they are not called so."""
+    serializer = kind(data=data)
+    if not serializer.is_valid():
+        raise serializers.ValidationError(
+            {(names or {}).get(name, name): text for name, text in serializer.errors.items()}
+        )
+    values: dict[str, Any] = serializer.validated_data
+    return values
+
+
+def _page(view: GenericAPIView[Any], found: QuerySet[Any]) -> Response:
+    rows = view.paginate_queryset(found)
+    return view.get_paginated_response(view.get_serializer(rows, many=True).data)

@@ -1,0 +1,260 @@
+"""Conversations, runs and their events, as Django keeps them.
+
+A row of `AgentRun` is what somebody asked for: a service, or a bare `AgentRun.objects.create(…)`, writes it, and
+the runtime is then given a run of the same id. All else in it, and every `AgentEvent`, is a projection of the
+runtime's own records that `django_agent_runtime.projector` writes; it may be behind. Nothing here calls the runtime.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from django_agent_runtime.messages import append_new
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from django_agent_runtime.messages import Message
+
+MAX_AGENT_KEY_CHARACTERS = 255
+MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
+
+
+class RunStatus(models.TextChoices):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+
+ENDED_STATUSES = (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.TIMED_OUT)
+OPEN_STATUSES = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
+
+
+class EventVisibility(models.TextChoices):
+    """Who gets to see an event, least first."""
+
+    INTERNAL = "internal"
+    DEBUG = "debug"
+    USER = "user"
+
+
+class AgentConversation(models.Model):
+    """Runs that belong together, such as those of one chat."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="agent_conversations"
+    )
+    # Set where the owner is not signed in; a row without either is for staff only.
+    anonymous_session_id = models.UUIDField(null=True, blank=True)
+    agent_key = models.CharField(max_length=MAX_AGENT_KEY_CHARACTERS, blank=True)
+    title = models.CharField(max_length=255, blank=True)
+    metadata = models.JSONField(default=dict, blank=True, encoder=DjangoJSONEncoder)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        """Newest first, by owner."""
+
+        verbose_name = "conversation"
+        indexes = (
+            models.Index(fields=["user", "-created_at", "-id"], name="agent_conversation_of_user"),
+            models.Index(fields=["anonymous_session_id", "-created_at", "-id"], name="agent_conversation_of_session"),
+            models.Index(fields=["-created_at", "-id"], name="agent_conversation_newest"),
+        )
+
+    def __str__(self) -> str:
+        return self.title or f"conversation {self.pk}"
+
+    def get_message_history(self, *, include_failed_runs: bool = False) -> list[Message]:
+        """The messages of all runs in order, each once: what was asked and what the agent made of it.
+
+        Args:
+            include_failed_runs: Whether runs count that ended in another way than success. Runs that have not
+                ended never do.
+        """
+        statuses: Sequence[str] = ENDED_STATUSES if include_failed_runs else (RunStatus.SUCCEEDED,)
+        runs = self.runs.filter(status__in=statuses).order_by("created_at", "id")
+        history: list[Message] = []
+        for asked, answered in runs.values_list("input__messages", "output__final_messages"):
+            append_new(history, asked)
+            append_new(history, answered)
+        return history
+
+    def get_last_assistant_message(self) -> Message | None:
+        """The last message of an assistant in the history; None without one."""
+        statuses = (RunStatus.SUCCEEDED,)
+        # From the newest run on, so that a long conversation is not read for one message.
+        runs = self.runs.filter(status__in=statuses).order_by("-created_at", "-id")
+        for asked, answered in runs.values_list("input__messages", "output__final_messages").iterator(chunk_size=20):
+            messages: list[Message] = []
+            append_new(messages, asked)
+            append_new(messages, answered)
+            for message in reversed(messages):
+                if message.get("role") == "assistant":
+                    return message
+        return None
+
+
+class AgentRunQuerySet(models.QuerySet["AgentRun"]):
+    """The questions about runs that need their own table only."""
+
+    def create(self, **kwargs: Any) -> AgentRun:
+        """Insert a run; one of a conversation that names no owner belongs to the conversation's."""
+        conversation: AgentConversation | None = kwargs.get("conversation")
+        owner = {"user", "user_id", "anonymous_session_id"}
+        if conversation is not None and not owner & kwargs.keys():
+            kwargs |= {"user_id": conversation.user_id, "anonymous_session_id": conversation.anonymous_session_id}
+        return super().create(**kwargs)
+
+    def unsubmitted(self) -> AgentRunQuerySet:
+        """Those that the runtime has not acknowledged yet, oldest first."""
+        return self.filter(submitted_at=None, status=RunStatus.QUEUED).order_by("created_at", "id")
+
+    def with_cancel_requests(self) -> AgentRunQuerySet:
+        """Those that were to be cancelled and have not ended."""
+        return self.filter(cancel_requested_at__isnull=False, status__in=OPEN_STATUSES).order_by(
+            "cancel_requested_at", "id"
+        )
+
+
+class AgentRun(models.Model):
+    """One execution of an agent."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    conversation = models.ForeignKey(
+        AgentConversation, on_delete=models.CASCADE, null=True, blank=True, related_name="runs"
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="agent_runs"
+    )
+    anonymous_session_id = models.UUIDField(null=True, blank=True)
+    agent_key = models.CharField(max_length=MAX_AGENT_KEY_CHARACTERS)
+    status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.QUEUED)
+    # {"messages": […], "params": {…}}
+    input = models.JSONField(default=dict, blank=True, encoder=DjangoJSONEncoder)
+    # {"final_output": {…}, "final_messages": […], "usage": {…}} once the run succeeded.
+    output = models.JSONField(default=dict, blank=True)
+    # {"message", "reason", "retryable", "error_type"} once it ended otherwise.
+    error = models.JSONField(null=True, blank=True)
+    # {"interrupt_id", "payload"} while the run waits for an answer.
+    interrupt = models.JSONField(null=True, blank=True)
+    attempt = models.PositiveIntegerField(default=0)
+    # Null: the setting's.
+    max_attempts = models.PositiveSmallIntegerField(null=True, blank=True)
+    idempotency_key = models.CharField(max_length=MAX_IDEMPOTENCY_KEY_CHARACTERS, blank=True)
+    # SHA-256 of what was asked for, by which a repeat under the same key is told from another request.
+    payload_hash = models.CharField(max_length=64, blank=True, editable=False)
+    priority = models.SmallIntegerField(default=0)
+    # What else the runtime is asked for; see `services.RunOptions`.
+    options = models.JSONField(default=dict, blank=True)
+    metadata = models.JSONField(default=dict, blank=True, encoder=DjangoJSONEncoder)
+    retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    # When the latest attempt began.
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    # When the runtime acknowledged it; null until then.
+    submitted_at = models.DateTimeField(null=True, blank=True)
+    # Of the latest record of the runtime that is in this row.
+    last_sequence = models.BigIntegerField(default=0, editable=False)
+
+    objects = AgentRunQuerySet.as_manager()
+
+    # Whether the runtime could not be asked; of `selectors.read_run`, and no column.
+    stale = False
+
+    class Meta:
+        """One idempotency key an owner; an index for every list that is asked for often."""
+
+        verbose_name = "run"
+        permissions = (("view_internal_events", "Can see the internal events of runs"),)
+        constraints = (
+            models.CheckConstraint(condition=Q(status__in=RunStatus.values), name="agent_run_status_is_known"),
+            models.UniqueConstraint(
+                fields=["user", "idempotency_key"],
+                condition=Q(user__isnull=False) & ~Q(idempotency_key=""),
+                name="agent_run_key_of_user",
+            ),
+            models.UniqueConstraint(
+                fields=["anonymous_session_id", "idempotency_key"],
+                condition=Q(anonymous_session_id__isnull=False) & ~Q(idempotency_key=""),
+                name="agent_run_key_of_session",
+            ),
+        )
+        indexes = (
+            models.Index(fields=["user", "-created_at", "-id"], name="agent_run_of_user"),
+            models.Index(fields=["anonymous_session_id", "-created_at", "-id"], name="agent_run_of_session"),
+            models.Index(fields=["conversation", "created_at", "id"], name="agent_run_of_conversation"),
+            models.Index(fields=["-created_at", "-id"], name="agent_run_newest"),
+            models.Index(
+                fields=["created_at", "id"],
+                condition=Q(submitted_at__isnull=True, status=RunStatus.QUEUED),
+                name="agent_run_unsubmitted",
+            ),
+            models.Index(
+                fields=["cancel_requested_at", "id"],
+                condition=Q(cancel_requested_at__isnull=False, status__in=OPEN_STATUSES),
+                name="agent_run_to_cancel",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.agent_key} {self.pk}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can happen to the run any more, as far as this row knows."""
+        return self.status in ENDED_STATUSES
+
+
+class AgentEvent(models.Model):
+    """Something that happened in a run. Deltas are not kept here."""
+
+    run = models.ForeignKey(AgentRun, on_delete=models.CASCADE, related_name="events")
+    # The runtime's own: rises, and skips numbers.
+    seq = models.BigIntegerField()
+    event_type = models.CharField(max_length=200)
+    payload = models.JSONField(default=dict, blank=True)
+    visibility = models.CharField(max_length=8, choices=EventVisibility, default=EventVisibility.USER)
+    attempt = models.PositiveIntegerField(default=0)
+    timestamp = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        """Each number once a run, whose index also serves the events of a run in order."""
+
+        verbose_name = "event"
+        ordering = ("seq",)
+        constraints = (models.UniqueConstraint(fields=["run", "seq"], name="agent_event_sequence_of_run"),)
+
+    def __str__(self) -> str:
+        return f"{self.event_type} #{self.seq}"
+
+
+class ProjectorCursor(models.Model):
+    """How far the projection of a namespace of the runtime has got, and who makes it."""
+
+    namespace = models.CharField(max_length=63, primary_key=True)
+    # Every record up to it is in the tables.
+    sequence = models.BigIntegerField(default=0)
+    # The process that holds the lease; empty: nobody.
+    owner = models.CharField(max_length=200, blank=True)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"{self.namespace} at {self.sequence}"

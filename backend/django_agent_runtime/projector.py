@@ -1,0 +1,386 @@
+"""The process that writes what the runtime says of its runs into Django's tables.
+
+It follows the events of all runs of a namespace, deltas left out, from where the cursor stands. Each batch is one
+transaction: the events, the runs' rows and the cursor; so that after any death the next one goes on exactly there. All
+of it may be done again: an event has its number, and a row only goes forward.
+
+One process of a namespace does this at a time. Its lease is in the cursor's row and not in the runtime, because that
+row is locked by every batch anyhow: who has lost the lease cannot move the cursor, and so cannot write at all, whatever
+the clocks say. The clocks only decide how soon another process takes over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.db import DatabaseError, DataError, IntegrityError, close_old_connections, connections, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, RunNotFound
+from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
+from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
+from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
+from django_agent_runtime.services import LOCAL_END_SEQUENCE, reconcile_runs, refresh_open_runs
+from django_agent_runtime.types import ENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from django_agent_runtime._streams import Stream
+    from django_agent_runtime.types import RunEvent, RunEventBatch
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 30.0
+# How often what was not acknowledged is sent again, and the lease renewed.
+HOUSEKEEPING_SECONDS = 0.5
+# How often the cursor is held against what the runtime says of a run.
+AUDIT_SECONDS = 10.0
+# How long it waits after a failure, and for a lease that another process has.
+PAUSE_SECONDS = 1.0
+# With `run_once`: after so long without a batch there are no more for now.
+IDLE_SECONDS = 2.0
+# They would be most of the rows, and nobody reads them once the message is there.
+WITHOUT_TYPES = ("assistant.delta",)
+ROWS_OF_STATEMENT = 500
+
+
+class LeaseLostError(Exception):
+    """Another process projects this namespace."""
+
+
+class Projector:
+    """Projects one namespace of the runtime. Use one object for one `run`, `run_once` or `start`."""
+
+    def __init__(self, *, namespace: str | None = None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            namespace: None: that of the setting `GO_RUNTIME`, whose rows it also sends to the runtime.
+        """
+        own = get_go_runtime_integration()
+        self.namespace = own.settings.namespace if namespace is None else namespace
+        self.owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._is_own = self.namespace == own.settings.namespace
+        self._runtime = own if self._is_own else _client_of(own, self.namespace)
+        self._stopping = threading.Event()
+        self._lost = threading.Event()
+        self._batches: Stream[RunEventBatch] | None = None
+        self._thread: threading.Thread | None = None
+        self._reported = ""
+        self.events_written = 0
+        """How many events of runs that Django knows have been handed to the tables."""
+
+    def start(self) -> None:
+        """`run` in a thread of its own, for a process that does other things too."""
+        self._thread = threading.Thread(target=self._run_thread, name="agent-runtime-projector", daemon=True)
+        self._thread.start()
+
+    def is_running(self) -> bool:
+        """Whether the thread of `start` is there."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End after the batch at hand, and wait for the thread of `start`; safe to call twice."""
+        self._stopping.set()
+        batches = self._batches
+        if batches is not None:
+            batches.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def run(self) -> None:
+        """Project until `stop`; while the runtime or the database is away, wait for it."""
+        while not self._stopping.is_set():
+            try:
+                if self.take_lease():
+                    self._follow()
+            except LeaseLostError:
+                logger.warning("another projector took over", extra={"namespace": self.namespace})
+            except EventsTruncated as error:
+                self._skip(error)
+            except (AgentRuntimeError, DatabaseError) as error:
+                self._report(error)
+            except Exception:
+                # Whoever started it relies on it.
+                logger.exception("projection failed", extra={"namespace": self.namespace})
+            # A connection that broke would fail for ever.
+            close_old_connections()
+            self._stopping.wait(PAUSE_SECONDS)
+        # Where the database is gone, the lease lapses by itself.
+        with suppress(DatabaseError):
+            self._release_lease()
+
+    def run_once(self, *, idle_seconds: float = IDLE_SECONDS) -> int:
+        """Send what waits, project what there is, and return.
+
+        Args:
+            idle_seconds: After so long without a batch there are no more for now.
+
+        Returns:
+            How many events were written.
+
+        Raises:
+            LeaseLostError: Another process projects this namespace.
+            AgentRuntimeError: The runtime cannot be reached, or lost events.
+        """
+        if not self.take_lease():
+            raise LeaseLostError(f"Another process projects the namespace {self.namespace!r}.")
+        try:
+            self._runtime.get_server_info()
+            if self._is_own:
+                reconcile_runs()
+            with self._open() as batches:
+                idle = _IdleTimer(idle_seconds, batches)
+                for batch in batches:
+                    self.apply(batch)
+                    idle.restart()
+        finally:
+            self._release_lease()
+        return self.events_written
+
+    def take_lease(self) -> bool:
+        """Become the one that projects this namespace, or stay it. False: another process is."""
+        now = timezone.now()
+        ProjectorCursor.objects.get_or_create(namespace=self.namespace)
+        free = Q(owner="") | Q(owner=self.owner) | Q(lease_expires_at=None) | Q(lease_expires_at__lt=now)
+        taken = ProjectorCursor.objects.filter(free, namespace=self.namespace).update(
+            owner=self.owner, lease_expires_at=now + timedelta(seconds=LEASE_SECONDS)
+        )
+        self._lost.clear()
+        return bool(taken)
+
+    def apply(self, batch: RunEventBatch) -> None:
+        """Write a batch and move the cursor behind it, both or neither.
+
+        Raises:
+            LeaseLostError: Another process projects this namespace by now; nothing was written.
+        """
+        try:
+            self._write(batch.events, batch.position)
+        except (DataError, IntegrityError):
+            # One event that the database does not take must not hold up all others.
+            for event in batch.events:
+                self._write_alone(event)
+            self._write((), batch.position)
+
+    def _run_thread(self) -> None:
+        try:
+            self.run()
+        finally:
+            connections.close_all()
+
+    def _follow(self) -> None:
+        housekeeping = threading.Thread(target=self._keep_house, name="agent-runtime-reconciler", daemon=True)
+        finished = self._housekeeping_finished = threading.Event()
+        try:
+            with self._open() as batches:
+                housekeeping.start()
+                for batch in batches:
+                    self.apply(batch)
+            if self._lost.is_set():
+                raise LeaseLostError
+        finally:
+            finished.set()
+            if housekeeping.ident is not None:
+                housekeeping.join()
+
+    def _open(self) -> Stream[RunEventBatch]:
+        cursor = ProjectorCursor.objects.get(namespace=self.namespace)
+        self._batches = self._runtime.follow_runs(cursor.sequence, without_types=WITHOUT_TYPES)
+        if self._stopping.is_set():
+            # It was asked for before there was anything to close.
+            self._batches.close()
+        return self._batches
+
+    def _keep_house(self) -> None:
+        """Renew the lease and reconcile, for as long as the batches are followed."""
+        finished = self._housekeeping_finished
+        audited_at = 0.0
+        try:
+            while not finished.wait(HOUSEKEEPING_SECONDS):
+                try:
+                    if not self._renew_lease():
+                        self._lost.set()
+                        if self._batches is not None:
+                            self._batches.close()
+                        return
+                    if self._is_own:
+                        reconcile_runs()
+                    if self._is_own and time.monotonic() - audited_at >= AUDIT_SECONDS:
+                        audited_at = time.monotonic()
+                        if self._is_ahead():
+                            self._begin_anew()
+                            return
+                except (AgentRuntimeError, DatabaseError) as error:
+                    logger.warning("reconciliation interrupted", extra={"err": str(error)})
+                    close_old_connections()
+                except Exception:
+                    # A fault of one row's must not end the lease of all.
+                    logger.exception("reconciliation failed")
+        finally:
+            connections.close_all()
+
+    def _renew_lease(self) -> bool:
+        expires_at = timezone.now() + timedelta(seconds=LEASE_SECONDS)
+        mine = ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner)
+        return bool(mine.update(lease_expires_at=expires_at))
+
+    def _release_lease(self) -> None:
+        ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner).update(
+            owner="", lease_expires_at=None
+        )
+
+    def _write(self, events: Iterable[RunEvent], position: int | None) -> None:
+        now = timezone.now()
+        with transaction.atomic():
+            changes: dict[str, Any] = {"lease_expires_at": now + timedelta(seconds=LEASE_SECONDS), "updated_at": now}
+            if position is not None:
+                changes["sequence"] = position
+            # First of all: from here on no other projector can write until this is committed.
+            if not ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner).update(**changes):
+                raise LeaseLostError
+            self._write_events(events)
+
+    def _write_events(self, events: Iterable[RunEvent]) -> None:
+        by_run: dict[uuid.UUID, list[RunEvent]] = {}
+        for event in events:
+            run_id = _as_uuid(event.run_id)
+            if run_id is not None:
+                by_run.setdefault(run_id, []).append(event)
+        if not by_run:
+            return
+        # Runs that Django did not ask for (of agents, schedules and other programs) are not there, and left out.
+        rows = AgentRun.objects.select_for_update().filter(pk__in=by_run).defer("input").order_by("pk")
+        known = {row.pk: row for row in rows}
+        revived = [row.pk for row in known.values() if row.has_ended and not row.last_sequence]
+        if revived:
+            # They were given up for lost, and the runtime had accepted them: the end that was noted here was none.
+            AgentEvent.objects.filter(run__in=revived, seq=LOCAL_END_SEQUENCE, event_type__in=ENDS).delete()
+        kept = [event for run_id, of_run in by_run.items() if run_id in known for event in of_run]
+        AgentEvent.objects.bulk_create(
+            [to_event_row(event) for event in kept], batch_size=ROWS_OF_STATEMENT, ignore_conflicts=True
+        )
+        now = timezone.now()
+        changed = []
+        for run_id, row in known.items():
+            before = row.last_sequence
+            for event in by_run[run_id]:
+                project_event(row, event, now=now)
+            if row.last_sequence != before:
+                changed.append(row)
+        AgentRun.objects.bulk_update(changed, PROJECTED_FIELDS, batch_size=ROWS_OF_STATEMENT // 5)
+        self.events_written += len(kept)
+
+    def _write_alone(self, event: RunEvent) -> None:
+        try:
+            self._write((event,), None)
+        except (DataError, IntegrityError):
+            logger.exception(
+                "event left out of the projection", extra={"run_id": event.run_id, "sequence": event.sequence}
+            )
+
+    def _skip(self, error: EventsTruncated) -> None:
+        """Go on behind events that are lost, and ask after the runs whose end may have been among them."""
+        logger.error(
+            "events were lost before they were projected",
+            extra={"namespace": self.namespace, "oldest_sequence": error.oldest_sequence, "err": str(error)},
+        )
+        if error.oldest_sequence:
+            self._move_cursor(error.oldest_sequence - 1)
+            self._refresh()
+
+    def _is_ahead(self) -> bool:
+        """Whether the cursor has passed records that the tables lack.
+
+        It has where the runtime began with an empty journal, whose numbers are lower: it then has nothing to send
+        behind the cursor, and says so by saying nothing. The newest run that has not ended is looked at.
+        """
+        # In this order: who has moved the cursor meanwhile has also written the row.
+        cursor = ProjectorCursor.objects.get(namespace=self.namespace).sequence
+        row = AgentRun.objects.filter(status__in=OPEN_STATUSES, submitted_at__isnull=False).order_by("-created_at")
+        newest = row.only("last_sequence").first()
+        if newest is None:
+            return False
+        try:
+            live = self._runtime.get_run(str(newest.pk))
+        except RunNotFound:
+            return False
+        return newest.last_sequence < live.sequence <= cursor
+
+    def _begin_anew(self) -> None:
+        """Project all that there is: what is done again changes nothing."""
+        logger.error("the journal is not the one of the cursor, projecting all", extra={"namespace": self.namespace})
+        self._move_cursor(0)
+        if self._batches is not None:
+            self._batches.close()
+
+    def _move_cursor(self, sequence: int) -> None:
+        ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner).update(sequence=sequence)
+
+    def _report(self, error: Exception) -> None:
+        """Say once what goes on being so: that the runtime is away, or the tables are not there yet."""
+        if str(error) != self._reported:
+            logger.warning("projection interrupted", extra={"namespace": self.namespace, "err": str(error)})
+        self._reported = str(error)
+
+    def _refresh(self) -> None:
+        if not self._is_own:
+            return
+        try:
+            refresh_open_runs()
+        except AgentRuntimeError as failure:
+            logger.warning("open runs were not refreshed", extra={"err": str(failure)})
+
+
+@contextmanager
+def projecting(*, wanted: bool = True) -> Iterator[None]:
+    """Project in a thread beside what the block does; nothing happens where the project has no such tables."""
+    if not wanted or not apps.is_installed("django_agent_runtime"):
+        yield
+        return
+    projector = Projector()
+    projector.start()
+    try:
+        yield
+    finally:
+        projector.stop()
+
+
+class _IdleTimer:
+    """Closes a stream that gives nothing for so long."""
+
+    def __init__(self, seconds: float, batches: Stream[RunEventBatch]) -> None:
+        self._seconds = seconds
+        self._batches = batches
+        self._timer = threading.Timer(0, lambda: None)
+        self.restart()
+
+    def restart(self) -> None:
+        self._timer.cancel()
+        self._timer = threading.Timer(self._seconds, self._batches.close)
+        self._timer.daemon = True
+        self._timer.start()
+
+
+def _client_of(own: GoRuntimeIntegration, namespace: str) -> GoRuntimeIntegration:
+    settings = {field.name: getattr(own.settings, field.name) for field in fields(own.settings)}
+    return GoRuntimeIntegration(**settings | {"namespace": namespace})
+
+
+def _as_uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None

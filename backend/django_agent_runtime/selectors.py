@@ -1,0 +1,133 @@
+"""Reads that API, admin and commands must answer alike: who sees what, and how a run stands now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.conf import settings as django_settings
+from django.db.models import Q
+
+from django_agent_runtime.exceptions import (
+    AgentRuntimeError,
+    CallTimedOut,
+    NotFound,
+    RunNotFound,
+    RuntimeUnavailable,
+)
+from django_agent_runtime.live import get_hurried_runtime
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, EventVisibility
+from django_agent_runtime.principals import INTERNAL_EVENTS_PERMISSION, Principal
+from django_agent_runtime.projection import project_run
+from django_agent_runtime.types import ENDS
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+    from django_agent_runtime.models import AgentRunQuerySet
+
+# Each level with those above it.
+_SEEN_FROM: dict[str, tuple[str, ...]] = {
+    EventVisibility.INTERNAL: (EventVisibility.INTERNAL, EventVisibility.DEBUG, EventVisibility.USER),
+    EventVisibility.DEBUG: (EventVisibility.DEBUG, EventVisibility.USER),
+    EventVisibility.USER: (EventVisibility.USER,),
+}
+
+
+def visible_runs(actor: Principal) -> AgentRunQuerySet:
+    """The runs of a principal; for staff, also those that nobody owns."""
+    return AgentRun.objects.filter(_owned_by(actor))
+
+
+def visible_conversations(actor: Principal) -> QuerySet[AgentConversation]:
+    """The conversations of a principal; for staff, also those that nobody owns."""
+    return AgentConversation.objects.filter(_owned_by(actor))
+
+
+def get_visible_run(actor: Principal, run_id: UUID | str) -> AgentRun:
+    """One of the runs that a principal may see.
+
+    Raises:
+        RunNotFound: There is none, or it is another's: both look the same.
+    """
+    key = _as_uuid(run_id)
+    run = visible_runs(actor).filter(pk=key).first() if key else None
+    if run is None:
+        raise RunNotFound("There is no such run.")
+    return run
+
+
+def get_visible_conversation(actor: Principal, conversation_id: UUID | str) -> AgentConversation:
+    """One of the conversations that a principal may see.
+
+    Raises:
+        NotFound: There is none, or it is another's: both look the same.
+    """
+    key = _as_uuid(conversation_id)
+    conversation = visible_conversations(actor).filter(pk=key).first() if key else None
+    if conversation is None:
+        raise NotFound("There is no such conversation.")
+    return conversation
+
+
+def may_see_internal_events(actor: Principal) -> bool:
+    """Whether a principal may ask for events of every level, of the runs that it may see."""
+    return django_settings.DEBUG or actor.is_staff or actor.has_permission(INTERNAL_EVENTS_PERMISSION)
+
+
+def read_run(run: AgentRun) -> AgentRun:
+    """The run as the runtime has it now, within two seconds, else as its row has it, with `stale` set.
+
+    What the runtime says is put over the row in memory and not saved: rows are the projector's.
+    """
+    if run.has_ended:
+        return run
+    try:
+        live = get_hurried_runtime().get_run(str(run.pk))
+    except RunNotFound:
+        # Not sent yet, and so as the row says; or removed before it was projected.
+        run.stale = run.submitted_at is not None
+    except (RuntimeUnavailable, CallTimedOut):
+        run.stale = True
+    except AgentRuntimeError:
+        # A wrong token is the operator's trouble; who reads is told what is known.
+        run.stale = True
+    else:
+        project_run(run, live)
+    return run
+
+
+def list_events(
+    run: AgentRun, *, after_sequence: int = 0, visibility: str = EventVisibility.USER
+) -> QuerySet[AgentEvent]:
+    """The projected events of a run that a reader of the level gets, in order; the run's end is for all."""
+    seen = Q(visibility__in=_SEEN_FROM[visibility]) | Q(event_type__in=ENDS)
+    return AgentEvent.objects.filter(seen, run=run, seq__gt=after_sequence).order_by("seq")
+
+
+def has_seen_the_end(run: AgentRun, sequence: int) -> bool:
+    """Whether who has seen the event with this sequence has seen the run's end."""
+    if not sequence or not run.has_ended:
+        return False
+    return AgentEvent.objects.filter(run=run, event_type__in=ENDS, seq__lte=sequence).exists()
+
+
+def _owned_by(actor: Principal) -> Q:
+    if actor.user is not None:
+        own = Q(user_id=actor.user.pk)
+    elif actor.anonymous_session_id is not None:
+        own = Q(user_id=None, anonymous_session_id=actor.anonymous_session_id)
+    else:
+        own = Q(pk__in=())
+    if actor.is_staff:
+        own |= Q(user_id=None, anonymous_session_id=None)
+    return own
+
+
+def _as_uuid(value: UUID | str) -> UUID | None:
+    if isinstance(value, UUID):
+        return value
+    try:
+        return UUID(value)
+    except ValueError:
+        return None

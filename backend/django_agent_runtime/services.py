@@ -1,0 +1,618 @@
+"""Every write of runs and conversations, and every call to the runtime that goes with one.
+
+A service writes its row, and once that is committed calls the runtime with the row's id. What the runtime did not
+acknowledge, `reconcile_runs` sends again; the runtime joins what it has, so that a call may be repeated at will. The
+state of a run is the runtime's: rows learn of it by the projector, except for runs that never got there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import IntegrityError, models, transaction
+from django.utils import timezone
+
+from django_agent_runtime.exceptions import (
+    AgentNotFound,
+    AgentRuntimeError,
+    CallTimedOut,
+    ConcurrencyLimit,
+    IdempotencyConflict,
+    InvalidRequest,
+    Overloaded,
+    PermissionDenied,
+    RunEnded,
+    RunNotEnded,
+    RunNotFound,
+    RuntimeUnavailable,
+)
+from django_agent_runtime.live import get_hurried_runtime
+from django_agent_runtime.models import (
+    MAX_AGENT_KEY_CHARACTERS,
+    MAX_IDEMPOTENCY_KEY_CHARACTERS,
+    OPEN_STATUSES,
+    AgentConversation,
+    AgentEvent,
+    AgentRun,
+    EventVisibility,
+    RunStatus,
+)
+from django_agent_runtime.projection import PROJECTED_FIELDS, is_storable, project_run
+from django_agent_runtime.runtime.registry import list_runtimes
+from django_agent_runtime.runtime_conf import get_agent_runtime_settings, visibility_of
+from django_agent_runtime.selectors import read_run
+from django_agent_runtime.types import Concurrency, RetryPolicy, RunTarget
+
+if TYPE_CHECKING:
+    from django_agent_runtime.go_integration import GoRuntimeIntegration
+    from django_agent_runtime.principals import Principal
+    from django_agent_runtime.types import Strategy
+
+logger = logging.getLogger(__name__)
+
+TASK_TYPE = "agent.run"
+# The events that the runtime makes by itself, whose visibility it must be told.
+LIFECYCLE_TYPES = (
+    "run.queued",
+    "run.started",
+    "run.retrying",
+    "run.interrupted",
+    "run.resumed",
+    "run.waiting",
+    "run.succeeded",
+    "run.failed",
+    "run.cancelled",
+    "run.timed_out",
+)
+# The runtime's sequences begin behind it: the only event of a run that ended before the runtime had it.
+LOCAL_END_SEQUENCE = 1
+# The most rows that one call of the reconciler sends.
+RECONCILE_ROWS = 500
+
+
+class MultitaskStrategy(models.TextChoices):
+    """What becomes of a new run of a conversation in which another one has not ended."""
+
+    ENQUEUE = "enqueue"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"
+
+
+_STRATEGIES: dict[str, Strategy] = {
+    MultitaskStrategy.ENQUEUE: "queue",
+    MultitaskStrategy.REJECT: "reject",
+    MultitaskStrategy.INTERRUPT: "cancel_running",
+}
+
+
+class RunOptions(TypedDict, total=False):
+    """What `AgentRun.options` holds; what is left out is as the settings have it."""
+
+    multitask_strategy: str
+    run_at: str
+    """ISO 8601: the run does not begin before."""
+    run_timeout: float
+    """Seconds one attempt may take."""
+    queue_timeout: float
+    """Seconds the run may wait after it could have begun."""
+
+
+class CreatedRun(NamedTuple):
+    """What `create_run` made of a request."""
+
+    run: AgentRun
+    created: bool
+    """False when the idempotency key named a run that was there already."""
+
+
+def create_run(
+    *,
+    actor: Principal,
+    agent_key: str,
+    messages: Sequence[Mapping[str, Any]],
+    conversation: AgentConversation | None = None,
+    params: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    idempotency_key: str = "",
+    max_attempts: int | None = None,
+    priority: int = 0,
+    multitask_strategy: str = MultitaskStrategy.ENQUEUE,
+    delay: float | None = None,
+    run_timeout: float | None = None,
+    queue_timeout: float | None = None,
+) -> CreatedRun:
+    """Record a run now; hand it to the runtime once the row is committed.
+
+    While the runtime cannot be reached, the run waits as `queued`, with `submitted_at` null. Inside a transaction of
+    the caller's it is handed over when that commits; a refusal then only shows in the row.
+
+    Args:
+        actor: Who asks, and owns the run.
+        agent_key: An agent that this site or the runtime knows.
+        messages: What the agent is given, oldest first.
+        conversation: One of the actor's own. Its runs are served one after another.
+        params: Whatever else the agent is given.
+        metadata: Kept with the run.
+        idempotency_key: A repeat with the same key and the same request is answered with the first run.
+        max_attempts: In all; None: as the settings say.
+        priority: -1000 to 1000; higher ones begin before others.
+        multitask_strategy: What happens while another run of the conversation has not ended.
+        delay: Seconds from now before which the run does not begin.
+        run_timeout: Seconds one attempt may take; None: as the settings say.
+        queue_timeout: Seconds after which a run that could have begun, and did not, ends as `timed_out`.
+
+    Raises:
+        PermissionDenied: The actor owns nothing, or not this conversation.
+        IdempotencyConflict: The key was used with another request.
+        AgentRuntimeError: The runtime refused the run, which has ended as `failed`.
+    """
+    if actor.is_nobody or (conversation is not None and not actor.owns(conversation)):
+        raise PermissionDenied("Only the owner of a conversation may add runs to it.")
+    run_input = {"messages": list(messages), "params": dict(params or {})}
+    _check_request(agent_key, run_input, metadata, idempotency_key)
+    options: RunOptions = {"multitask_strategy": MultitaskStrategy(multitask_strategy).value}
+    if run_timeout is not None:
+        options["run_timeout"] = run_timeout
+    if queue_timeout is not None:
+        options["queue_timeout"] = queue_timeout
+    payload_hash = _hash_request(
+        agent_key, run_input, metadata, conversation and conversation.pk, max_attempts, priority, options, delay
+    )
+    if delay:
+        options["run_at"] = (timezone.now() + timedelta(seconds=delay)).isoformat()
+    row = AgentRun(
+        **actor.owner_fields(),
+        conversation=conversation,
+        agent_key=agent_key,
+        input=run_input,
+        metadata=dict(metadata or {}),
+        idempotency_key=idempotency_key,
+        payload_hash=payload_hash,
+        max_attempts=max_attempts,
+        priority=priority,
+        options=options,
+    )
+    if idempotency_key and (earlier := _find_repeated(actor, idempotency_key)):
+        return CreatedRun(_check_repeated(earlier, payload_hash), created=False)
+    try:
+        _insert_and_submit(row)
+    except IntegrityError:
+        # Somebody was faster under the same key, or the conversation is gone.
+        earlier = _find_repeated(actor, idempotency_key) if idempotency_key else None
+        if earlier is None:
+            raise
+        return CreatedRun(_check_repeated(earlier, payload_hash), created=False)
+    return CreatedRun(row, created=True)
+
+
+def submit_run(*, run: AgentRun) -> bool:
+    """Hand a committed run to the runtime, and before it those of its conversation that still wait.
+
+    Returns:
+        Whether the runtime has it. False: it cannot be reached, and the reconciler will send the run.
+
+    Raises:
+        AgentRuntimeError: The runtime refused the run, which has ended as `failed`.
+    """
+    if run.conversation_id is not None:
+        earlier = AgentRun.objects.unsubmitted().filter(
+            conversation_id=run.conversation_id, created_at__lte=run.created_at
+        )
+        for waiting in earlier.exclude(pk=run.pk):
+            if not _resubmit(waiting):
+                return False
+    try:
+        _send(run)
+    except (RuntimeUnavailable, CallTimedOut) as error:
+        # Of a call that timed out nobody knows whether it came through: a repeat joins.
+        if is_served_here(run.agent_key):
+            return False
+        refusal = AgentNotFound(f"This site has no agent {run.agent_key!r}, and the runtime cannot be asked.")
+        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+        raise refusal from error
+    except AgentRuntimeError as refusal:
+        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+        raise
+    return True
+
+
+def cancel_run(*, actor: Principal, run: AgentRun, reason: str = "") -> AgentRun:
+    """Have a run end as `cancelled`, for good. One that was cancelled before is returned as it is.
+
+    The request is recorded first, so that it is passed on when the runtime is back: then `status` is still what it
+    was, and `cancel_requested_at` is set.
+
+    Raises:
+        PermissionDenied: The actor may not change this run.
+        RunEnded: It has ended otherwise.
+    """
+    _check_may_change(actor, run)
+    if run.status == RunStatus.CANCELLED:
+        return run
+    if run.has_ended:
+        raise RunEnded(f"The run has already ended as {run.status}.", metadata={"state": run.status})
+    run.cancel_requested_at = run.cancel_requested_at or timezone.now()
+    AgentRun.objects.filter(pk=run.pk, cancel_requested_at=None).update(cancel_requested_at=run.cancel_requested_at)
+
+    def pass_on() -> None:
+        # What does not come through is the reconciler's.
+        with suppress(RuntimeUnavailable, CallTimedOut):
+            _pass_on_cancel(run, reason)
+
+    # Behind the commit of a caller's transaction nobody would expect an error.
+    transaction.on_commit(pass_on, robust=transaction.get_connection().in_atomic_block)
+    return run
+
+
+def resume_run(*, actor: Principal, run: AgentRun, value: Any = None, interrupt_id: str | None = None) -> AgentRun:
+    """Answer what a waiting run asks; it goes on from there.
+
+    Args:
+        actor: Who answers.
+        run: The run that waits.
+        value: The answer, any JSON value.
+        interrupt_id: The question; None: the one the run waits at.
+
+    Raises:
+        PermissionDenied: The actor may not change this run.
+        RunNotWaiting: It waits for no such answer.
+        RunEnded: It has ended.
+        RuntimeUnavailable: The runtime cannot be reached; nothing was kept.
+    """
+    _check_may_change(actor, run)
+    live = get_hurried_runtime().resume_run(str(run.pk), value, interrupt_id=interrupt_id)
+    project_run(run, live)
+    return run
+
+
+def retry_run(*, actor: Principal, run: AgentRun) -> AgentRun:
+    """Do again what a run did that ended as failed, cancelled or timed out: a new run, whose `retry_of` is the old one.
+
+    Raises:
+        PermissionDenied: The actor may not change this run.
+        RunNotEnded: It has not ended, or has succeeded.
+        AgentRuntimeError: As in `create_run`.
+    """
+    _check_may_change(actor, run)
+    if not read_run(run).has_ended or run.status == RunStatus.SUCCEEDED:
+        raise RunNotEnded(f"The run is {run.status}: there is nothing to do again.", metadata={"state": run.status})
+    again = AgentRun(
+        user_id=run.user_id,
+        anonymous_session_id=run.anonymous_session_id,
+        conversation_id=run.conversation_id,
+        agent_key=run.agent_key,
+        input=run.input,
+        metadata=run.metadata,
+        max_attempts=run.max_attempts,
+        priority=run.priority,
+        options={name: value for name, value in run.options.items() if name != "run_at"},
+        retry_of=run,
+    )
+    _insert_and_submit(again)
+    return again
+
+
+def create_conversation(
+    *, actor: Principal, agent_key: str = "", title: str = "", metadata: Mapping[str, Any] | None = None
+) -> AgentConversation:
+    """Begin a conversation of the actor's own.
+
+    Raises:
+        PermissionDenied: The actor can own nothing.
+        InvalidRequest: A value cannot be kept.
+    """
+    if actor.is_nobody:
+        raise PermissionDenied("Sign in to begin a conversation.")
+    _check_values(agent_key=agent_key, title=title, metadata=dict(metadata or {}))
+    return AgentConversation.objects.create(
+        **actor.owner_fields(), agent_key=agent_key, title=title, metadata=dict(metadata or {})
+    )
+
+
+def update_conversation(
+    *,
+    actor: Principal,
+    conversation: AgentConversation,
+    title: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> AgentConversation:
+    """Change the title or the metadata; what is None stays.
+
+    Raises:
+        PermissionDenied: It is another's.
+        InvalidRequest: A value cannot be kept.
+    """
+    if not actor.owns(conversation):
+        raise PermissionDenied("Only the owner of a conversation may change it.")
+    if title is not None:
+        conversation.title = title
+    if metadata is not None:
+        conversation.metadata = dict(metadata)
+    _check_values(title=conversation.title, metadata=conversation.metadata)
+    conversation.save(update_fields=["title", "metadata", "updated_at"])
+    return conversation
+
+
+def reconcile_runs(*, runtime: GoRuntimeIntegration | None = None, limit: int = RECONCILE_ROWS) -> int:
+    """Send what the runtime has not acknowledged, oldest first, and pass on cancel requests that did not get through.
+
+    Several processes may do so at once, without locks: the runtime joins a run that it has, and each process sends
+    the runs in order, so that none overtakes another. (Rows that one process locked and the others skipped would.)
+    It returns early when the runtime cannot be reached or takes no more for now.
+
+    Args:
+        runtime: The client to use; None: the one that gives up early.
+        limit: The most rows of either kind.
+
+    Returns:
+        How many runs were acknowledged.
+    """
+    try:
+        for run in AgentRun.objects.with_cancel_requests()[:limit]:
+            _reconcile_cancel(run, runtime)
+    except (RuntimeUnavailable, CallTimedOut):
+        return 0
+    sent = 0
+    for run in AgentRun.objects.unsubmitted().filter(cancel_requested_at=None)[:limit]:
+        if not _resubmit(run, runtime):
+            break
+        sent += run.submitted_at is not None
+    return sent
+
+
+def refresh_run(*, run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> AgentRun:
+    """Write to the row what the runtime says of the run now: for rows whose events the projector cannot get.
+
+    A run that the runtime does not know ends as `failed`.
+
+    Raises:
+        RuntimeUnavailable: The runtime cannot be reached.
+    """
+    runtime = runtime or get_hurried_runtime()
+    try:
+        live = runtime.get_run(str(run.pk))
+    except RunNotFound as error:
+        gone = {"message": str(error), "reason": error.reason, "retryable": True, "error_type": ""}
+        changes = {"status": RunStatus.FAILED, "error": gone, "finished_at": timezone.now()}
+        AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES).update(**changes)
+        return run
+    with transaction.atomic():
+        row = AgentRun.objects.select_for_update().get(pk=run.pk)
+        if project_run(row, live):
+            row.save(update_fields=PROJECTED_FIELDS)
+    return row
+
+
+def refresh_open_runs(*, runtime: GoRuntimeIntegration | None = None) -> int:
+    """`refresh_run` for every run that has not ended, where events were lost that may have said so.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        RuntimeUnavailable: The runtime cannot be reached.
+    """
+    count = 0
+    for run in AgentRun.objects.filter(status__in=OPEN_STATUSES, submitted_at__isnull=False).iterator():
+        refresh_run(run=run, runtime=runtime)
+        count += 1
+    return count
+
+
+def _insert_and_submit(row: AgentRun) -> None:
+    refusals: list[AgentRuntimeError] = []
+
+    def submit() -> None:
+        # Behind the commit of a caller's transaction nobody would expect an error.
+        try:
+            submit_run(run=row)
+        except AgentRuntimeError as refusal:
+            refusals.append(refusal)
+
+    with transaction.atomic():
+        row.save(force_insert=True)
+        if row.conversation_id is not None:
+            AgentConversation.objects.filter(pk=row.conversation_id).update(updated_at=row.created_at)
+        transaction.on_commit(submit)
+    if refusals:
+        raise refusals[0]
+
+
+def _reconcile_cancel(run: AgentRun, runtime: GoRuntimeIntegration | None) -> None:
+    try:
+        _pass_on_cancel(run, "", runtime)
+    except (RuntimeUnavailable, CallTimedOut):
+        raise
+    except RunEnded:
+        refresh_run(run=run, runtime=runtime)
+    except AgentRuntimeError as error:
+        logger.warning("cancel request refused", extra={"run_id": str(run.pk), "err": str(error)})
+
+
+def _resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> bool:
+    """Send a run that was answered to somebody before. False: the runtime takes none for now."""
+    try:
+        _send(run, runtime)
+    except (RuntimeUnavailable, CallTimedOut):
+        return False
+    except AgentRuntimeError as refusal:
+        if isinstance(refusal, Overloaded) and not isinstance(refusal, ConcurrencyLimit):
+            # It was accepted once, and must not end because others came before it.
+            return False
+        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+    return True
+
+
+def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
+    runtime = runtime or get_hurried_runtime()
+    if run.conversation_id is not None and run.user_id is None and run.anonymous_session_id is None:
+        _give_to_owner_of_conversation(run)
+    try:
+        if run.retry_of_id is None or not _send_retry(run, runtime):
+            runtime.create_run(run.agent_key, run.input, **_describe_run(run))
+    except IdempotencyConflict as error:
+        # The id is ours alone: it has the run, accepted under other settings.
+        logger.warning("run was accepted with other settings", extra={"run_id": str(run.pk), "err": str(error)})
+    run.submitted_at = timezone.now()
+    acknowledged = AgentRun.objects.filter(pk=run.pk, cancel_requested_at=None).update(submitted_at=run.submitted_at)
+    if not acknowledged:
+        # It was cancelled while it was on its way, when the runtime did not know it yet.
+        AgentRun.objects.filter(pk=run.pk).update(submitted_at=run.submitted_at)
+        # The run was accepted, whatever becomes of this; what does not come through is the reconciler's.
+        with suppress(AgentRuntimeError):
+            runtime.cancel_run(str(run.pk))
+
+
+def _send_retry(run: AgentRun, runtime: GoRuntimeIntegration) -> bool:
+    """Have the runtime repeat an earlier run. False: it no longer has that."""
+    try:
+        runtime.retry_run(str(run.retry_of_id), new_run_id=str(run.pk))
+    except RunNotFound:
+        return False
+    return True
+
+
+def _describe_run(run: AgentRun) -> dict[str, Any]:
+    """The arguments of `create_run` of the client. They must be the same for each repeat."""
+    settings = get_agent_runtime_settings()
+    options = run.options if isinstance(run.options, dict) else {}
+    metadata = dict(run.metadata) if isinstance(run.metadata, dict) else {}
+    concurrency = None
+    if run.conversation_id is not None:
+        metadata["conversation_id"] = str(run.conversation_id)
+        strategy = _STRATEGIES.get(options.get("multitask_strategy", ""), "queue")
+        concurrency = Concurrency(key=f"conversation:{run.conversation_id}", limit=1, strategy=strategy)
+    run_at = options.get("run_at")
+    return {
+        "run_id": str(run.pk),
+        "metadata": metadata,
+        "target": RunTarget.WORKER if is_served_here(run.agent_key) else RunTarget.AGENT,
+        "priority": run.priority,
+        "run_at": datetime.fromisoformat(run_at) if run_at else None,
+        "concurrency": concurrency,
+        "run_timeout": options.get("run_timeout", settings.run_timeout_seconds),
+        "queue_timeout": options.get("queue_timeout"),
+        "retry": RetryPolicy(
+            max_attempts=run.max_attempts or settings.max_retries,
+            initial_backoff=min(settings.retry_backoff_base, settings.retry_backoff_max),
+            max_backoff=settings.retry_backoff_max,
+            multiplier=settings.retry_backoff_base,
+        ),
+        "event_visibility": {name: str(visibility_of(name, settings)) for name in LIFECYCLE_TYPES},
+        "task_type": TASK_TYPE,
+    }
+
+
+def is_served_here(agent_key: str) -> bool:
+    """Whether an agent of this site's own registry has the key."""
+    return agent_key in list_runtimes()
+
+
+def _pass_on_cancel(run: AgentRun, reason: str, runtime: GoRuntimeIntegration | None = None) -> None:
+    try:
+        live = (runtime or get_hurried_runtime()).cancel_run(str(run.pk), reason)
+    except RunNotFound:
+        _end_unsubmitted(run, RunStatus.CANCELLED, None)
+    else:
+        # Shown to who asked; the row learns of it by the projector.
+        project_run(run, live)
+
+
+def _end_unsubmitted(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | None) -> None:
+    """End a run that the runtime does not have, with the event that its readers wait for."""
+    now = timezone.now()
+    run.status, run.finished_at = status, now
+    run.error = {
+        "message": str(refusal) if refusal else "The run was cancelled before it began.",
+        "reason": refusal.reason if refusal else "RUN_CANCELLED",
+        "retryable": refusal is None,
+        "error_type": "",
+    }
+    payload = {"error": run.error["message"], "reason": run.error["reason"], "error_type": ""}
+    with transaction.atomic():
+        # A refused request gives its key back: it may be sent again.
+        changed = AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES, last_sequence=0).update(
+            status=status, error=run.error, finished_at=now, **({"idempotency_key": ""} if refusal else {})
+        )
+        if changed:
+            AgentEvent.objects.bulk_create(
+                [
+                    AgentEvent(
+                        run=run,
+                        seq=LOCAL_END_SEQUENCE,
+                        event_type=f"run.{status.value}",
+                        payload=payload,
+                        visibility=EventVisibility.USER,
+                        timestamp=now,
+                    )
+                ],
+                ignore_conflicts=True,
+            )
+
+
+def _give_to_owner_of_conversation(run: AgentRun) -> None:
+    conversation = run.conversation
+    if conversation is None or (conversation.user_id is None and conversation.anonymous_session_id is None):
+        return
+    run.user_id, run.anonymous_session_id = conversation.user_id, conversation.anonymous_session_id
+    AgentRun.objects.filter(pk=run.pk).update(user_id=run.user_id, anonymous_session_id=run.anonymous_session_id)
+
+
+def _find_repeated(actor: Principal, idempotency_key: str) -> AgentRun | None:
+    return AgentRun.objects.filter(**actor.owner_fields(), idempotency_key=idempotency_key).first()
+
+
+def _check_repeated(earlier: AgentRun, payload_hash: str) -> AgentRun:
+    if earlier.payload_hash != payload_hash:
+        raise IdempotencyConflict(
+            "The idempotency key was used before, with another request.", metadata={"run_id": str(earlier.pk)}
+        )
+    return earlier
+
+
+def _hash_request(*parts: Any) -> str:
+    text = json.dumps(parts, cls=DjangoJSONEncoder, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _check_may_change(actor: Principal, run: AgentRun) -> None:
+    if not actor.may_change(run):
+        raise PermissionDenied("Only the owner of a run may change it.")
+
+
+def _check_request(
+    agent_key: str, run_input: Mapping[str, Any], metadata: Mapping[str, Any] | None, idempotency_key: str
+) -> None:
+    _check_values(
+        agent_key=agent_key,
+        messages=run_input["messages"],
+        params=run_input["params"],
+        metadata=dict(metadata or {}),
+        idempotency_key=idempotency_key,
+    )
+    violations = []
+    if not 1 <= len(agent_key) <= MAX_AGENT_KEY_CHARACTERS:
+        violations.append(("agent_key", f"must have 1 to {MAX_AGENT_KEY_CHARACTERS} characters"))
+    if len(idempotency_key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
+        violations.append(("idempotency_key", f"must have at most {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters"))
+    if violations:
+        raise InvalidRequest("The run does not fit.", violations=violations)
+
+
+def _check_values(**values: Any) -> None:
+    """Refuse what a database cannot keep as it is.
+
+    Raises:
+        InvalidRequest: Naming each value at fault.
+    """
+    reason = "has a NUL character, half of a surrogate pair, a number beyond a double, or more than 200 levels"
+    violations = [(name, reason) for name, value in values.items() if not is_storable(value)]
+    if violations:
+        raise InvalidRequest("Some values cannot be kept.", violations=violations)

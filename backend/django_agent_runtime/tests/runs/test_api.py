@@ -1,0 +1,490 @@
+"""The REST API: the guide's JSON, and everything that is not the caller's own."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.test import override_settings
+from django.urls import include, path
+from django.utils import timezone
+from rest_framework.authentication import SessionAuthentication, TokenAuthentication
+from rest_framework.authtoken.models import Token
+from rest_framework.permissions import AllowAny
+from rest_framework.routers import DefaultRouter
+from rest_framework.test import APIClient
+
+from django_agent_runtime.api import urls
+from django_agent_runtime.api.permissions import AnonymousSessionAuthentication, IsAuthenticatedOrAnonymousSession
+from django_agent_runtime.api.views import BaseAgentConversationViewSet, BaseAgentRunViewSet
+from django_agent_runtime.go_integration import get_go_runtime_integration
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
+from django_agent_runtime.tests.runs.support import MESSAGES, AnonymousSession, sign_in, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.contrib.auth.models import User
+
+    from django_agent_runtime.testing import FakeGoRuntime
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+RUNS = "/api/agents/runs/"
+CONVERSATIONS = "/api/agents/conversations/"
+BODY = {"agent_key": "chat-agent", "messages": MESSAGES}
+
+
+def post(client: APIClient, url: str, body: Any = None, **headers: str) -> Any:
+    return client.post(url, {} if body is None else body, format="json", headers=headers or None)
+
+
+def create(client: APIClient, **changes: Any) -> str:
+    response = post(client, RUNS, BODY | changes)
+    assert response.status_code == 201, response.json()
+    run_id: str = response.json()["id"]
+    return run_id
+
+
+def wait_for(run_id: str, state: str) -> None:
+    wait_until(lambda: get_go_runtime_integration().get_run(run_id).state == state)
+
+
+def add_events(run: AgentRun) -> None:
+    """What a projector would keep of a run."""
+    kinds = [
+        ("run.started", "internal"),
+        ("tool.call", "debug"),
+        ("assistant.message", "user"),
+        ("run.succeeded", "internal"),
+    ]
+    AgentEvent.objects.bulk_create(
+        AgentEvent(run=run, seq=10 * place, event_type=kind, visibility=level, payload={"content": kind, "seq": "mine"})
+        for place, (kind, level) in enumerate(kinds, start=1)
+    )
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_is_created_as_the_guide_says(api: APIClient) -> None:
+    response = post(api, RUNS, BODY)
+    assert response.status_code == 201
+    created = response.json()
+    assert str(uuid.UUID(created["id"])) == created["id"]
+    assert (created["agent_key"], created["status"]) == ("chat-agent", "queued")
+    assert created["created_at"].endswith("Z")
+    wait_for(created["id"], "succeeded")
+    read = api.get(f"{RUNS}{created['id']}/").json()
+    assert (read["status"], read["stale"], read["output"]["final_output"]) == (
+        "succeeded",
+        False,
+        {"response": "Hello to you!"},
+    )
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_run_is_created_while_the_runtime_is_away(api: APIClient) -> None:
+    response = post(api, RUNS, BODY)
+    assert (response.status_code, response.json()["submitted_at"]) == (201, None)
+    read = api.get(f"{RUNS}{response.json()['id']}/").json()
+    assert (read["status"], read["stale"]) == ("queued", True)
+    cancelled = post(api, f"{RUNS}{response.json()['id']}/cancel/")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (202, "queued")
+    assert post(api, f"{RUNS}{response.json()['id']}/resume/").status_code == 503
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, {"agent_key", "messages"}),
+        ({"agent_key": "chat-agent", "messages": "Hello"}, {"messages"}),
+        (BODY | {"messages": [{"content": "Hello"}]}, {"messages.0"}),
+        (BODY | {"messages": ["Hello"]}, {"messages.0"}),
+        (BODY | {"user": 1}, {"user"}),
+        (BODY | {"max_attempts": 0}, {"max_attempts"}),
+        (BODY | {"multitask_strategy": "rollback"}, {"multitask_strategy"}),
+        (BODY | {"conversation_id": "x"}, {"conversation_id"}),
+    ],
+)
+def test_body_that_does_not_fit_is_refused_by_name(api: APIClient, body: Any, fields: set[str]) -> None:
+    response = post(api, RUNS, body)
+    assert (response.status_code, response.json()["code"]) == (400, "INVALID_ARGUMENT")
+    assert {error["field"] for error in response.json()["errors"]} == fields
+    assert not AgentRun.objects.exists()
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("body", ["[1]", '"text"', "null", "[" * 100_000, "{"])
+def test_body_that_is_no_object_is_refused(api: APIClient, body: str) -> None:
+    response = api.post(RUNS, body, content_type="application/json")
+    assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
+
+
+@pytest.mark.usefixtures("runtime")
+def test_unknown_agent_is_refused_when_the_run_is_created(api: APIClient) -> None:
+    response = post(api, RUNS, BODY | {"agent_key": "nobody"})
+    assert (response.status_code, response.json()["code"]) == (404, "AGENT_NOT_FOUND")
+
+
+@pytest.mark.usefixtures("runtime")
+def test_runs_are_not_edited(api: APIClient) -> None:
+    run_id = create(api)
+    for method in ("put", "patch", "delete"):
+        response = getattr(api, method)(f"{RUNS}{run_id}/", {"input": {}}, format="json")
+        assert response.status_code == 405
+
+
+def test_header_makes_a_request_safe_to_repeat(runtime: FakeGoRuntime, api: APIClient, bob: User) -> None:
+    key = {"Idempotency-Key": "k"}
+    first, again = post(api, RUNS, BODY, **key), post(api, RUNS, BODY, **key)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert "Idempotency-Replayed" not in first.headers
+    assert again["Idempotency-Replayed"] == "true"
+    assert first.json()["id"] == again.json()["id"]
+    assert post(api, RUNS, BODY | {"idempotency_key": "k"}).status_code == 200
+    other = post(api, RUNS, BODY | {"messages": []}, **key)
+    assert (other.status_code, other.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+    assert post(sign_in(bob), RUNS, BODY, **key).status_code == 201
+    assert len(runtime.accepted_runs()) == 2
+    assert post(api, RUNS, BODY, **{"Idempotency-Key": "k" * 256}).status_code == 400
+
+
+@pytest.mark.usefixtures("runtime")
+def test_conversation_is_begun_renamed_and_read(api: APIClient) -> None:
+    created = post(api, CONVERSATIONS, {"agent_key": "chat-agent", "title": "First"})
+    assert created.status_code == 201
+    url = f"{CONVERSATIONS}{created.json()['id']}/"
+    run_id = create(api, conversation_id=created.json()["id"])
+    AgentRun.objects.update(status="succeeded", output={"final_messages": [{"role": "assistant", "content": "Hi"}]})
+    assert api.get(f"{url}messages/").json() == {"messages": [*MESSAGES, {"role": "assistant", "content": "Hi"}]}
+    assert api.patch(url, {"title": "Second"}, format="json").json()["title"] == "Second"
+    assert api.get(url).json()["title"] == "Second"
+    assert [row["id"] for row in api.get(RUNS, {"conversation": created.json()["id"]}).json()["results"]] == [run_id]
+    assert api.delete(url).status_code == 405
+    assert api.put(url, {"title": "Third"}, format="json").status_code == 405
+
+
+def test_list_is_paged_filtered_and_newest_first(api: APIClient, ada: User) -> None:
+    now = timezone.now()
+    runs = [
+        AgentRun.objects.create(
+            user=ada, agent_key=f"agent-{n % 2}", created_at=now + timedelta(seconds=n), status="failed"
+        )
+        for n in range(5)
+    ]
+    expected = [str(run.pk) for run in reversed(runs)]
+    page = api.get(RUNS, {"page_size": 2}).json()
+    seen = [row["id"] for row in page["results"]]
+    while page["next"]:
+        page = api.get(page["next"]).json()
+        seen += [row["id"] for row in page["results"]]
+    assert seen == expected
+    assert len(api.get(RUNS, {"agent_key": "agent-1"}).json()["results"]) == 2
+    assert api.get(RUNS, {"status": "queued"}).json()["results"] == []
+    for query in ({"status": "done"}, {"conversation": "x"}):
+        assert api.get(RUNS, query).status_code == 400
+
+
+def test_list_takes_one_query(api: APIClient, ada: User, django_assert_num_queries: Any) -> None:
+    for _ in range(5):
+        conversation = AgentConversation.objects.create(user=ada)
+        AgentRun.objects.create(conversation=conversation, agent_key="a")
+    for url in (RUNS, CONVERSATIONS):
+        with django_assert_num_queries(1):
+            assert len(api.get(url).json()["results"]) == 5
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_is_cancelled(api: APIClient) -> None:
+    run_id = create(api, agent_key="asking-agent")
+    wait_for(run_id, "waiting")
+    response = post(api, f"{RUNS}{run_id}/cancel/")
+    assert (response.status_code, response.json()["status"]) == (200, "cancelled")
+    assert post(api, f"{RUNS}{run_id}/cancel/").status_code == 200
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_that_has_ended_is_not_cancelled(api: APIClient) -> None:
+    run_id = create(api)
+    wait_for(run_id, "succeeded")
+    response = post(api, f"{RUNS}{run_id}/cancel/")
+    assert (response.status_code, response.json()["code"]) == (409, "RUN_ENDED")
+
+
+@pytest.mark.usefixtures("runtime")
+def test_question_is_read_and_answered(api: APIClient) -> None:
+    run_id = create(api, agent_key="asking-agent")
+    wait_for(run_id, "waiting")
+    question = api.get(f"{RUNS}{run_id}/").json()["interrupt"]
+    assert question == {"interrupt_id": "question-1", "payload": {"question": "Go on?"}}
+    answered = post(api, f"{RUNS}{run_id}/resume/", {"interrupt_id": "question-1", "value": "yes"})
+    assert answered.status_code == 200
+    wait_for(run_id, "succeeded")
+    assert api.get(f"{RUNS}{run_id}/").json()["output"]["final_output"] == {"answer": "yes"}
+    late = post(api, f"{RUNS}{run_id}/resume/", {"interrupt_id": "question-2"})
+    assert late.status_code == 409
+
+
+@pytest.mark.usefixtures("runtime")
+def test_failed_run_is_retried(api: APIClient) -> None:
+    run_id = create(api, agent_key="failing-agent", max_attempts=1)
+    wait_for(run_id, "failed")
+    response = post(api, f"{RUNS}{run_id}/retry/")
+    assert (response.status_code, response.json()["retry_of"]) == (201, run_id)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_stream_ticket_is_given_out(api: APIClient, settings: Any) -> None:
+    run_id = create(api)
+    ticket = post(api, f"{RUNS}{run_id}/stream-ticket/").json()
+    assert ticket["url"] is None
+    assert ticket["path"].startswith("/")
+    settings.DJANGO_AGENT_RUNTIME = {"PUBLIC_STREAM_URL": "https://runs.example.com/"}
+    ticket = post(api, f"{RUNS}{run_id}/stream-ticket/").json()
+    assert ticket["url"] == f"https://runs.example.com{ticket['path']}"
+    assert post(api, f"{RUNS}{run_id}/stream-ticket/?include_all=true").status_code == 403
+
+
+def test_events_are_paged_as_json(api: APIClient, ada: User) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded")
+    add_events(run)
+    url = f"{RUNS}{run.pk}/events/"
+    page = api.get(url).json()
+    # The end is for all, and the envelope goes before what the payload calls the same.
+    assert [event["type"] for event in page["results"]] == ["assistant.message", "run.succeeded"]
+    event = page["results"][0]
+    assert (event["seq"], event["content"], event["run_id"]) == (30, "assistant.message", str(run.pk))
+    assert event["payload"] == {"content": "assistant.message", "seq": "mine"}
+    assert page["next"] is None
+    page = api.get(f"{url}?include_debug=true&limit=2").json()
+    assert [event["seq"] for event in page["results"]] == [20, 30]
+    assert [event["seq"] for event in api.get(page["next"]).json()["results"]] == [40]
+    assert [event["seq"] for event in api.get(url, {"from_seq": 30}).json()["results"]] == [40]
+    assert [event["seq"] for event in api.get(url, headers={"Last-Event-ID": "30"}).json()["results"]] == [40]
+
+
+@pytest.mark.parametrize("query", [{"from_seq": "x"}, {"from_seq": -1}, {"last_event_id": "1.5"}, {"limit": 0}])
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_place_that_is_none_is_refused(api: APIClient, ada: User, query: dict[str, Any], accept: str) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded")
+    response = api.get(f"{RUNS}{run.pk}/events/", query, headers={"Accept": accept})
+    if "limit" in query and accept == "text/event-stream":
+        return
+    assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
+    bad = api.get(f"{RUNS}{run.pk}/events/", headers={"Accept": accept, "Last-Event-ID": "x"})
+    assert bad.status_code == 400
+    assert bad.json()["errors"][0]["field"] == "Last-Event-ID"
+
+
+def test_internal_events_are_for_staff_and_those_with_the_permission(
+    api: APIClient, ada: User, settings: Any, django_user_model: type[User]
+) -> None:
+    from django.contrib.auth.models import Permission  # noqa: PLC0415
+
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded")
+    add_events(run)
+    url = f"{RUNS}{run.pk}/events/?include_all=true"
+    refused = api.get(url)
+    assert (refused.status_code, refused.json()["code"]) == (403, "PERMISSION_DENIED")
+    settings.DEBUG = True
+    assert len(api.get(url).json()["results"]) == 4
+    settings.DEBUG = False
+    ada.user_permissions.add(Permission.objects.get(codename="view_internal_events"))
+    again = sign_in(django_user_model.objects.get(pk=ada.pk))
+    assert len(again.get(url).json()["results"]) == 4
+
+
+def test_debug_mode_shows_debug_events(api: APIClient, ada: User, settings: Any) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded")
+    add_events(run)
+    settings.DJANGO_AGENT_RUNTIME = {"DEBUG_MODE": True}
+    assert [event["seq"] for event in api.get(f"{RUNS}{run.pk}/events/").json()["results"]] == [20, 30, 40]
+
+
+def every_address(run_id: object, conversation_id: object) -> list[tuple[str, str]]:
+    """Method and path of all that is about one run or conversation."""
+    run, conversation = f"{RUNS}{run_id}/", f"{CONVERSATIONS}{conversation_id}/"
+    return [
+        ("get", run),
+        ("post", f"{run}cancel/"),
+        ("post", f"{run}resume/"),
+        ("post", f"{run}retry/"),
+        ("get", f"{run}events/"),
+        ("get", f"{run}events/stream/"),
+        ("post", f"{run}stream-ticket/"),
+        ("get", conversation),
+        ("patch", conversation),
+        ("get", f"{conversation}messages/"),
+    ]
+
+
+def call(client: APIClient, method: str, url: str, accept: str = "application/json") -> Any:
+    body = {} if method == "get" else {"data": {}, "format": "json"}
+    return getattr(client, method)(url, headers={"Accept": accept}, **body)
+
+
+def test_every_route_is_covered_here() -> None:
+    """A route that is added must be added to `every_address` too."""
+    patterns = {str(pattern.pattern) for pattern in [*urls.router.urls, *urls.run_patterns]}
+    assert len(patterns) == 12
+    about_one = {pattern for pattern in patterns if "id" in pattern}
+    assert len(about_one) == 10
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_nothing_of_anothers_is_seen_or_changed(api: APIClient, ada: User, bob: User, accept: str) -> None:
+    conversation_id = post(api, CONVERSATIONS, {"title": "secret"}).json()["id"]
+    run_id = create(api, agent_key="asking-agent", conversation_id=conversation_id)
+    wait_for(run_id, "waiting")
+    stranger = sign_in(bob)
+    before = AgentRun.objects.values().get()
+    for method, url in every_address(run_id, conversation_id):
+        response = call(stranger, method, url, accept if "events" in url else "application/json")
+        assert response.status_code == 404, (method, url)
+        # What is another's looks as what is not there.
+        missing = call(stranger, method, url.replace(run_id, str(uuid.uuid4())).replace(conversation_id, "x"))
+        assert (missing.status_code, missing.json()["detail"]) == (404, response.json()["detail"])
+    for url in (RUNS, CONVERSATIONS):
+        assert stranger.get(url).json()["results"] == []
+    assert stranger.get(RUNS, {"conversation": conversation_id}).json()["results"] == []
+    assert post(stranger, RUNS, BODY | {"conversation_id": conversation_id}).status_code == 404
+    assert AgentRun.objects.values().get() == before
+    assert get_go_runtime_integration().get_run(run_id).state == "waiting"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_strangers_are_turned_away(accept: str) -> None:
+    for method, url in [*every_address(uuid.uuid4(), uuid.uuid4()), ("get", RUNS), ("post", RUNS)]:
+        response = call(APIClient(), method, url, accept if "events" in url else "application/json")
+        assert (response.status_code, response["Content-Type"]) == (401, "application/problem+json"), (method, url)
+
+
+def test_rows_without_an_owner_are_for_staff(api: APIClient, ada: User) -> None:
+    conversation = AgentConversation.objects.create()
+    run = AgentRun.objects.create(conversation=conversation, agent_key="a", status="succeeded")
+    addresses = [(method, url) for method, url in every_address(run.pk, conversation.pk) if method == "get"]
+    assert {call(api, method, url).status_code for method, url in addresses} == {404}
+    ada.is_staff = True
+    for method, url in addresses:
+        response = call(api, method, url)
+        assert response.status_code == 200, url
+        response.close()
+
+
+@pytest.mark.usefixtures("runtime")
+def test_owner_of_a_bare_run_is_that_of_its_conversation(api: APIClient, ada: User) -> None:
+    conversation = AgentConversation.objects.create(user=ada)
+    run = AgentRun.objects.create(conversation=conversation, agent_key="chat-agent")
+    assert api.get(f"{RUNS}{run.pk}/").status_code == 200
+
+
+@pytest.mark.usefixtures("runtime")
+def test_token_of_a_user_opens_runs_and_streams(ada: User) -> None:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=ada)}")
+    run_id = create(client)
+    wait_for(run_id, "succeeded")
+    response = client.get(f"{RUNS}{run_id}/events/stream/", headers={"Accept": "text/event-stream"})
+    assert (response.status_code, response["Content-Type"]) == (200, "text/event-stream")
+    response.close()
+
+
+class OpenRunViewSet(BaseAgentRunViewSet):
+    """A project that forgot to say who may come in."""
+
+    permission_classes = (AllowAny,)
+
+
+class SessionRunViewSet(BaseAgentRunViewSet):
+    authentication_classes = (TokenAuthentication, AnonymousSessionAuthentication)
+    permission_classes = (IsAuthenticatedOrAnonymousSession,)
+
+
+class SessionConversationViewSet(BaseAgentConversationViewSet):
+    authentication_classes = (TokenAuthentication, AnonymousSessionAuthentication, SessionAuthentication)
+    permission_classes = (IsAuthenticatedOrAnonymousSession,)
+
+
+def route(**viewsets: Any) -> Any:
+    router = DefaultRouter()
+    for name, viewset in viewsets.items():
+        router.register(name, viewset, basename=name)
+    return [path("", include(router.urls))]
+
+
+class OpenUrls:
+    urlpatterns = tuple(route(runs=OpenRunViewSet))
+
+
+class SessionUrls:
+    urlpatterns = (
+        path("agent/", include(route(runs=SessionRunViewSet, conversations=SessionConversationViewSet))),
+        path("ready/", include(urls)),
+    )
+
+
+@pytest.mark.usefixtures("runtime")
+def test_nobody_owns_nothing_even_where_all_are_let_in(ada: User) -> None:
+    AgentRun.objects.create(agent_key="a")
+    AgentRun.objects.create(agent_key="a", user=ada)
+    client = APIClient()
+    with override_settings(ROOT_URLCONF=OpenUrls):
+        assert client.get("/runs/").json()["results"] == []
+        assert post(client, "/runs/", BODY).status_code == 403
+
+
+@pytest.fixture
+def sessions(anonymous_sessions: type[AnonymousSession]) -> Iterator[type[AnonymousSession]]:
+    """The guide's model and the guide's viewsets."""
+    with override_settings(
+        ROOT_URLCONF=SessionUrls, DJANGO_AGENT_RUNTIME={"ANONYMOUS_SESSION_MODEL": "agents.AnonymousSession"}
+    ):
+        yield anonymous_sessions
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("prefix", ["/agent/", "/ready/"])
+def test_holder_of_a_session_has_runs_of_their_own(sessions: type[AnonymousSession], ada: User, prefix: str) -> None:
+    expires_at = timezone.now() + timedelta(hours=1)
+    mine, other = (sessions.objects.create(token=token, expires_at=expires_at) for token in ("mine", "other"))
+    client = APIClient()
+    created = post(client, f"{prefix}runs/", BODY | {"metadata": {"user_id": ada.pk}}, **{"X-Anonymous-Token": "mine"})
+    assert created.status_code == 201
+    assert "mine" not in json.dumps(created.json())
+    run = AgentRun.objects.get()
+    assert (run.anonymous_session_id, run.user_id) == (mine.pk, None)
+    conversation = post(client, f"{prefix}conversations/", {}, **{"X-Anonymous-Token": "mine"}).json()
+    run_id = created.json()["id"]
+    wait_for(run_id, "succeeded")
+    about_it = [
+        f"{prefix}runs/{run_id}/",
+        f"{prefix}runs/{run_id}/events/",
+        f"{prefix}conversations/{conversation['id']}/",
+    ]
+    for url in about_it:
+        assert client.get(url, {"anonymous_token": mine.token}).status_code == 200
+        assert client.get(url, headers={"X-Anonymous-Token": mine.token}).status_code == 200
+        assert client.get(url, {"anonymous_token": other.token}).status_code == 404
+        assert sign_in(ada).get(url).status_code == 404
+        assert client.get(url).status_code == 401
+    same_key = {"Idempotency-Key": "k"}
+    for token in ("mine", "other"):
+        assert post(client, f"{prefix}runs/", BODY, **same_key, **{"X-Anonymous-Token": token}).status_code == 201
+    # Another session is told nothing of the first one's key.
+    assert AgentRun.objects.filter(idempotency_key="k").count() == 2
+
+
+def test_session_that_has_expired_or_never_was_lets_nobody_in(sessions: type[AnonymousSession]) -> None:
+    sessions.objects.create(token="old", expires_at=timezone.now() - timedelta(seconds=1))
+    for token in ("old", "none", "\0", "x" * 10_000):
+        response = APIClient().get("/agent/runs/", {"anonymous_token": token})
+        assert (response.status_code, response.json()["code"]) == (401, "AUTHENTICATION_FAILED")
+
+
+def test_token_without_a_session_model_is_nobodys() -> None:
+    with override_settings(ROOT_URLCONF=SessionUrls):
+        assert APIClient().get("/agent/runs/", {"anonymous_token": "mine"}).status_code == 401

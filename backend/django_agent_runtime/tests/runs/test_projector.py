@@ -1,0 +1,425 @@
+"""The tables follow the runtime: once, in order, over every death."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import DataError, OperationalError
+from django.utils.timezone import now
+
+from django_agent_runtime import projector as module
+from django_agent_runtime.exceptions import AgentNotFound, EventsTruncated, RuntimeUnavailable
+from django_agent_runtime.go_integration import get_go_runtime_integration
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, ProjectorCursor, RunStatus
+from django_agent_runtime.principals import Principal
+from django_agent_runtime.projection import to_event_row
+from django_agent_runtime.projector import LeaseLostError, Projector, projecting
+from django_agent_runtime.services import _end_unsubmitted, create_run
+from django_agent_runtime.testing import FakeGoRuntime
+from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
+from django_agent_runtime.types import EventVisibility, Run, RunEvent, RunEventBatch, RunState, RunTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+IDLE_SECONDS = 0.3
+AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def project() -> int:
+    return Projector().run_once(idle_seconds=IDLE_SECONDS)
+
+
+def create(actor: Principal, agent_key: str = "chat-agent", **options: Any) -> AgentRun:
+    return create_run(actor=actor, agent_key=agent_key, messages=MESSAGES, **options).run
+
+
+def wait_for(run: AgentRun, state: str) -> None:
+    runtime = get_go_runtime_integration()
+    wait_until(lambda: runtime.get_run(str(run.pk)).state == state)
+
+
+def make_run(run_id: str, sequence: int, state: RunState = RunState.RUNNING) -> Run:
+    return Run(
+        run_id=run_id,
+        target=RunTarget.WORKER,
+        task_type="agent.run",
+        agent_id="chat-agent",
+        description="",
+        state=state,
+        attempt=1,
+        max_attempts=3,
+        input=None,
+        output=None,
+        error=None,
+        metadata={},
+        create_time=AT,
+        start_time=AT,
+        end_time=AT if state.ended else None,
+        deadline=None,
+        sequence=sequence,
+    )
+
+
+def make_event(run_id: str, sequence: int, payload: Any = None, run: Run | None = None, **changes: Any) -> RunEvent:
+    values: dict[str, Any] = {"type": "custom", "visibility": EventVisibility.USER, "time": AT, "attempt": 1}
+    return RunEvent(run_id=run_id, sequence=sequence, payload=payload or {}, run=run, **values | changes)
+
+
+@pytest.fixture
+def projector(runtime: FakeGoRuntime, transactional_db: None) -> Projector:
+    """One that has the lease."""
+    made = Projector()
+    assert made.take_lease()
+    return made
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_and_its_events_are_written(actor: Principal) -> None:
+    run = create(actor)
+    wait_for(run, "succeeded")
+    project()
+    run.refresh_from_db()
+    assert (run.status, run.attempt, run.max_attempts) == ("succeeded", 1, 3)
+    assert run.output["final_output"] == {"response": "Hello to you!"}
+    assert run.started_at is not None
+    assert run.finished_at is not None
+    events = list(run.events.values_list("event_type", "visibility"))
+    assert events == [
+        ("run.queued", "internal"),
+        ("run.started", "internal"),
+        ("tool.call", "debug"),
+        ("state.checkpoint", "internal"),
+        ("assistant.message", "user"),
+        ("run.succeeded", "internal"),
+    ]
+    assert run.last_sequence == run.events.last().seq  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_history_of_a_conversation_comes_from_projected_runs(actor: Principal) -> None:
+    conversation = AgentConversation.objects.create(user=actor.user)
+    run = create(actor, conversation=conversation)
+    wait_for(run, "succeeded")
+    project()
+    assert conversation.get_message_history() == [*MESSAGES, {"role": "assistant", "content": "Hello to you!"}]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_failure_and_question_are_in_the_row(actor: Principal) -> None:
+    failed, asking = create(actor, "failing-agent", max_attempts=2), create(actor, "asking-agent")
+    wait_for(failed, "failed")
+    wait_for(asking, "waiting")
+    project()
+    failed.refresh_from_db()
+    asking.refresh_from_db()
+    assert (failed.error or {})["message"] == "it broke"
+    assert (failed.error or {})["reason"] == "AGENT_FAILED"
+    assert failed.attempt == 2
+    assert asking.interrupt == {"interrupt_id": "question-1", "payload": {"question": "Go on?"}}
+
+
+@pytest.mark.usefixtures("runtime")
+def test_projecting_again_changes_nothing(actor: Principal) -> None:
+    run = create(actor)
+    wait_for(run, "succeeded")
+    project()
+    before = AgentRun.objects.values().get(), list(AgentEvent.objects.values())
+    ProjectorCursor.objects.update(sequence=0)
+    project()
+    assert (AgentRun.objects.values().get(), list(AgentEvent.objects.values())) == before
+
+
+@pytest.mark.usefixtures("runtime")
+def test_runs_that_django_did_not_ask_for_are_left_out(actor: Principal) -> None:
+    runtime = get_go_runtime_integration()
+    foreign = runtime.create_run("chat-agent", {}, target=RunTarget.WORKER)
+    run = create(actor)
+    wait_until(lambda: runtime.get_run(foreign.run_id).state.ended)
+    wait_for(run, "succeeded")
+    project()
+    assert set(AgentEvent.objects.values_list("run", flat=True)) == {run.pk}
+
+
+@pytest.mark.usefixtures("runtime")
+def test_bare_row_is_sent_and_projected() -> None:
+    run = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES})
+    project()
+    wait_for(run, "succeeded")
+    project()
+    run.refresh_from_db()
+    assert run.status == "succeeded"
+
+
+@pytest.mark.usefixtures("runtime")
+def test_visibility_is_what_the_event_was_stamped_with(actor: Principal, settings: Any) -> None:
+    settings.DJANGO_AGENT_RUNTIME = {"EVENT_VISIBILITY": {"run.started": "user"}}
+    run = create(actor)
+    wait_for(run, "succeeded")
+    settings.DJANGO_AGENT_RUNTIME = {}
+    project()
+    assert run.events.get(event_type="run.started").visibility == "user"
+
+
+def test_row_only_goes_forward(projector: Projector) -> None:
+    run = AgentRun.objects.create(agent_key="a")
+    run_id = str(run.pk)
+    late = make_event(run_id, 9, run=make_run(run_id, 9, RunState.SUCCEEDED), payload={"output": {"a": 1}})
+    early = make_event(run_id, 5, run=make_run(run_id, 5))
+    projector.apply(RunEventBatch((late,), 9))
+    projector.apply(RunEventBatch((early,), 9))
+    run.refresh_from_db()
+    assert (run.status, run.last_sequence, run.output) == ("succeeded", 9, {"a": 1})
+    assert [event.seq for event in run.events.all()] == [5, 9]
+
+
+def test_row_that_a_dying_django_did_not_note_is_noted(projector: Projector) -> None:
+    """Killed between the runtime's answer and the row: the first event says that the runtime has it."""
+    run = AgentRun.objects.create(agent_key="a")
+    projector.apply(RunEventBatch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
+    run.refresh_from_db()
+    assert run.submitted_at is not None
+
+
+def test_run_that_was_given_up_and_had_been_accepted_comes_back(projector: Projector) -> None:
+    """The answer was lost, the agent is not the site's own, and so the request was refused."""
+    run = AgentRun.objects.create(agent_key="a")
+    _end_unsubmitted(run, RunStatus.FAILED, AgentNotFound("unknown"))
+    assert [event.event_type for event in run.events.all()] == ["run.failed"]
+    projector.apply(RunEventBatch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
+    run.refresh_from_db()
+    assert (run.status, run.error, [event.seq for event in run.events.all()]) == ("running", None, [5])
+
+
+def test_death_in_the_midst_of_a_batch_leaves_nothing_of_it(
+    projector: Projector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = AgentRun.objects.create(agent_key="a")
+    batch = RunEventBatch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # The last of the three writes.
+        patch.setattr("django_agent_runtime.models.AgentRunQuerySet.bulk_update", die)
+        with pytest.raises(KeyboardInterrupt):
+            projector.apply(batch)
+    run.refresh_from_db()
+    assert (AgentEvent.objects.count(), run.last_sequence, ProjectorCursor.objects.get().sequence) == (0, 0, 0)
+    projector.apply(batch)
+    assert (AgentEvent.objects.count(), ProjectorCursor.objects.get().sequence) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"text": "a\0b"},
+        {"text": "\ud800"},
+        {"\0": 1},
+        {"number": float("inf")},
+        {"deep": __import__("functools").reduce(lambda inner, _: [inner], range(5000), 0)},
+    ],
+)
+def test_payload_that_no_database_takes_holds_nothing_up(projector: Projector, payload: Any) -> None:
+    run = AgentRun.objects.create(agent_key="a")
+    events = (make_event(str(run.pk), 5, payload), make_event(str(run.pk), 6, type="t" * 300))
+    projector.apply(RunEventBatch(events, 6))
+    assert [event.seq for event in run.events.all()] == [5, 6]
+
+
+def test_event_that_the_database_refuses_is_left_out_alone(
+    projector: Projector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = AgentRun.objects.create(agent_key="a")
+    events = tuple(make_event(str(run.pk), sequence) for sequence in (5, 6, 7))
+    convert = to_event_row
+
+    def refuse_six(event: RunEvent) -> AgentEvent:
+        if event.sequence == 6:
+            raise DataError("too odd")
+        return convert(event)
+
+    monkeypatch.setattr(module, "to_event_row", refuse_six)
+    projector.apply(RunEventBatch(events, 7))
+    assert [event.seq for event in run.events.all()] == [5, 7]
+    assert ProjectorCursor.objects.get().sequence == 7
+    assert "event left out of the projection" in caplog.messages
+
+
+def test_ids_that_are_none_of_ours_are_left_out(projector: Projector) -> None:
+    projector.apply(RunEventBatch((make_event("no uuid", 5), make_event(str(uuid.uuid4()), 6)), 6))
+    assert AgentEvent.objects.count() == 0
+    assert ProjectorCursor.objects.get().sequence == 6
+
+
+def test_number_of_statements_does_not_grow_with_the_events(
+    projector: Projector, django_assert_max_num_queries: Any
+) -> None:
+    runs = [AgentRun.objects.create(agent_key="a") for _ in range(20)]
+    events = tuple(
+        make_event(str(run.pk), 100 * place + n, run=make_run(str(run.pk), 100 * place + n))
+        for place, run in enumerate(runs, start=1)
+        for n in range(10)
+    )
+    # The cursor, the rows, the events, the rows again, and the transaction around them.
+    with django_assert_max_num_queries(8):
+        projector.apply(RunEventBatch(events, 9999))
+    assert AgentEvent.objects.count() == 200
+
+
+def test_only_one_projects(projector: Projector) -> None:
+    other = Projector()
+    assert not other.take_lease()
+    with pytest.raises(LeaseLostError):
+        other.run_once()
+    with pytest.raises(CommandError, match="Another process"):
+        call_command("projectruns", once=True)
+    ProjectorCursor.objects.update(lease_expires_at=now() - timedelta(seconds=1))
+    assert other.take_lease()
+    # The first one wakes, and must not write any more.
+    run = AgentRun.objects.create(agent_key="a")
+    with pytest.raises(LeaseLostError):
+        projector.apply(RunEventBatch((make_event(str(run.pk), 5),), 5))
+    assert AgentEvent.objects.count() == 0
+
+
+def test_clock_that_jumps_makes_no_second_projector_write(projector: Projector) -> None:
+    # Ahead by an hour: the lease looks lapsed, another takes it, and the first one is fenced off.
+    ProjectorCursor.objects.update(lease_expires_at=now() - timedelta(hours=1))
+    projector.apply(RunEventBatch((), 3))
+    other = Projector()
+    assert not other.take_lease()
+    assert ProjectorCursor.objects.get().sequence == 3
+
+
+@pytest.fixture
+def running(runtime: FakeGoRuntime, transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Projector]:
+    """One at work in a thread."""
+    monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.05)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.05)
+    made = Projector()
+    made.start()
+    yield made
+    made.stop()
+    assert not made.is_running()
+
+
+@pytest.mark.usefixtures("running")
+def test_rows_follow_while_it_runs(actor: Principal) -> None:
+    run = create(actor)
+    bare = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES})
+    for row in (run, bare):
+        wait_until(AgentRun.objects.filter(pk=row.pk, status="succeeded").exists)
+
+
+def test_stopped_projector_gives_its_lease_back(running: Projector) -> None:
+    wait_until(lambda: ProjectorCursor.objects.filter(owner=running.owner).exists())
+    running.stop()
+    assert Projector().take_lease()
+
+
+def test_projector_that_lost_its_lease_takes_it_up_again(running: Projector, actor: Principal) -> None:
+    wait_until(lambda: ProjectorCursor.objects.filter(owner=running.owner).exists())
+    ProjectorCursor.objects.update(owner="another", lease_expires_at=now() + timedelta(seconds=1))
+    run = create(actor)
+    wait_until(lambda: ProjectorCursor.objects.filter(owner=running.owner).exists())
+    wait_until(lambda: AgentRun.objects.get(pk=run.pk).status == "succeeded")
+
+
+def test_journal_that_began_anew_is_projected(
+    runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The runtime's data was removed, and its numbers are below the cursor: nothing would ever come."""
+    asking = create(actor, "asking-agent")
+    wait_for(asking, "waiting")
+    ProjectorCursor.objects.create(namespace="default", sequence=1_000_000)
+    monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.02)
+    monkeypatch.setattr(module, "AUDIT_SECONDS", 0.02)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.02)
+    projector = Projector()
+    projector.start()
+    wait_until(AgentRun.objects.filter(pk=asking.pk, status="waiting").exists)
+    projector.stop()
+    assert caplog.messages.count("the journal is not the one of the cursor, projecting all") == 1
+
+
+def test_lost_events_are_skipped_and_open_runs_asked_after(
+    runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended, gone = create(actor), AgentRun.objects.create(agent_key="a", submitted_at=now(), status="running")
+    wait_for(ended, "succeeded")
+    client = get_go_runtime_integration()
+    follow = client.follow_runs
+    asked: list[int] = []
+
+    def follow_behind_damage(after_sequence: int = 0, **options: Any) -> Any:
+        asked.append(after_sequence)
+        if after_sequence < 1000:
+            raise EventsTruncated("lost", metadata={"oldest_sequence": "1001"})
+        return follow(after_sequence, **options)
+
+    monkeypatch.setattr(client, "follow_runs", follow_behind_damage)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    projector = Projector()
+    projector.start()
+    wait_until(lambda: 1000 in asked)
+    projector.stop()
+    ended.refresh_from_db()
+    gone.refresh_from_db()
+    assert (ended.status, ended.output["final_output"]) == ("succeeded", {"response": "Hello to you!"})
+    assert (gone.status, (gone.error or {})["reason"]) == ("failed", "RUN_NOT_FOUND")
+    assert "events were lost before they were projected" in caplog.messages
+
+
+@pytest.mark.usefixtures("no_runtime", "transactional_db")
+def test_without_a_runtime_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeUnavailable):
+        project()
+    projector = Projector()
+    projector.start()
+    wait_until(lambda: ProjectorCursor.objects.filter(owner=projector.owner).exists())
+    assert projector.is_running()
+    projector.stop()
+    assert threading.active_count() < 50
+
+
+@pytest.mark.usefixtures("runtime", "transactional_db")
+def test_without_its_tables_it_waits_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[int] = []
+
+    def fail(*_: Any, **__: Any) -> None:
+        tries.append(1)
+        raise OperationalError("no such table")
+
+    monkeypatch.setattr(ProjectorCursor.objects, "get_or_create", fail)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    with projecting():
+        wait_until(lambda: len(tries) > 3)
+    assert caplog.messages == ["projection interrupted"]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_command_projects_once(actor: Principal, capsys: pytest.CaptureFixture[str]) -> None:
+    run = create(actor)
+    wait_for(run, "succeeded")
+    call_command("projectruns", once=True)
+    assert capsys.readouterr().out == "6 events written\n"
+
+
+@pytest.mark.usefixtures("runtime")
+def test_other_namespace_has_a_cursor_of_its_own(actor: Principal) -> None:
+    run = create(actor)
+    wait_for(run, "succeeded")
+    assert Projector(namespace="other").run_once(idle_seconds=IDLE_SECONDS) == 0
+    assert project() == 6
+    assert set(ProjectorCursor.objects.values_list("namespace", flat=True)) == {"default", "other"}

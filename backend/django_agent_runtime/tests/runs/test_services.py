@@ -1,0 +1,369 @@
+"""What becomes of a request: in the rows, and in the runtime."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from django_agent_runtime import live, services
+from django_agent_runtime.exceptions import (
+    AgentNotFound,
+    IdempotencyConflict,
+    InvalidRequest,
+    PermissionDenied,
+    RunEnded,
+    RunNotEnded,
+    RunNotFound,
+    RunNotWaiting,
+)
+from django_agent_runtime.go_integration import get_go_runtime_integration
+from django_agent_runtime.models import AgentConversation, AgentRun
+from django_agent_runtime.principals import Principal
+from django_agent_runtime.selectors import get_visible_run, read_run
+from django_agent_runtime.services import (
+    cancel_run,
+    create_conversation,
+    create_run,
+    reconcile_runs,
+    resume_run,
+    retry_run,
+    update_conversation,
+)
+from django_agent_runtime.testing import FakeGoRuntime
+from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
+from django_agent_runtime.types import RunState
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def run_in_runtime(run: AgentRun) -> Any:
+    return get_go_runtime_integration().get_run(str(run.pk))
+
+
+def wait_for(run: AgentRun, state: str) -> None:
+    wait_until(lambda: run_in_runtime(run).state == state)
+
+
+def test_run_is_handed_over_under_the_id_of_its_row(runtime: FakeGoRuntime, actor: Principal) -> None:
+    run, created = create_run(
+        actor=actor, agent_key="chat-agent", messages=MESSAGES, params={"a": 1}, metadata={"b": 2}, max_attempts=5
+    )
+    assert created
+    [accepted] = runtime.accepted_runs()
+    assert accepted.run_id == str(run.pk)
+    assert (accepted.agent_id, accepted.task_type) == ("chat-agent", "agent.run")
+    assert accepted.input == {"messages": MESSAGES, "params": {"a": 1}}
+    assert accepted.metadata == {"b": 2}
+    assert run_in_runtime(run).max_attempts == 5
+    run.refresh_from_db()
+    assert run.submitted_at is not None
+    assert (run.user, run.status) == (actor.user, "queued")
+
+
+def test_runs_of_a_conversation_are_served_one_after_another(runtime: FakeGoRuntime, actor: Principal) -> None:
+    conversation = create_conversation(actor=actor, agent_key="chat-agent")
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, conversation=conversation).run
+    live_run = run_in_runtime(run)
+    assert live_run.concurrency_key == f"conversation:{conversation.pk}"
+    assert live_run.metadata["conversation_id"] == str(conversation.pk)
+
+
+def test_callers_cannot_say_which_conversation_it_is(runtime: FakeGoRuntime, actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    forged = {"conversation_id": "another's"}
+    run = create_run(
+        actor=actor, agent_key="chat-agent", messages=MESSAGES, conversation=conversation, metadata=forged
+    ).run
+    assert run_in_runtime(run).metadata == {"conversation_id": str(conversation.pk)}
+
+
+def test_run_is_not_sent_before_it_is_committed(runtime: FakeGoRuntime, actor: Principal) -> None:
+    with transaction.atomic():
+        create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES)
+        assert runtime.accepted_runs() == []
+    assert len(runtime.accepted_runs()) == 1
+
+
+def test_run_that_is_rolled_back_is_never_sent(runtime: FakeGoRuntime, actor: Principal) -> None:
+    with transaction.atomic():
+        create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES)
+        transaction.set_rollback(True)
+    assert runtime.accepted_runs() == []
+    assert reconcile_runs() == 0
+
+
+@pytest.mark.usefixtures("runtime")
+def test_unknown_agent_is_refused(actor: Principal) -> None:
+    with pytest.raises(AgentNotFound):
+        create_run(actor=actor, agent_key="nobody", messages=MESSAGES)
+    run = AgentRun.objects.get()
+    assert (run.status, (run.error or {})["reason"]) == ("failed", "AGENT_NOT_FOUND")
+    assert [event.event_type for event in run.events.all()] == ["run.failed"]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_refusal_behind_the_callers_transaction_is_in_the_row(actor: Principal) -> None:
+    with transaction.atomic():
+        run = create_run(actor=actor, agent_key="nobody", messages=MESSAGES).run
+    run.refresh_from_db()
+    assert run.status == "failed"
+
+
+def test_agent_of_the_runtimes_own_is_known(runtime: FakeGoRuntime, actor: Principal) -> None:
+    runtime.add_agent("go-agent", lambda _run: {})
+    run = create_run(actor=actor, agent_key="go-agent", messages=MESSAGES).run
+    assert run_in_runtime(run).target == "agent"
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_run_waits_while_the_runtime_is_away(actor: Principal) -> None:
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run
+    run.refresh_from_db()
+    assert (run.status, run.submitted_at, read_run(run).stale) == ("queued", None, True)
+    assert reconcile_runs() == 0
+    with pytest.raises(AgentNotFound):
+        create_run(actor=actor, agent_key="nobody", messages=MESSAGES)
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_runs_that_waited_are_sent_in_order(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    runs = [
+        create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, conversation=conversation).run
+        for _ in range(3)
+    ]
+    bare = AgentRun.objects.create(conversation=conversation, agent_key="chat-agent", input={"messages": MESSAGES})
+    with FakeGoRuntime() as fake, override_settings(GO_RUNTIME=fake.settings):
+        assert reconcile_runs() == 4
+        assert [run.run_id for run in fake.accepted_runs()] == [str(run.pk) for run in [*runs, bare]]
+        assert reconcile_runs() == 0
+
+
+def test_new_run_does_not_overtake_one_of_its_conversation_that_waits(runtime: FakeGoRuntime, actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    waiting = AgentRun.objects.create(conversation=conversation, agent_key="chat-agent", input={"messages": MESSAGES})
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, conversation=conversation).run
+    assert [accepted.run_id for accepted in runtime.accepted_runs()] == [str(waiting.pk), str(run.pk)]
+
+
+def test_sending_twice_makes_one_run(runtime: FakeGoRuntime, actor: Principal) -> None:
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run
+    # As when a process dies between the runtime's answer and the note of it.
+    AgentRun.objects.update(submitted_at=None)
+    assert reconcile_runs() == 1
+    assert [accepted.run_id for accepted in runtime.accepted_runs()] == [str(run.pk)]
+
+
+def test_row_that_cannot_be_sent_holds_up_no_other(runtime: FakeGoRuntime, actor: Principal) -> None:
+    bad = AgentRun.objects.create(agent_key="nobody", input={"messages": MESSAGES})
+    worse = AgentRun.objects.create(agent_key="chat-agent", input=["no", "object"], options=[], metadata="text")
+    good = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES})
+    reconcile_runs()
+    assert [accepted.run_id for accepted in runtime.accepted_runs()] == [str(good.pk)]
+    for row in (bad, worse):
+        row.refresh_from_db()
+        assert row.status == "failed"
+
+
+def test_idempotency_key_gives_the_first_run_back(runtime: FakeGoRuntime, actor: Principal, bob: User) -> None:
+    asked: dict[str, Any] = {"agent_key": "chat-agent", "messages": MESSAGES, "idempotency_key": "k"}
+    first = create_run(actor=actor, **asked)
+    again = create_run(actor=actor, **asked)
+    assert (first.run, first.created, again.run, again.created) == (first.run, True, first.run, False)
+    with pytest.raises(IdempotencyConflict):
+        create_run(actor=actor, **asked | {"messages": []})
+    others = create_run(actor=Principal.of_user(bob), **asked)
+    assert others.created
+    assert len(runtime.accepted_runs()) == 2
+
+
+@pytest.mark.usefixtures("runtime")
+def test_refused_request_may_be_sent_again_under_its_key(actor: Principal) -> None:
+    for _ in range(2):
+        with pytest.raises(AgentNotFound):
+            create_run(actor=actor, agent_key="nobody", messages=MESSAGES, idempotency_key="k")
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [{"role": "user", "content": "\0"}]},
+        {"params": {"a": "\ud800"}},
+        {"params": {"a": float("inf")}},
+        {"metadata": {"\0": 1}},
+        {"idempotency_key": "k" * 256},
+        {"agent_key": ""},
+        {"agent_key": "k" * 256},
+    ],
+)
+def test_request_that_cannot_be_kept_is_refused(actor: Principal, change: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "chat-agent", "messages": MESSAGES}
+    with pytest.raises(InvalidRequest) as refusal:
+        create_run(**asked | change)
+    assert {field for field, _ in refusal.value.violations} == set(change)
+    assert not AgentRun.objects.exists()
+
+
+@pytest.mark.usefixtures("runtime")
+def test_nobody_acts_for_another(actor: Principal, bob: User) -> None:
+    conversation = create_conversation(actor=actor)
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES, conversation=conversation).run
+    for stranger in (Principal.of_user(bob), Principal()):
+        with pytest.raises(PermissionDenied):
+            create_run(actor=stranger, agent_key="chat-agent", messages=MESSAGES, conversation=conversation)
+        with pytest.raises(PermissionDenied):
+            update_conversation(actor=stranger, conversation=conversation, title="mine")
+        for act in (cancel_run, resume_run, retry_run):
+            with pytest.raises(PermissionDenied):
+                act(actor=stranger, run=run)
+        with pytest.raises(RunNotFound):
+            get_visible_run(stranger, run.pk)
+    with pytest.raises(PermissionDenied):
+        create_conversation(actor=Principal())
+
+
+@pytest.mark.usefixtures("runtime")
+def test_waiting_run_is_answered(actor: Principal) -> None:
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    wait_for(run, "waiting")
+    assert read_run(run).interrupt == {"interrupt_id": "question-1", "payload": {"question": "Go on?"}}
+    resume_run(actor=actor, run=run, value={"yes": True}, interrupt_id="question-1")
+    wait_for(run, "succeeded")
+    assert read_run(run).output["final_output"] == {"answer": {"yes": True}}
+    with pytest.raises((RunNotWaiting, RunEnded)):
+        resume_run(actor=actor, run=run, interrupt_id="question-2")
+
+
+@pytest.mark.usefixtures("runtime")
+def test_cancelled_run_stays_cancelled(actor: Principal) -> None:
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    wait_for(run, "waiting")
+    assert cancel_run(actor=actor, run=run, reason="enough").status == "cancelled"
+    assert run_in_runtime(run).state is RunState.CANCELLED
+    assert cancel_run(actor=actor, run=run).status == "cancelled"
+
+
+@pytest.mark.usefixtures("runtime")
+def test_ended_run_is_not_cancelled(actor: Principal) -> None:
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run
+    wait_for(run, "succeeded")
+    with pytest.raises(RunEnded):
+        cancel_run(actor=actor, run=run)
+
+
+def test_run_that_was_never_sent_is_cancelled_without_being_sent(runtime: FakeGoRuntime, actor: Principal) -> None:
+    run = AgentRun.objects.create(user=actor.user, agent_key="chat-agent")
+    assert cancel_run(actor=actor, run=run).status == "cancelled"
+    run.refresh_from_db()
+    assert run.status == "cancelled"
+    assert [event.event_type for event in run.events.all()] == ["run.cancelled"]
+    assert reconcile_runs() == 0
+    assert runtime.accepted_runs() == []
+
+
+def test_cancel_request_is_passed_on_when_the_runtime_is_back(
+    runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch, no_runtime_settings: Any
+) -> None:
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    wait_for(run, "waiting")
+    with override_settings(GO_RUNTIME=no_runtime_settings):
+        monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.2)
+        assert cancel_run(actor=actor, run=run).cancel_requested_at is not None
+    reconcile_runs()
+    assert run_in_runtime(run).state is RunState.CANCELLED
+
+
+def test_run_that_is_cancelled_on_its_way_is_cancelled(
+    runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = services._describe_run
+
+    def describe_while_cancelled(run: AgentRun) -> dict[str, Any]:
+        # The cancel comes when the row was read, and the runtime does not have it yet.
+        AgentRun.objects.filter(pk=run.pk).update(cancel_requested_at=timezone.now())
+        return describe(run)
+
+    monkeypatch.setattr(services, "_describe_run", describe_while_cancelled)
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    assert run_in_runtime(run).state is RunState.CANCELLED
+
+
+def test_run_that_ended_before_its_cancel_came_is_not_given_up(
+    runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = services._describe_run
+
+    def describe_while_cancelled(run: AgentRun) -> dict[str, Any]:
+        AgentRun.objects.filter(pk=run.pk).update(cancel_requested_at=timezone.now())
+        return describe(run)
+
+    def refuse(run_id: str, reason: str = "") -> None:
+        raise RunEnded("it was faster")
+
+    monkeypatch.setattr(services, "_describe_run", describe_while_cancelled)
+    monkeypatch.setattr(live.get_hurried_runtime(), "cancel_run", refuse)
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run
+    run.refresh_from_db()
+    assert (run.status, run.events.count()) == ("queued", 0)
+    assert run.submitted_at is not None
+
+
+@pytest.mark.usefixtures("runtime")
+def test_failed_run_is_done_again_as_another(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    run = create_run(
+        actor=actor, agent_key="failing-agent", messages=MESSAGES, conversation=conversation, max_attempts=1
+    ).run
+    wait_for(run, "failed")
+    again = retry_run(actor=actor, run=run)
+    assert (again.retry_of, again.conversation, again.user, again.input) == (run, conversation, run.user, run.input)
+    assert run_in_runtime(again).retry_of == str(run.pk)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_that_was_refused_is_done_again(actor: Principal, runtime: FakeGoRuntime) -> None:
+    with pytest.raises(AgentNotFound):
+        create_run(actor=actor, agent_key="later", messages=MESSAGES)
+    runtime.add_agent("later", lambda _run: {})
+    again = retry_run(actor=actor, run=AgentRun.objects.get())
+    assert run_in_runtime(again).input == {"messages": MESSAGES, "params": {}}
+
+
+@pytest.mark.usefixtures("runtime")
+def test_only_what_ended_badly_is_done_again(actor: Principal) -> None:
+    for key, state in (("chat-agent", "succeeded"), ("asking-agent", "waiting")):
+        run = create_run(actor=actor, agent_key=key, messages=MESSAGES).run
+        wait_for(run, state)
+        with pytest.raises(RunNotEnded):
+            retry_run(actor=actor, run=run)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_delayed_run_is_told_its_time(actor: Principal) -> None:
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, delay=60).run
+    not_before = run_in_runtime(run).not_before
+    assert timedelta(0) < not_before - run.created_at <= timedelta(seconds=61)
+
+
+def test_reading_a_run_does_not_write_its_row(runtime: FakeGoRuntime, actor: Principal) -> None:
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run
+    wait_for(run, "succeeded")
+    assert read_run(run).status == "succeeded"
+    assert not run.stale
+    assert AgentRun.objects.get().status == "queued"
+
+
+def test_conversation_is_changed_by_its_owner(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor, title="a")
+    update_conversation(actor=actor, conversation=conversation, metadata={"b": 1})
+    conversation = AgentConversation.objects.get()
+    assert (conversation.title, conversation.metadata) == ("a", {"b": 1})
