@@ -56,7 +56,7 @@ def project_run(row: AgentRun, run: Run, *, now: datetime | None = None) -> bool
             "message": to_storable(run.error.message),
             "reason": run.error.reason,
             "retryable": run.error.retryable,
-            "error_type": "",
+            "error_type": to_storable(run.error.type),
         }
     row.interrupt = None
     if run.interrupt is not None:
@@ -72,8 +72,6 @@ def project_event(row: AgentRun, event: RunEvent, *, now: datetime | None = None
     payload = event.payload
     if row.status == RunStatus.SUCCEEDED and isinstance(payload.get("output"), dict):
         row.output = to_storable(payload["output"])
-    if row.error is not None and isinstance(payload.get("error_type"), str):
-        row.error["error_type"] = to_storable(payload["error_type"])
     if row.interrupt is not None and row.interrupt["payload"] is None:
         row.interrupt["payload"] = to_storable(payload.get("payload"))
     return True

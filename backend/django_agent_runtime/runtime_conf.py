@@ -35,7 +35,7 @@ DEFAULT_VISIBILITY: Mapping[str, Visibility] = MappingProxyType(
         EventType.RUN_CANCELLED.value: Visibility.USER,
         EventType.RUN_TIMED_OUT.value: Visibility.USER,
         EventType.RUN_HEARTBEAT.value: Visibility.INTERNAL,
-        EventType.RUN_RETRYING.value: Visibility.DEBUG,
+        EventType.RUN_RETRYING.value: Visibility.USER,
         EventType.RUN_INTERRUPTED.value: Visibility.USER,
         EventType.RUN_RESUMED.value: Visibility.USER,
         EventType.RUN_WAITING.value: Visibility.INTERNAL,

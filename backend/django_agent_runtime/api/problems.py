@@ -40,6 +40,7 @@ DEFAULT_RETRY_AFTER_SECONDS = 5
 STATUSES: tuple[tuple[type[exceptions.AgentRuntimeError], HTTPStatus], ...] = (
     (exceptions.RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (exceptions.StorageFull, HTTPStatus.INSUFFICIENT_STORAGE),
+    (exceptions.ConcurrencyLimit, HTTPStatus.CONFLICT),
     (exceptions.Overloaded, HTTPStatus.SERVICE_UNAVAILABLE),
     (exceptions.RuntimeUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (exceptions.CallTimedOut, HTTPStatus.GATEWAY_TIMEOUT),
@@ -61,6 +62,7 @@ RUNTIME_MEMBERS = frozenset(
     {
         "access",
         "agent_id",
+        "concurrency_key",
         "field",
         "key",
         "known",
@@ -68,6 +70,7 @@ RUNTIME_MEMBERS = frozenset(
         "namespace",
         "oldest_sequence",
         "revision",
+        "schedule_id",
         "size",
         "state",
         "task_type",

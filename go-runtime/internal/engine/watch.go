@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 // errWatched ends a watch whose run has ended.
@@ -64,11 +65,15 @@ func (e *Engine) WatchRun(
 
 // FollowRuns hands the events of all runs of a namespace to send, as WatchRun
 // does for one, without those of the given types. Each event of a run's own has
-// the run with it. It ends only with an error: ctx's, send's, the journal's.
+// the run with it. It ends only with an error: *violation.Error for a sequence
+// that is not of this journal, ctx's, send's, the journal's.
 func (e *Engine) FollowRuns(
 	ctx context.Context, namespace string, after uint64, without []string,
 	send func(events []Event, position uint64) error,
 ) error {
+	if newest := e.stream.Newest(); after > newest {
+		return violation.New("after_sequence", "is %d, and the newest is %d: it is of another journal", after, newest)
+	}
 	r := newReader()
 	token := journal.EncodeToken(namespace)
 	filters := []string{subjectPrefix + token + ".*", eventPrefix + token + ".*"}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 // testWorker is a worker of one agent, "chat", on the engine's own interface.
@@ -770,6 +772,10 @@ func TestFollowRunsSeesAllRunsOfTheNamespace(t *testing.T) {
 	<-all
 	cancel()
 	wait.Wait()
+	never := func([]Event, uint64) error { return nil }
+	if err := b.FollowRuns(t.Context(), "default", 1<<40, nil, never); !errors.As(err, new(*violation.Error)) {
+		t.Errorf("a sequence of another journal: %v", err)
+	}
 	if len(seen) != 12 {
 		t.Fatalf("%d events: %v", len(seen), typesOf(seen))
 	}

@@ -276,6 +276,9 @@ func (s *Stream) settle(ctx context.Context, seq uint64) error {
 	return s.Commit(ctx, seq)
 }
 
+// Newest returns the newest sequence that this process knows of; 0: none.
+func (s *Stream) Newest() uint64 { return s.appended.Load() }
+
 // Bounds returns the oldest sequence kept and the newest appended; 0 and 0
 // when nothing was ever appended.
 func (s *Stream) Bounds(ctx context.Context) (first, last uint64, err error) {

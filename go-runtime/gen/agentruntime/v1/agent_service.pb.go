@@ -2852,7 +2852,7 @@ func (x *TriggerScheduleResponse) GetRun() *Run {
 type CreateStreamTicketRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	RunId string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
-	// Whom the limit of open streams counts for; at most 200 bytes.
+	// Whom the limit of open streams counts for; at most 200 bytes. Empty: the run by itself.
 	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
 	// The least visibility of the events; the run's end is always sent. Unspecified: USER.
 	Visibility    EventVisibility `protobuf:"varint,3,opt,name=visibility,proto3,enum=agentruntime.v1.EventVisibility" json:"visibility,omitempty"`
@@ -2913,7 +2913,8 @@ func (x *CreateStreamTicketRequest) GetVisibility() EventVisibility {
 
 type CreateStreamTicketResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path and query, to be put behind the public address of the runtime's HTTP port.
+	// Path and query (`ticket`), to be put behind the public address of the runtime's HTTP port. The reader may add
+	// `last_event_id`, and `unnamed=1`.
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -98,8 +98,8 @@ type AgentServiceClient interface {
 	// Errors: RUN_NOT_FOUND, SLOW_READER, UNAVAILABLE: ask again after the last sequence received.
 	WatchRun(ctx context.Context, in *WatchRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunResponse], error)
 	// FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
-	// projection into another store follows. Errors: EVENTS_TRUNCATED (records were lost with a damaged disk),
-	// SLOW_READER, UNAVAILABLE.
+	// projection into another store follows. Errors: INVALID_ARGUMENT (after_sequence is beyond the newest:
+	// it is of another journal), EVENTS_TRUNCATED (records were lost with a damaged disk), SLOW_READER, UNAVAILABLE.
 	FollowRuns(ctx context.Context, in *FollowRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowRunsResponse], error)
 	// CreateSchedule has runs created by a cron expression. A schedule with the id is replaced when `replace` is set.
 	// Errors: INVALID_ARGUMENT, SCHEDULE_EXISTS.
@@ -416,8 +416,8 @@ type AgentServiceServer interface {
 	// Errors: RUN_NOT_FOUND, SLOW_READER, UNAVAILABLE: ask again after the last sequence received.
 	WatchRun(*WatchRunRequest, grpc.ServerStreamingServer[WatchRunResponse]) error
 	// FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
-	// projection into another store follows. Errors: EVENTS_TRUNCATED (records were lost with a damaged disk),
-	// SLOW_READER, UNAVAILABLE.
+	// projection into another store follows. Errors: INVALID_ARGUMENT (after_sequence is beyond the newest:
+	// it is of another journal), EVENTS_TRUNCATED (records were lost with a damaged disk), SLOW_READER, UNAVAILABLE.
 	FollowRuns(*FollowRunsRequest, grpc.ServerStreamingServer[FollowRunsResponse]) error
 	// CreateSchedule has runs created by a cron expression. A schedule with the id is replaced when `replace` is set.
 	// Errors: INVALID_ARGUMENT, SCHEDULE_EXISTS.

@@ -226,8 +226,8 @@ class AgentServiceServicer(object):
 
     def FollowRuns(self, request, context):
         """FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
-        projection into another store follows. Errors: EVENTS_TRUNCATED (records were lost with a damaged disk),
-        SLOW_READER, UNAVAILABLE.
+        projection into another store follows. Errors: INVALID_ARGUMENT (after_sequence is beyond the newest:
+        it is of another journal), EVENTS_TRUNCATED (records were lost with a damaged disk), SLOW_READER, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
