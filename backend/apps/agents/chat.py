@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from django_agent_runtime.runtime.llm import get_llm_client
-
 from django_agent_runtime.runtime.interfaces import AgentRuntime, EventType, RunContext, RunResult
+from django_agent_runtime.runtime.llm import get_llm_client
 from django_agent_runtime.runtime.registry import register_runtime
 
 

@@ -15,7 +15,7 @@ from django_agent_runtime.runtime.registry import clear_registry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    import pytest_django
+    import pytest_django.fixtures
 
     from django_agent_runtime.testing import LocalRun
 
