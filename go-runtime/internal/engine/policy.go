@@ -99,3 +99,17 @@ func (c *Concurrency) check() error {
 	}
 	return violation.Join(errKey, errLimit, errStrategy)
 }
+
+// policyOf returns how a run is retried: as it says, else as its agent does, else
+// by the engine's configuration.
+func (e *Engine) policyOf(run *Run, agent *RetryPolicy) RetryPolicy {
+	policy := RetryPolicy{}
+	if agent != nil {
+		policy = *agent
+	}
+	if own := run.options().Retry; own != nil {
+		policy = *own
+	}
+	setDefault(&policy.MaxAttempts, e.cfg.MaxAttempts)
+	return policy
+}

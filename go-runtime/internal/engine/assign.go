@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"errors"
+)
+
+// assign gives the worker a run for which a place of its was taken.
+func (s *Session) assign(ent *entry) {
+	s.mu.Lock()
+	over := s.over
+	if !over {
+		s.assigned = append(s.assigned, ent)
+	}
+	s.mu.Unlock()
+	if over {
+		s.engine.sched.restore(ent)
+		return
+	}
+	signal(s.work)
+}
+
+// serve begins the runs that were assigned, until the session is over or the engine stops.
+func (s *Session) serve() {
+	for s.await(s.work) {
+		s.mu.Lock()
+		assigned := s.assigned
+		s.assigned = nil
+		s.mu.Unlock()
+		for _, ent := range assigned {
+			s.begin(ent)
+		}
+	}
+}
+
+// begin begins an attempt and tells the worker.
+func (s *Session) begin(ent *entry) {
+	e := s.engine
+	s.mu.Lock()
+	connected, worker := s.connected && !s.draining, s.worker
+	s.mu.Unlock()
+	if !connected {
+		e.sched.restore(ent)
+		e.sched.returnPlaces(s, 1)
+		return
+	}
+	assignment, err := s.beginAttempt(ent, &worker)
+	if err != nil {
+		e.sched.returnPlaces(s, 1)
+		if !errors.Is(err, errUnchanged) {
+			e.log.Error("run not begun", "run_id", ent.id, "worker", worker.Name, "err", err)
+		}
+		return
+	}
+	s.order(func(o *Orders) { o.Assignments = append(o.Assignments, assignment) })
+}
+
+func (s *Session) beginAttempt(ent *entry, worker *Worker) (Assignment, error) {
+	e := s.engine
+	before := ent.snapshot()
+	ent.mu.Lock()
+	input := ent.input
+	ent.mu.Unlock()
+	if input == nil {
+		rec, err := e.readRecordSurely(e.work, ent.created)
+		if err != nil {
+			return Assignment{}, err
+		}
+		input = rec.Payload
+	}
+	var p past
+	if before.begun > 0 {
+		var err error
+		if p, err = e.readPast(e.work, ent); err != nil {
+			return Assignment{}, err
+		}
+	}
+	s.mu.Lock()
+	agent := s.agents[before.AgentID]
+	s.mu.Unlock()
+	now := e.cfg.Now().UTC()
+	run, err := e.changeThen(e.work, ent, nil, func(run *Run) error {
+		if run.State != Queued {
+			return errUnchanged
+		}
+		run.begin(now, worker)
+		run.MaxAttempts = e.policyOf(run, agent.Retry).MaxAttempts
+		if run.RunTimeout == 0 {
+			if run.RunTimeout = agent.RunTimeout; run.RunTimeout == 0 {
+				run.RunTimeout = e.cfg.RunTimeout
+			}
+		}
+		return nil
+	}, func(run *Run) { e.lease(s, ent, run) })
+	if err != nil {
+		return Assignment{}, err
+	}
+	run.Input = input
+	return Assignment{
+		Run: run, Lease: run.Lease, StepTimeout: run.options().StepTimeout,
+		Steps: p.Steps, Answers: p.Answers, Checkpoint: p.Checkpoint, TraceParent: ent.traceParent,
+	}, nil
+}
