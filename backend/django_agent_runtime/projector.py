@@ -208,6 +208,7 @@ class Projector:
         """Renew the lease and reconcile, for as long as the batches are followed."""
         finished = self._housekeeping_finished
         audited_at = 0.0
+        refreshed = False
         try:
             while not finished.wait(HOUSEKEEPING_SECONDS):
                 try:
@@ -223,6 +224,10 @@ class Projector:
                         if self._is_ahead():
                             self._begin_anew()
                             return
+                    if not refreshed:
+                        # Retention may have removed how a run ended while nobody projected.
+                        refreshed = True
+                        self._refresh()
                 except (AgentRuntimeError, DatabaseError) as error:
                     logger.warning("reconciliation interrupted", extra={"err": str(error)})
                     close_old_connections()

@@ -320,6 +320,17 @@ def test_rows_follow_while_it_runs(actor: Principal) -> None:
         wait_until(AgentRun.objects.filter(pk=row.pk, status="succeeded").exists)
 
 
+def test_run_that_retention_removed_meanwhile_does_not_stay_open(actor: Principal, runtime: FakeGoRuntime) -> None:
+    run = AgentRun.objects.create(
+        agent_key="chat-agent", submitted_at=now(), status=RunStatus.RUNNING, **actor.owner_fields()
+    )
+    with projecting():
+        wait_until(lambda: AgentRun.objects.get(pk=run.pk).has_ended)
+    error = AgentRun.objects.get(pk=run.pk).error
+    assert error is not None
+    assert error["reason"] == "RUN_NOT_FOUND"
+
+
 def test_stopped_projector_gives_its_lease_back(running: Projector) -> None:
     wait_until(lambda: ProjectorCursor.objects.filter(owner=running.owner).exists())
     running.stop()
