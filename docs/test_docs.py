@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from django_agent_runtime.go_integration import get_go_runtime_integration
+from django_agent_runtime.runtime.registry import clear_registry
 from django_agent_runtime.testing import GoRuntimeProcess
 from django_agent_runtime.testing.process import free_ports
 from sybil import Sybil
@@ -67,6 +68,9 @@ def test_code_blocks(
     monkeypatch.chdir(scratch)
     runtime = GoRuntimeProcess(tmp_path)
     settings.GO_RUNTIME = runtime.settings
+    # A page's agents are its own, and not those of the site.
+    settings.DJANGO_AGENT_RUNTIME = {}
+    clear_registry()
     variables = set(re.findall(r"\b[A-Z_]+_PORT\b", page.read_text()))
     ports = {name: str(port) for name, port in zip(variables, free_ports(len(variables)), strict=True)}
     folders = [str(ROOT / ".venv" / "bin"), str(runtime.binary.parent), os.environ["PATH"]]
