@@ -24,8 +24,10 @@ from django_agent_runtime.exceptions import (
     AgentRuntimeError,
     CallTimedOut,
     ConcurrencyLimit,
+    Conflict,
     IdempotencyConflict,
     InvalidRequest,
+    NotFound,
     Overloaded,
     PermissionDenied,
     RunEnded,
@@ -157,6 +159,7 @@ def create_run(
         raise PermissionDenied("Only the owner of a conversation may add runs to it.")
     run_input = {"messages": list(messages), "params": dict(params or {})}
     _check_request(agent_key, run_input, metadata, idempotency_key)
+    _check_agent(agent_key)
     options: RunOptions = {"multitask_strategy": MultitaskStrategy(multitask_strategy).value}
     if run_timeout is not None:
         options["run_timeout"] = run_timeout
@@ -210,13 +213,9 @@ def submit_run(*, run: AgentRun) -> bool:
                 return False
     try:
         _send(run)
-    except (RuntimeUnavailable, CallTimedOut) as error:
+    except (RuntimeUnavailable, CallTimedOut):
         # Of a call that timed out nobody knows whether it came through: a repeat joins.
-        if is_served_here(run.agent_key):
-            return False
-        refusal = AgentNotFound(f"This site has no agent {run.agent_key!r}, and the runtime cannot be asked.")
-        _end_unsubmitted(run, RunStatus.FAILED, refusal)
-        raise refusal from error
+        return False
     except AgentRuntimeError as refusal:
         _end_unsubmitted(run, RunStatus.FAILED, refusal)
         raise
@@ -440,12 +439,17 @@ def _resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> boo
     """Send a run that was answered to somebody before. False: the runtime takes none for now."""
     try:
         _send(run, runtime)
-    except (RuntimeUnavailable, CallTimedOut):
+    except (InvalidRequest, NotFound, Conflict, ConcurrencyLimit) as refusal:
+        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+    except AgentRuntimeError as error:
+        # It was accepted once, and must not end for what is no fault of its own: a runtime that is away, or full, or a
+        # token that was changed.
+        if not isinstance(error, (RuntimeUnavailable, CallTimedOut, Overloaded)):
+            logger.warning("runs cannot be handed over", extra={"run_id": str(run.pk), "err": str(error)})
         return False
-    except AgentRuntimeError as refusal:
-        if isinstance(refusal, Overloaded) and not isinstance(refusal, ConcurrencyLimit):
-            # It was accepted once, and must not end because others came before it.
-            return False
+    except (TypeError, ValueError) as error:
+        # A row that somebody wrote by hand, which no request can be made of.
+        refusal = InvalidRequest(f"The row of the run does not fit: {error}")
         _end_unsubmitted(run, RunStatus.FAILED, refusal)
     return True
 
@@ -484,30 +488,59 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
     settings = get_agent_runtime_settings()
     options = run.options if isinstance(run.options, dict) else {}
     metadata = dict(run.metadata) if isinstance(run.metadata, dict) else {}
+    # Agents trust it: only the row may say so.
+    metadata.pop("conversation_id", None)
     concurrency = None
     if run.conversation_id is not None:
         metadata["conversation_id"] = str(run.conversation_id)
         strategy = _STRATEGIES.get(options.get("multitask_strategy", ""), "queue")
         concurrency = Concurrency(key=f"conversation:{run.conversation_id}", limit=1, strategy=strategy)
     run_at = options.get("run_at")
-    return {
-        "run_id": str(run.pk),
-        "metadata": metadata,
-        "target": RunTarget.WORKER if is_served_here(run.agent_key) else RunTarget.AGENT,
-        "priority": run.priority,
-        "run_at": datetime.fromisoformat(run_at) if run_at else None,
-        "concurrency": concurrency,
-        "run_timeout": options.get("run_timeout", settings.run_timeout_seconds),
-        "queue_timeout": options.get("queue_timeout"),
-        "retry": RetryPolicy(
+    # What this site's settings and its agents say of retries and timeouts, their workers tell the runtime.
+    served_here = is_served_here(run.agent_key)
+    retry = RetryPolicy(max_attempts=run.max_attempts) if run.max_attempts else None
+    if not served_here:
+        retry = RetryPolicy(
             max_attempts=run.max_attempts or settings.max_retries,
             initial_backoff=min(settings.retry_backoff_base, settings.retry_backoff_max),
             max_backoff=settings.retry_backoff_max,
             multiplier=settings.retry_backoff_base,
-        ),
+        )
+    return {
+        "run_id": str(run.pk),
+        "metadata": metadata,
+        "target": RunTarget.WORKER if served_here else RunTarget.AGENT,
+        "priority": run.priority,
+        "run_at": datetime.fromisoformat(run_at) if run_at else None,
+        "concurrency": concurrency,
+        "run_timeout": options.get("run_timeout", None if served_here else settings.run_timeout_seconds),
+        "queue_timeout": options.get("queue_timeout"),
+        "retry": retry,
         "event_visibility": {name: str(visibility_of(name, settings)) for name in LIFECYCLE_TYPES},
         "task_type": TASK_TYPE,
     }
+
+
+def _check_agent(agent_key: str) -> None:
+    """Refuse a key that neither the site nor the runtime knows.
+
+    While the runtime cannot be asked, the run waits for it.
+
+    Raises:
+        AgentNotFound: Nobody knows it.
+    """
+    if is_served_here(agent_key):
+        return
+    try:
+        known = {agent.agent_id for agent in get_hurried_runtime().list_agents()}
+    except AgentRuntimeError:
+        return
+    if agent_key not in known:
+        names = sorted(known | set(list_runtimes()))
+        raise AgentNotFound(
+            f"There is no agent {agent_key!r}; known are {', '.join(names)}.",
+            metadata={"agent_id": agent_key, "known": ",".join(names)},
+        )
 
 
 def is_served_here(agent_key: str) -> bool:

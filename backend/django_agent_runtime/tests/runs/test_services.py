@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from django.db import transaction
@@ -13,13 +14,16 @@ from django.utils import timezone
 from django_agent_runtime import live, services
 from django_agent_runtime.exceptions import (
     AgentNotFound,
+    AgentRuntimeError,
     IdempotencyConflict,
+    InternalError,
     InvalidRequest,
     PermissionDenied,
     RunEnded,
     RunNotEnded,
     RunNotFound,
     RunNotWaiting,
+    Unauthenticated,
 )
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentRun
@@ -83,6 +87,21 @@ def test_callers_cannot_say_which_conversation_it_is(runtime: FakeGoRuntime, act
         actor=actor, agent_key="chat-agent", messages=MESSAGES, conversation=conversation, metadata=forged
     ).run
     assert run_in_runtime(run).metadata == {"conversation_id": str(conversation.pk)}
+    alone = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, metadata=forged).run
+    assert run_in_runtime(alone).metadata == {}
+
+
+@pytest.mark.parametrize("error", [Unauthenticated, PermissionDenied, InternalError])
+def test_faults_of_the_runtime_end_no_run_that_waits(
+    error: type[AgentRuntimeError], runtime: FakeGoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES})
+    with monkeypatch.context() as patched:
+        patched.setattr(services, "_send", Mock(side_effect=error("not now")))
+        assert reconcile_runs() == 0
+    run.refresh_from_db()
+    assert (run.status, run.submitted_at) == ("queued", None)
+    assert reconcile_runs() == 1
 
 
 def test_run_is_not_sent_before_it_is_committed(runtime: FakeGoRuntime, actor: Principal) -> None:
@@ -104,15 +123,29 @@ def test_run_that_is_rolled_back_is_never_sent(runtime: FakeGoRuntime, actor: Pr
 def test_unknown_agent_is_refused(actor: Principal) -> None:
     with pytest.raises(AgentNotFound):
         create_run(actor=actor, agent_key="nobody", messages=MESSAGES)
-    run = AgentRun.objects.get()
+    # Also where the refusal could only be seen after the answer, behind a transaction of the caller's.
+    with transaction.atomic(), pytest.raises(AgentNotFound):
+        create_run(actor=actor, agent_key="nobody", messages=MESSAGES)
+    assert not AgentRun.objects.exists()
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_of_an_agent_that_proves_unknown_ends(actor: Principal) -> None:
+    run = AgentRun.objects.create(agent_key="nobody", input={"messages": MESSAGES}, **actor.owner_fields())
+    reconcile_runs()
+    run.refresh_from_db()
     assert (run.status, (run.error or {})["reason"]) == ("failed", "AGENT_NOT_FOUND")
     assert [event.event_type for event in run.events.all()] == ["run.failed"]
 
 
 @pytest.mark.usefixtures("runtime")
 def test_refusal_behind_the_callers_transaction_is_in_the_row(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES, conversation=conversation)
     with transaction.atomic():
-        run = create_run(actor=actor, agent_key="nobody", messages=MESSAGES).run
+        run = create_run(
+            actor=actor, agent_key="chat-agent", messages=MESSAGES, conversation=conversation, run_timeout=-1
+        ).run
     run.refresh_from_db()
     assert run.status == "failed"
 
@@ -129,8 +162,8 @@ def test_run_waits_while_the_runtime_is_away(actor: Principal) -> None:
     run.refresh_from_db()
     assert (run.status, run.submitted_at, read_run(run).stale) == ("queued", None, True)
     assert reconcile_runs() == 0
-    with pytest.raises(AgentNotFound):
-        create_run(actor=actor, agent_key="nobody", messages=MESSAGES)
+    # One of the runtime's own, for all that is known.
+    assert create_run(actor=actor, agent_key="codegen_agent", messages=MESSAGES).run.status == "queued"
 
 
 @pytest.mark.usefixtures("no_runtime")
@@ -165,10 +198,17 @@ def test_sending_twice_makes_one_run(runtime: FakeGoRuntime, actor: Principal) -
 def test_row_that_cannot_be_sent_holds_up_no_other(runtime: FakeGoRuntime, actor: Principal) -> None:
     bad = AgentRun.objects.create(agent_key="nobody", input={"messages": MESSAGES})
     worse = AgentRun.objects.create(agent_key="chat-agent", input=["no", "object"], options=[], metadata="text")
+    mistimed = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES}, options={"run_at": "soon"})
+    strange = AgentRun.objects.create(
+        agent_key="chat-agent",
+        input={"messages": MESSAGES},
+        options={"multitask_strategy": ["queue"]},
+        conversation=AgentConversation.objects.create(),
+    )
     good = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES})
     reconcile_runs()
     assert [accepted.run_id for accepted in runtime.accepted_runs()] == [str(good.pk)]
-    for row in (bad, worse):
+    for row in (bad, worse, mistimed, strange):
         row.refresh_from_db()
         assert row.status == "failed"
 
@@ -331,8 +371,8 @@ def test_failed_run_is_done_again_as_another(actor: Principal) -> None:
 
 @pytest.mark.usefixtures("runtime")
 def test_run_that_was_refused_is_done_again(actor: Principal, runtime: FakeGoRuntime) -> None:
-    with pytest.raises(AgentNotFound):
-        create_run(actor=actor, agent_key="later", messages=MESSAGES)
+    AgentRun.objects.create(agent_key="later", input={"messages": MESSAGES, "params": {}}, **actor.owner_fields())
+    reconcile_runs()
     runtime.add_agent("later", lambda _run: {})
     again = retry_run(actor=actor, run=AgentRun.objects.get())
     assert run_in_runtime(again).input == {"messages": MESSAGES, "params": {}}
