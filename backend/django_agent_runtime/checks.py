@@ -12,6 +12,8 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
                                             W004  a file of tls cannot be read
 
     E010  DJANGO_AGENT_RUNTIME is not a dict, or a value of it is none that its key takes
+    E011  ANONYMOUS_SESSION_MODEL names no model
+    E012  an entry of RUNTIME_REGISTRY cannot be loaded
     W005  a key of it that is not a setting
     I001  QUEUE_BACKEND or EVENT_BUS_BACKEND is set: the runtime's journal is both
     I002  LANGFUSE_ENABLED is set: Langfuse gets its traces from OpenTelemetry
@@ -23,14 +25,17 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info
 from django.core.checks import Warning as CheckWarning
+from django.core.exceptions import ImproperlyConfigured
 
 from django_agent_runtime import runtime_conf
 from django_agent_runtime._tls import check_files, read_files
 from django_agent_runtime.conf import load, validate
 from django_agent_runtime.exceptions import InvalidValue
+from django_agent_runtime.runtime.registry import list_runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +77,7 @@ def check_agent_settings(**_kwargs: Any) -> list[CheckMessage]:
         messages.append(kind(f"{subject} {problem.message}.", hint=problem.hint, id=f"django_agent_runtime.{code}"))
     if messages:
         return messages
+    messages.extend(_check_what_is_named())
     backends = [key for key in ("QUEUE_BACKEND", "EVENT_BUS_BACKEND") if key in given]
     if backends:
         subject = " and ".join(backends)
@@ -88,6 +94,34 @@ def check_agent_settings(**_kwargs: Any) -> list[CheckMessage]:
                 "DJANGO_AGENT_RUNTIME: LANGFUSE_ENABLED may stay, and does nothing by itself.",
                 hint="Langfuse takes OpenTelemetry traces: set OTEL_EXPORTER_OTLP_ENDPOINT to its /api/public/otel.",
                 id="django_agent_runtime.I002",
+            )
+        )
+    return messages
+
+
+def _check_what_is_named() -> list[CheckMessage]:
+    """Whether the model and the agents that the settings name are there."""
+    messages: list[CheckMessage] = []
+    settings_now = runtime_conf.get_agent_runtime_settings()
+    try:
+        if settings_now.anonymous_session_model:
+            apps.get_model(settings_now.anonymous_session_model)
+    except (LookupError, ValueError) as error:
+        messages.append(
+            Error(
+                f"DJANGO_AGENT_RUNTIME['ANONYMOUS_SESSION_MODEL'] names no model that is installed: {error}.",
+                hint="Name it as app_label.ModelName, and its app in INSTALLED_APPS.",
+                id="django_agent_runtime.E011",
+            )
+        )
+    try:
+        list_runtimes()
+    except ImproperlyConfigured as error:
+        messages.append(
+            Error(
+                f"{error}.",
+                hint="An entry of RUNTIME_REGISTRY is 'package.module:function', a function that registers agents.",
+                id="django_agent_runtime.E012",
             )
         )
     return messages

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from rest_framework.authentication import BaseAuthentication
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication, TokenAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission
 from rest_framework.settings import api_settings
@@ -78,6 +78,14 @@ def with_anonymous_sessions() -> tuple[type[BaseAuthentication], ...]:
     """The ways in that the project has set, and anonymous sessions."""
     defaults: Sequence[Any] = api_settings.DEFAULT_AUTHENTICATION_CLASSES
     return (*defaults, AnonymousSessionAuthentication)
+
+
+def every_way_in() -> tuple[type[BaseAuthentication], ...]:
+    """For addresses that have no view of the project's own: also the tokens of Django REST framework, where installed."""
+    found = list(with_anonymous_sessions())
+    if apps.is_installed("rest_framework.authtoken") and TokenAuthentication not in found:
+        found.append(TokenAuthentication)
+    return (*found, SessionAuthentication)
 
 
 def principal_of(request: Request) -> Principal:

@@ -13,12 +13,11 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from django.db import close_old_connections
+from django.db import connections
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
-from rest_framework.authentication import SessionAuthentication
 from rest_framework.decorators import action
 from rest_framework.generics import GenericAPIView
 from rest_framework.renderers import JSONRenderer
@@ -34,8 +33,8 @@ from django_agent_runtime.api.pagination import NewestFirstPagination
 from django_agent_runtime.api.parsers import BoundedJSONParser
 from django_agent_runtime.api.permissions import (
     IsAuthenticatedOrAnonymousSession,
+    every_way_in,
     principal_of,
-    with_anonymous_sessions,
 )
 from django_agent_runtime.api.problems import CONTENT_TYPE, ProblemSerializer, handle_exception
 from django_agent_runtime.api.run_stream import RunEventStream, describe_event_row
@@ -254,7 +253,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
 class RunEventStreamView(ProblemView):
     """The events of a run as a stream, for who signs in as the project says, or holds an anonymous session."""
 
-    authentication_classes = (*with_anonymous_sessions(), SessionAuthentication)
+    authentication_classes = every_way_in()
     permission_classes = (IsAuthenticatedOrAnonymousSession,)
     renderer_classes = (EventStreamRenderer, JSONRenderer)
 
@@ -299,9 +298,16 @@ def stream_events(request: Request, run_id: str) -> HttpResponseBase:
         keepalive_seconds=get_agent_runtime_settings().sse_keepalive_seconds,
     )
     # The sign-in took a database connection, which the stream must not hold for an hour.
-    close_old_connections()
+    _let_go_of_databases()
     # Only requests of an ASGI server have a scope.
     return BlocksResponse(stream.write(), is_async=hasattr(request, "scope"))
+
+
+def _let_go_of_databases() -> None:
+    for connection in connections.all(initialized_only=True):
+        # A transaction that is open is the caller's, and so is its connection.
+        if not connection.in_atomic_block:
+            connection.close()
 
 
 def list_events(request: Request, run_id: str) -> Response:

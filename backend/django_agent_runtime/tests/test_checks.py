@@ -3,14 +3,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.checks import registry
 from django.test import override_settings
 
-from django_agent_runtime.checks import ERROR_IDS, check_environment, check_settings
+from django_agent_runtime.checks import ERROR_IDS, check_agent_settings, check_environment, check_settings
 from django_agent_runtime.conf import RuntimeSettings
+from django_agent_runtime.runtime.registry import clear_registry
+
+if TYPE_CHECKING:
+    import pytest_django.fixtures
 
 
 @pytest.mark.parametrize(
@@ -103,3 +107,23 @@ def test_uwsgi_needs_lazy_apps(monkeypatch: pytest.MonkeyPatch, options: dict[An
     monkeypatch.delenv("GRPC_ENABLE_FORK_SUPPORT", raising=False)
     monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))
     assert [message.id for message in check_environment()] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        ({"ANONYMOUS_SESSION_MODEL": "accounts.Nope"}, "E011", "accounts"),
+        ({"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}, "E012", "nowhere.agents:register_agents"),
+    ],
+)
+def test_what_the_settings_name_must_be_there(
+    given: dict[str, Any], code: str, said: str, settings: pytest_django.fixtures.SettingsWrapper
+) -> None:
+    clear_registry()
+    settings.DJANGO_AGENT_RUNTIME = given
+    try:
+        [message] = check_agent_settings()
+    finally:
+        clear_registry()
+    assert message.id == f"django_agent_runtime.{code}"
+    assert said in message.msg
