@@ -40,12 +40,12 @@ func (s *Session) begin(ent *entry) {
 	s.mu.Unlock()
 	if !connected {
 		e.sched.restore(ent)
-		e.sched.returnPlaces(s, 1)
+		e.sched.returnPlace(s, ent.id)
 		return
 	}
 	assignment, err := s.beginAttempt(ent, &worker)
 	if err != nil {
-		e.sched.returnPlaces(s, 1)
+		e.sched.returnPlace(s, ent.id)
 		if !errors.Is(err, errUnchanged) {
 			e.log.Error("run not begun", "run_id", ent.id, "worker", worker.Name, "err", err)
 		}

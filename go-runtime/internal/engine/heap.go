@@ -7,12 +7,14 @@ import (
 
 // item is a queued run in the scheduler.
 type item struct {
-	ent         *entry
-	priority    int
-	order       uint64
-	due         time.Time // monotonic; zero: at once
-	local       bool
-	pool        poolName
+	ent      *entry
+	priority int
+	order    uint64
+	due      time.Time // monotonic; zero: at once
+	local    bool
+	pool     poolName
+	// suspect says that the run's workers died, and that this is its last attempt.
+	suspect     bool
 	concurrency *Concurrency
 
 	in    *itemHeap

@@ -100,16 +100,20 @@ func (c *Concurrency) check() error {
 	return violation.Join(errKey, errLimit, errStrategy)
 }
 
-// policyOf returns how a run is retried: as it says, else as its agent does, else
-// by the engine's configuration.
+// policyOf returns how a run is retried: what the run itself does not say, its
+// agent does, and what that does not say, the engine's configuration.
 func (e *Engine) policyOf(run *Run, agent *RetryPolicy) RetryPolicy {
 	policy := RetryPolicy{}
-	if agent != nil {
-		policy = *agent
+	for _, said := range []*RetryPolicy{run.options().Retry, agent, {MaxAttempts: e.cfg.MaxAttempts}} {
+		if said == nil {
+			continue
+		}
+		setDefault(&policy.MaxAttempts, said.MaxAttempts)
+		setDefault(&policy.InitialBackoff, said.InitialBackoff)
+		setDefault(&policy.MaxBackoff, said.MaxBackoff)
+		if policy.Multiplier == 0 {
+			policy.Multiplier = said.Multiplier
+		}
 	}
-	if own := run.options().Retry; own != nil {
-		policy = *own
-	}
-	setDefault(&policy.MaxAttempts, e.cfg.MaxAttempts)
 	return policy
 }

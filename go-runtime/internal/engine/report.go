@@ -119,7 +119,7 @@ func (c *Connection) depart(l *lease) {
 	}
 	c.mu.Unlock()
 	if there {
-		c.engine.sched.returnPlaces(c.Session, 1)
+		c.engine.sched.returnPlace(c.Session, l.ent.id)
 	}
 }
 

@@ -173,6 +173,14 @@ func (r *Run) queue(why cause) {
 	r.cause = why
 }
 
+// suspect reports whether the run may be what its workers died of: the last of
+// several attempts is left to it, and the one before was lost. It is begun where
+// no other such run is, so that a run which ends its process takes none along
+// that merely was in the same ones.
+func (r *Run) suspect() bool {
+	return r.cause == causeLost && r.Attempt > 0 && r.Attempt+1 >= r.MaxAttempts
+}
+
 // giveBack queues the run to go on with the attempt under way.
 func (r *Run) giveBack() {
 	r.queue(causeGivenBack)

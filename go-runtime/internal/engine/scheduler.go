@@ -63,7 +63,9 @@ type keyState struct {
 
 // workerPool is the ready runs of a worker's agent, and the workers that serve it.
 type workerPool struct {
-	ready    itemHeap
+	ready itemHeap
+	// suspects are ready too, and begin one at a time on each worker.
+	suspects itemHeap
 	sessions map[*Session]struct{}
 	agent    WorkerAgent
 }
@@ -213,7 +215,7 @@ func (s *scheduler) enqueue(ent *entry) {
 	}
 	it := &item{ent: ent, priority: run.options().Priority, order: ent.created, due: ent.dueTime()}
 	it.local, it.pool = run.Target != WorkerTarget, poolName{run.Namespace, run.AgentID}
-	it.concurrency = run.options().Concurrency
+	it.concurrency, it.suspect = run.options().Concurrency, run.suspect()
 	ent.item = it
 	s.queued++
 	if it.due.After(s.now()) {
@@ -243,7 +245,11 @@ func (s *scheduler) ready(it *item) {
 		s.local.push(it)
 	} else {
 		pool := s.pool(it.pool)
-		heap.Push(&pool.ready, it)
+		if it.suspect {
+			heap.Push(&pool.suspects, it)
+		} else {
+			heap.Push(&pool.ready, it)
+		}
 		s.woken[pool] = struct{}{}
 	}
 	it.ent.startQueueTimer(s.waitedTooLong)
@@ -364,22 +370,40 @@ func (s *scheduler) match() []placement {
 
 // matchPool gives the runs of an agent to the workers with the most free places.
 func (s *scheduler) matchPool(pool *workerPool, placements []placement) []placement {
-	for pool.ready.Len() > 0 {
-		var best *Session
-		for session := range pool.sessions {
-			if session.free > 0 && (best == nil || session.free > best.free) {
-				best = session
-			}
+	for pool.suspects.Len() > 0 {
+		best := pool.mostFree(func(session *Session) bool { return session.suspect == "" })
+		if best == nil {
+			break
 		}
+		it := heap.Pop(&pool.suspects).(*item) //nolint:forcetypeassert // the heap holds nothing else
+		best.suspect = it.ent.id
+		placements = s.place(it, best, placements)
+	}
+	for pool.ready.Len() > 0 {
+		best := pool.mostFree(func(*Session) bool { return true })
 		if best == nil {
 			return placements
 		}
-		it := s.firstOf(best, pool)
-		best.free--
-		s.dequeued(it)
-		placements = append(placements, placement{it.ent, best})
+		placements = s.place(s.firstOf(best, pool), best, placements)
 	}
 	return placements
+}
+
+func (s *scheduler) place(it *item, session *Session, placements []placement) []placement {
+	session.free--
+	s.dequeued(it)
+	return append(placements, placement{it.ent, session})
+}
+
+// mostFree returns the worker with the most free places of those that fit; nil: none has one.
+func (p *workerPool) mostFree(fits func(*Session) bool) *Session {
+	var best *Session
+	for session := range p.sessions {
+		if session.free > 0 && fits(session) && (best == nil || session.free > best.free) {
+			best = session
+		}
+	}
+	return best
 }
 
 // firstOf takes the run that comes first of all that the worker can execute.
@@ -417,21 +441,27 @@ func (s *scheduler) part(session *Session) {
 	}
 }
 
-// returnPlaces gives places back to a worker.
-func (s *scheduler) returnPlaces(session *Session, places int) {
+// returnPlace gives back the place that a run had at a worker.
+func (s *scheduler) returnPlace(session *Session, runID string) {
 	s.mu.Lock()
-	session.free += places
+	session.free++
+	if session.suspect == runID {
+		session.suspect = ""
+	}
 	for id := range session.agents {
 		s.woken[s.pool(poolName{session.namespace, id})] = struct{}{}
 	}
 	s.unlock()
 }
 
-// setFree says how many runs a worker that has not joined yet takes.
-func (s *scheduler) setFree(session *Session, places int) {
+// setFree says how many runs a worker that has not joined yet takes beside those it has.
+func (s *scheduler) setFree(session *Session, places int, has func(runID string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	session.free = places
+	if !has(session.suspect) {
+		session.suspect = ""
+	}
 }
 
 // knows reports whether a worker serves the agent, or served it.

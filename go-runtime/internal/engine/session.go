@@ -16,8 +16,10 @@ type Session struct {
 	worker    Worker
 	agents    map[string]WorkerAgent
 
-	// free is how many more runs it takes; the scheduler's lock guards it.
-	free int
+	// free is how many more runs it takes, suspect the suspect that it has, or
+	// empty; the scheduler's lock guards both.
+	free    int
+	suspect string
 
 	mu sync.Mutex
 	// connection counts how often the worker connected; 0 while it has not since the start.
@@ -127,7 +129,13 @@ func (s *Session) connect(ctx context.Context, hello *Hello) (number int, held [
 	s.orders = Orders{}
 	s.acks = map[uint64]ack{}
 	claims, unheard := s.compare(hello.Held)
-	taken := len(s.leases) + len(s.assigned)
+	taken := make(map[string]bool, len(s.leases)+len(s.assigned))
+	for _, l := range s.leases {
+		taken[l.ent.id] = true
+	}
+	for _, ent := range s.assigned {
+		taken[ent.id] = true
+	}
 	s.mu.Unlock()
 	signal(s.some)
 
@@ -142,7 +150,7 @@ func (s *Session) connect(ctx context.Context, hello *Hello) (number int, held [
 		}
 		held = append(held, HeldLease{RunID: l.ent.id, Lease: l.token, Report: report})
 	}
-	s.engine.sched.setFree(s, hello.Concurrency-taken)
+	s.engine.sched.setFree(s, hello.Concurrency-len(taken), func(runID string) bool { return taken[runID] })
 	return number, held, nil
 }
 

@@ -411,6 +411,51 @@ func (b *bundle) GetState(runID string) State {
 	return run.State
 }
 
+func TestRunsThatShareAProcessWithPoisonSurvive(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	ids := make([]string, 5)
+	for i := range ids {
+		ids[i] = b.create(chat()).ID
+	}
+	poison := ids[2]
+	// Twice all of them are lost with their worker. For the last attempt they come one by one.
+	var after uint64
+	for range 2 {
+		w := b.worker(len(ids), time.Second)
+		for range ids {
+			w.assignment()
+		}
+		w.disconnect()
+		newest := after
+		for _, id := range ids {
+			lost := b.awaitEvent(id, after, func(ev *Event) bool { return ev.Type == eventRetrying })
+			newest = max(newest, lost.Sequence)
+		}
+		after = newest
+	}
+	for ended := 0; ended < len(ids); {
+		w := b.worker(len(ids), time.Second)
+		for ended < len(ids) {
+			a := w.assignment()
+			w.idle()
+			ended++
+			if a.Run.ID == poison {
+				w.disconnect()
+				b.wantEnd(poison, Failed, ReasonAttemptsExhausted)
+				break
+			}
+			w.succeed(a, 1)
+		}
+	}
+	for _, id := range ids {
+		if run := b.wait(id); (run.State == Succeeded) == (id == poison) {
+			t.Errorf("run %s ended as %s", id, run.State)
+		}
+	}
+	b.free()
+}
+
 func TestReconnectedWorkerKeepsItsRuns(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
