@@ -96,6 +96,20 @@ func (l *lease) revoke(reason Reason) {
 	}
 }
 
+// takeBack takes a run from a worker that has connected again without it. Either
+// its Assignment was lost with the stream; or the worker has given it up, having
+// not heard of the runtime for the lease time: then its code has begun, and that
+// is an attempt. A worker that gives a run up has had it for nearly the lease time.
+func (e *Engine) takeBack(l *lease, ttl time.Duration) {
+	run := l.ent.snapshot()
+	if e.cfg.Now().Sub(run.StartedAt) > ttl/2 {
+		e.loseLease(l, ttl)
+		return
+	}
+	l.timeout.Stop()
+	e.giveBack(l.ent, l.token)
+}
+
 // giveBack queues a run again to go on with the attempt that nobody executes.
 func (e *Engine) giveBack(ent *entry, token uint64) {
 	run, err := e.change(e.work, ent, nil, func(run *Run) error {

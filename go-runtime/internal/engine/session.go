@@ -140,8 +140,7 @@ func (s *Session) connect(ctx context.Context, hello *Hello) (number int, held [
 	signal(s.some)
 
 	for _, l := range unheard {
-		l.timeout.Stop()
-		s.engine.giveBack(l.ent, l.token)
+		s.engine.takeBack(l, hello.LeaseTTL)
 	}
 	for _, l := range claims {
 		report, err := s.engine.recallReport(ctx, l)

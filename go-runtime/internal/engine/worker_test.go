@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -485,6 +486,33 @@ func TestReconnectedWorkerKeepsItsRuns(t *testing.T) {
 	b.wait(unheard.ID)
 	want := []string{eventQueued, eventStarted, "assistant.message", "assistant.message", eventSucceeded}
 	if got := typesOf(b.history(kept.ID, 0, 0)); !slices.Equal(got, want) {
+		t.Fatalf("events %v", got)
+	}
+}
+
+// A worker gives up by itself what it has not heard of for the lease time. The
+// runtime may have heard of it a little later, and hold the lease still.
+func TestLeaseThatLapsedAtItsWorkerCountsAnAttempt(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	b := setup(t, Config{Now: now}, tasks{})
+	w := b.worker(1, 0)
+	r := chat()
+	r.Options.Retry = fast(3)
+	id := b.create(r).ID
+	w.assignment()
+	w.disconnect()
+	ahead.Store(int64(defaultLeaseTTL))
+	w.connect()
+	a := w.assignment()
+	if a.Run.ID != id || a.Run.Attempt != 2 {
+		t.Fatalf("assignment %+v", a)
+	}
+	w.succeed(a, 1)
+	b.wait(id)
+	want := []string{eventQueued, eventStarted, eventRetrying, eventStarted, eventSucceeded}
+	if got := typesOf(b.history(id, 0, 0)); !slices.Equal(got, want) {
 		t.Fatalf("events %v", got)
 	}
 }

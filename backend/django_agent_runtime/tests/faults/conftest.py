@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.testing import GoRuntimeProcess
+from django_agent_runtime.tests.faults.processes import PATIENCE_SECONDS, Network, Site
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from typing_extensions import Self
 
@@ -68,3 +73,35 @@ class Load:
 def start_load() -> type[Load]:
     """`Load`; test modules cannot import from here."""
     return Load
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
+    """A runtime of the test's own, to be killed."""
+    with GoRuntimeProcess(tmp_path) as process:
+        yield process
+
+
+@pytest.fixture
+def client(runtime: GoRuntimeProcess) -> Iterator[GoRuntimeIntegration]:
+    """A client of that runtime which waits for it to come back."""
+    with GoRuntimeIntegration(host=runtime.host, port=runtime.port, timeout=PATIENCE_SECONDS) as made:
+        yield made
+
+
+@pytest.fixture
+def site(runtime: GoRuntimeProcess, tmp_path: Path) -> Iterator[Site]:
+    """A Django project whose processes are gone when the test ends."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    made = Site(folder, runtime.port)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def network(runtime: GoRuntimeProcess) -> Iterator[Network]:
+    """A network to the runtime that can be cut."""
+    made = Network(runtime.port)
+    yield made
+    made.close()

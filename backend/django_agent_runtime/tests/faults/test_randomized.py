@@ -1,0 +1,351 @@
+"""Mixed load while processes are killed and frozen and the network is cut, and then the promises over all of it.
+
+`FAULT_SEED` in the environment repeats the load and the faults of an earlier test, whose seed is in its output; how
+they meet is up to the machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_agent_runtime.exceptions import RunEnded, RunNotWaiting
+from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.tests.faults.processes import Network, freeze, read_history, thaw, wait_until
+from django_agent_runtime.tests.faults.promises import Effect, find_breaches, find_wrong_outcome
+from django_agent_runtime.tests.faults.site_agents import PLAN
+from django_agent_runtime.types import RetryPolicy
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from django_agent_runtime.testing import GoRuntimeProcess
+    from django_agent_runtime.tests.faults.processes import Site
+    from django_agent_runtime.types import Run, RunEvent
+
+pytestmark = pytest.mark.faults
+
+WORKERS = 3
+RUNS_AT_A_TIME = 24
+LEASE_SECONDS = 2.0
+# Long after the lease, so that everybody agrees that it is over.
+LONG_SECONDS = 1.7 * LEASE_SECONDS
+SHORT_SECONDS = 0.3 * LEASE_SECONDS
+HEALING_SECONDS = 120.0
+# All that happens to runs, each so often among the planned ones.
+KINDS: list[dict[str, Any]] = [
+    {"rounds": 1},
+    {"events": 200, "pause": 0.05},
+    {"events": 30, "pause": 0.3, "rounds": 2},
+    {"rounds": 8, "pause": 0.2},
+    {"rounds": 5, "pause": 0.4},
+    {"rounds": 2, "questions": 2, "pause": 0.1},
+    {"rounds": 1, "children": 2, "pause": 0.2},
+    {"rounds": 1, "children": 1, "questions": 1, "fails_until": 2},
+    {"rounds": 3, "fails_until": 3, "pause": 0.1},
+    {"rounds": 2, "refuses": True},
+    {"rounds": 2, "for_ever": True, "cancelled": True},
+    {"rounds": 4, "events": 20, "pause": 0.2, "cancelled": True},
+    {"rounds": 2, "children": 2, "pause": 0.3, "cancelled": True},
+]
+# Rare, as each of its attempts takes a worker along.
+POISON: dict[str, Any] = {"rounds": 1, "poison": True}
+POISON_EVERY = 60
+
+
+def make_plan(dice: random.Random, number: int) -> dict[str, Any]:
+    kind = POISON if number % POISON_EVERY == POISON_EVERY // 2 else dice.choice(KINDS)
+    return PLAN | {"cancelled": False} | kind
+
+
+class Crew:
+    """Worker processes, each behind a network of its own; one that ends is started again."""
+
+    def __init__(self, site: Site, port: int) -> None:
+        self.networks = [Network(port) for _ in range(WORKERS)]
+        self._site = site
+        self._lock = threading.Lock()
+        self._processes = [self._start(network) for network in self.networks]
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._keeper.join()
+        self._site.stop()
+        for network in self.networks:
+            network.close()
+
+    def get(self, place: int) -> subprocess.Popen[bytes]:
+        with self._lock:
+            return self._processes[place]
+
+    def _start(self, network: Network) -> subprocess.Popen[bytes]:
+        return self._site.start_worker("--concurrency", "12", port=network.port)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(0.1):
+            for place, process in enumerate(self._processes):
+                if process.poll() is not None:
+                    with self._lock:
+                        self._processes[place] = self._start(self.networks[place])
+
+
+class Reader:
+    """Somebody who watches runs over a network that fails as well.
+
+    `hops`: the stream is left after some events, and opened again behind the last of them.
+    """
+
+    def __init__(self, client: GoRuntimeIntegration, *, hops: bool) -> None:
+        self.seen: dict[str, list[RunEvent]] = {}
+        self._client = client
+        self._hops = hops
+
+    def watch(self, run_id: str) -> None:
+        seen = self.seen[run_id] = []
+        while not (seen and seen[-1].ends_run):
+            position = seen[-1].sequence if seen else 0
+            with self._client.watch_run(run_id, after_sequence=position) as events:
+                seen.extend(itertools.islice(events, 1 + position % 7) if self._hops else events)
+
+
+class Follower:
+    """Who follows all runs, such as a projector."""
+
+    def __init__(self, client: GoRuntimeIntegration) -> None:
+        self.seen: list[RunEvent] = []
+        self._batches = client.follow_runs()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        for batch in self._batches:
+            self.seen.extend(batch.events)
+
+    def close(self) -> None:
+        self._batches.close()
+        self._thread.join()
+
+
+class Chaos:
+    """What goes wrong: with the runtime and with the workers, independently of each other, all healed at the end."""
+
+    def __init__(self, seed: int, runtime: GoRuntimeProcess, crew: Crew, network: Network) -> None:
+        self._seed = seed
+        self._runtime = runtime
+        self._crew = crew
+        self._network = network
+        self.count = 0
+
+    def befall_runtime(self, over: threading.Event) -> None:
+        faults: list[Callable[[random.Random, threading.Event], None]] = [
+            lambda _, over: self._kill_runtime(over, 0),
+            lambda _, over: self._kill_runtime(over, LONG_SECONDS),
+            lambda _, over: self._freeze_runtime(over, SHORT_SECONDS),
+            lambda _, over: self._freeze_runtime(over, LONG_SECONDS),
+            lambda _, over: _cut(self._network, over, SHORT_SECONDS, reset=True),
+            lambda _, over: _cut(self._network, over, LONG_SECONDS, reset=False),
+        ]
+        self._befall(random.Random(self._seed + 1), over, faults, pause=2.0)
+
+    def befall_workers(self, over: threading.Event) -> None:
+        faults: list[Callable[[random.Random, threading.Event], None]] = [
+            self._kill_worker,
+            lambda dice, over: self._freeze_worker(dice, over, SHORT_SECONDS),
+            lambda dice, over: self._freeze_worker(dice, over, LONG_SECONDS),
+            *(
+                lambda dice, over, seconds=seconds, reset=reset: _cut(
+                    dice.choice(self._crew.networks), over, seconds, reset=reset
+                )
+                for seconds in (SHORT_SECONDS, LONG_SECONDS)
+                for reset in (False, True)
+            ),
+        ]
+        self._befall(random.Random(self._seed + 2), over, faults, pause=0.8)
+
+    def _befall(
+        self,
+        dice: random.Random,
+        over: threading.Event,
+        faults: list[Callable[[random.Random, threading.Event], None]],
+        pause: float,
+    ) -> None:
+        """Each fault in turn, in a new order each time."""
+        while True:
+            dice.shuffle(faults)
+            for fault in faults:
+                if over.wait(dice.uniform(0.2, 1) * pause):
+                    return
+                fault(dice, over)
+                self.count += 1
+
+    def _kill_runtime(self, over: threading.Event, seconds: float) -> None:
+        self._runtime.kill()
+        over.wait(seconds)
+        self._runtime.start()
+
+    def _freeze_runtime(self, over: threading.Event, seconds: float) -> None:
+        process = self._runtime._process
+        assert process
+        process.send_signal(signal.SIGSTOP)
+        over.wait(seconds)
+        process.send_signal(signal.SIGCONT)
+
+    def _kill_worker(self, dice: random.Random, _over: threading.Event) -> None:
+        self._crew.get(dice.randrange(WORKERS)).kill()
+
+    def _freeze_worker(self, dice: random.Random, over: threading.Event, seconds: float) -> None:
+        process = self._crew.get(dice.randrange(WORKERS))
+        freeze(process)
+        over.wait(seconds)
+        thaw(process)
+
+
+def _cut(network: Network, over: threading.Event, seconds: float, *, reset: bool) -> None:
+    network.cut()
+    over.wait(seconds)
+    network.heal(reset=reset)
+
+
+class Load:
+    """Runs that are created, read, answered and cancelled until it is over."""
+
+    def __init__(self, seed: int, client: GoRuntimeIntegration, readers: list[Reader]) -> None:
+        self.plans: dict[str, dict[str, Any]] = {}
+        self._dice = random.Random(seed)
+        self._client = client
+        self._readers = readers
+        self._room = threading.Semaphore(RUNS_AT_A_TIME)
+
+    def create_runs(self, over: threading.Event) -> None:
+        """Until it is over; then those that are under way are seen to their ends."""
+        threads = RUNS_AT_A_TIME * (2 + len(self._readers))
+        with ThreadPoolExecutor(threads) as pool:
+            futures = []
+            for number in itertools.count():
+                self._room.acquire()
+                if over.is_set():
+                    break
+                plan = make_plan(self._dice, number)
+                run_id = str(uuid.UUID(int=self._dice.getrandbits(128), version=4))
+                cancel_after = self._dice.randint(1, 4) if plan["cancelled"] else None
+                attempts = RetryPolicy(max_attempts=2) if plan["poison"] else None
+                self._client.create_run(
+                    "mixed", {"messages": [], "params": plan}, run_id=run_id, target="worker", retry=attempts
+                )
+                # It was accepted, and must end.
+                self.plans[run_id] = plan
+                futures.append(pool.submit(self._attend, run_id, cancel_after))
+                futures.extend(pool.submit(reader.watch, run_id) for reader in self._readers)
+            for future in futures:
+                future.result(HEALING_SECONDS)
+
+    def _attend(self, run_id: str, cancel_after: int | None) -> None:
+        """Answer what a run asks, and cancel it once it has told so much if it is one to be cancelled."""
+        try:
+            told = 0
+            with self._client.watch_run(run_id) as events:
+                for event in events:
+                    if event.type == "run.interrupted":
+                        with suppress(RunEnded, RunNotWaiting):
+                            answer = {"to": event.payload["payload"]["question"]}
+                            self._client.resume_run(run_id, answer, interrupt_id=event.payload["interrupt_id"])
+                    told += event.type == "progress"
+                    if told == cancel_after:
+                        with suppress(RunEnded):
+                            self._client.cancel_run(run_id)
+        finally:
+            self._room.release()
+
+
+@pytest.mark.parametrize(
+    "seconds", [20, pytest.param(1200, marks=[pytest.mark.soak, pytest.mark.timeout(0)], id="soak")]
+)
+def test_promises_hold_whatever_befalls(
+    client: GoRuntimeIntegration, runtime: GoRuntimeProcess, network: Network, site: Site, seconds: float
+) -> None:
+    seed = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"FAULT_SEED={seed}")  # noqa: T201 - what repeats this test
+    over = threading.Event()
+    site.lease = LEASE_SECONDS
+    with ExitStack() as stack:
+        crew = stack.enter_context(Crew(site, runtime.port))
+        far = stack.enter_context(GoRuntimeIntegration(host="127.0.0.1", port=network.port, timeout=HEALING_SECONDS))
+        readers = [Reader(client, hops=False), Reader(far, hops=False), Reader(far, hops=True)]
+        load = Load(seed, client, readers)
+        follower = Follower(far)
+        stack.callback(follower.close)
+        chaos = Chaos(seed, runtime, crew, network)
+        with ThreadPoolExecutor(3) as pool:
+            parts = [pool.submit(part, over) for part in (load.create_runs, chaos.befall_runtime, chaos.befall_workers)]
+            timer = threading.Timer(seconds, over.set)
+            timer.start()
+            try:
+                for part in parts:
+                    part.result(seconds + 2 * HEALING_SECONDS)
+            finally:
+                timer.cancel()
+                over.set()
+
+        runs = settle(client)
+        histories = {run_id: read_history(client, run_id) for run_id in runs}
+        last = max(history[-1].sequence for history in histories.values())
+        wait_until(lambda: follower.seen and follower.seen[-1].sequence >= last, "the follower")
+    effects = [Effect(run_id, key, int(attempt), token) for run_id, key, attempt, token in site.read_lines("effects")]
+    breaches = find_all_breaches(load.plans, runs, histories, effects)
+    assert not breaches, "\n".join(breaches)
+    assert {run.state for run in runs.values()} == {"succeeded", "failed", "cancelled"}
+    for reader in readers:
+        assert reader.seen == {run_id: histories[run_id] for run_id in load.plans}
+    every = sorted((event.sequence, event.run_id) for history in histories.values() for event in history)
+    assert [(event.sequence, event.run_id) for event in follower.seen] == every
+
+
+def settle(client: GoRuntimeIntegration) -> dict[str, Run]:
+    """All runs there are, each with its output, once all have ended."""
+    wait_until(lambda: all(run.state.ended for run in client.list_runs(page_size=500)), "the end of all runs")
+    ids = [run.run_id for run in client.list_runs(page_size=500)]
+    return {run.run_id: run for run in client.wait_runs(ids)}
+
+
+def find_all_breaches(
+    plans: dict[str, dict[str, Any]],
+    runs: dict[str, Run],
+    histories: dict[str, list[RunEvent]],
+    effects: list[Effect],
+) -> list[str]:
+    breaches = [f"{run_id}: accepted, and not there" for run_id in plans.keys() - runs.keys()]
+    by_run: dict[str, list[Effect]] = {}
+    for effect in effects:
+        by_run.setdefault(effect.run_id, []).append(effect)
+    children: dict[str, list[Run]] = {}
+    for run_id, run in runs.items():
+        breaches += find_breaches(run, histories[run_id], by_run.get(run_id, []))
+        if run_id in plans:
+            breaches += find_wrong_outcome(run, histories[run_id], plans[run_id])
+        elif run.parent_run_id in plans:
+            children.setdefault(run.parent_run_id, []).append(run)
+        else:
+            breaches.append(f"{run_id}: nobody asked for it")
+    for run_id, plan in plans.items():
+        made = len(children.get(run_id, []))
+        if made != plan["children"] and not (made < plan["children"] and runs[run_id].state.value == "cancelled"):
+            breaches.append(f"{run_id}: has {made} sub-runs, planned was {plan}")
+    return breaches
