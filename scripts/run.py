@@ -1,8 +1,10 @@
-"""Run the reference site and its runtime for development, until Ctrl-C, SIGTERM or the end of either.
+"""Run the reference site, its runtime and a worker for development, until Ctrl-C, SIGTERM or the end of one of them.
 
-`make run` calls this with the Python of `.venv`. Both listen on loopback; the ports come from
+`make run` calls this with the Python of `.venv`. Site and runtime listen on loopback; the ports come from
 `PORT`, `GO_RUNTIME_PORT` and `GO_RUNTIME_HTTP_PORT`, and `VAR_DIR` (by default `var/`) holds what
-they keep. Exit code 0 after a stop that was asked for, 1 with one sentence otherwise.
+they keep. The worker executes the agents of the site, and writes what they did into its tables.
+
+Exit code 0 after a stop that was asked for, 1 with one sentence otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ MODEL_VARIABLES = [
     "AGENT_RUNTIME_OPENAI_API_KEY",
     "AGENT_RUNTIME_OPENAI_BASE_URL",
 ]
-STEPS = 5
+STEPS = 6
 READY_SECONDS = 60
 POLL_SECONDS = 0.05
 STOP_SECONDS = 30
@@ -206,7 +208,14 @@ def run(children: list[Child]) -> NoReturn:
     children.append(runtime)
     runtime.wait_ready(f"http://127.0.0.1:{ports.http}/readyz")
 
-    step(5, "starting the site")
+    step(5, "starting a worker")
+    # Nobody waits for it here: runs that come before it is ready wait in the runtime. It reloads code no more than the
+    # site does, and on Ctrl-C gives back what it has not finished soon.
+    command = [*MANAGE, "runagent", "--noreload", "--grace=2"]
+    worker = Child("worker", command, environment, log=VAR / "worker.log")
+    children.append(worker)
+
+    step(6, "starting the site")
     # Open event streams would otherwise hold the server back for as long as they last.
     options = ["--lifespan=off", "--timeout-graceful-shutdown=3"]
     site = Child(
@@ -232,7 +241,7 @@ def run(children: list[Child]) -> NoReturn:
 
 
 def stop(children: list[Child]) -> None:
-    """Stop the site before the runtime it calls; further signals wait until that is done."""
+    """Stop the site and the worker before the runtime they call; further signals wait until that is done."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     for child in reversed(children):
@@ -322,6 +331,7 @@ def show_box(ports: Ports, *, demo: bool) -> None:
     online = any(os.environ.get(name) for name in MODEL_VARIABLES)
     lines = [
         f"Site     http://127.0.0.1:{ports.site}/",
+        f"Worker   runs the agents of the site; its log is {VAR / 'worker.log'}",
         f"Runtime  gRPC 127.0.0.1:{ports.grpc}, http://127.0.0.1:{ports.http}/readyz and /metrics",
         f"Model    {'as the environment says' if online else 'offline, until OPENAI_API_KEY or _BASE_URL is set'}",
         *([f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"] if demo else []),

@@ -33,7 +33,12 @@ GO_RUNTIME = environment.read_go_runtime()
 
 # How agents in Python run. See django_agent_runtime.runtime_conf for every key.
 DJANGO_AGENT_RUNTIME = {
-    "RUNTIME_REGISTRY": ["backend.apps.agents.chat:register_agents"],
+    "RUNTIME_REGISTRY": [
+        "backend.apps.agents.chat:register_agents",
+        "backend.apps.agents.delegate:register_agents",
+        "backend.apps.agents.refund:register_agents",
+        "backend.apps.agents.travel:register_agents",
+    ],
 }
 
 INSTALLED_APPS = [

@@ -10,6 +10,8 @@ from django_agent_runtime.runtime.registry import register_runtime
 class ChatAgent(AgentRuntime):
     """Answers a conversation with what the model says to it."""
 
+    description = "Answers with what the model says, in one piece."
+
     @property
     def key(self) -> str:
         """Its name in requests."""

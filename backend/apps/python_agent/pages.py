@@ -1,4 +1,4 @@
-"""The pages of the example: a home that shows the runtime, a sign-in, and a demo that drives it."""
+"""The pages of the example: one that shows the runtime, a sign-in, and a demo that drives it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from django.contrib.auth.views import LoginView
 from django.views.generic import TemplateView
 
 
-class HomePage(TemplateView):
+class AboutPage(TemplateView):
     """What this site is; the state of the runtime is asked for by the page itself."""
 
-    template_name = "python_agent/home.html"
+    template_name = "python_agent/about.html"
 
 
 class DemoPage(LoginRequiredMixin, TemplateView):

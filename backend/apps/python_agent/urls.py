@@ -24,7 +24,7 @@ class StateKeyConverter:
 register_converter(StateKeyConverter, "state_key")
 
 urlpatterns = [
-    path("", pages.HomePage.as_view(), name="home"),
+    path("about/", pages.AboutPage.as_view(), name="about"),
     path("demo/", pages.DemoPage.as_view(), name="demo"),
     path("login/", pages.LoginPage.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

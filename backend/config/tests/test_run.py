@@ -83,12 +83,18 @@ def run(variables: dict[str, str]) -> Iterator[Run]:
 
 def test_runs_until_ctrl_c(run: Run, variables: dict[str, str]) -> None:
     run.read_until("Stop     Ctrl-C")
-    assert [line[:5] for line in run.lines if line.startswith("[")] == [f"[{step}/5]" for step in range(1, 6)]
+    assert [line[:5] for line in run.lines if line.startswith("[")] == [f"[{step}/6]" for step in range(1, 7)]
     with urllib.request.urlopen(run.site, timeout=30) as page:
         assert page.status == 200
     token = str(run.post("/api/token/", {"username": "demo", "password": "demo"})["token"])
     answer = run.post("/api/tasks/", {"task_type": "example_task", "input_data": {"param1": "value1"}}, token)
     assert "VALUE1" in json.dumps(answer)
+    body = {"agent_key": "chat-agent", "messages": [{"role": "user", "content": "Hello!"}]}
+    run_id = str(run.post("/api/agents/runs/", body, token)["id"])
+    headers = {"Authorization": f"Token {token}", "Accept": "text/event-stream"}
+    request = urllib.request.Request(f"{run.site}/api/agents/runs/{run_id}/events/", headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as stream:
+        assert b"event: run.succeeded" in stream.read()
 
     run.process.send_signal(signal.SIGINT)
     assert run.finish() == 0, "".join(run.lines)
@@ -98,15 +104,20 @@ def test_runs_until_ctrl_c(run: Run, variables: dict[str, str]) -> None:
             probe.bind(("127.0.0.1", int(variables[name])))
 
 
-def test_says_which_process_ended_and_stops_the_other(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"), [("runtime", "agent-runtime serve"), ("worker", "runagent"), ("site", "uvicorn")]
+)
+def test_says_which_process_ended_and_stops_the_others(run: Run, name: str, words: str) -> None:
     run.read_until("Stop     Ctrl-C")
-    children = subprocess.run(
+    listed = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(run.process.pid)], capture_output=True, text=True, check=True
     )
-    (runtime,) = [line.split()[0] for line in children.stdout.splitlines() if "agent-runtime serve" in line]
-    os.kill(int(runtime), signal.SIGKILL)
+    children = {int(line.split()[0]): line for line in listed.stdout.splitlines()}
+    [killed] = [pid for pid, line in children.items() if words in line]
+    os.kill(killed, signal.SIGKILL)
     assert run.finish() == 1
-    assert "The runtime stopped by itself (signal SIGKILL)" in "".join(run.lines)
+    assert f"The {name} stopped by itself (signal SIGKILL)" in "".join(run.lines)
+    assert not [pid for pid, line in children.items() if "ps -o" not in line and Path(f"/proc/{pid}").exists()]
 
 
 @pytest.mark.parametrize("name", PORTS)

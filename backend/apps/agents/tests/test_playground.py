@@ -1,0 +1,436 @@
+"""The playground in a real Chromium: a served site, the real runtime and a worker."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from backend.apps.agents.tests.servers import PATIENCE_SECONDS, Site, serve
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, BrowserContext, Page, Request, Route
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+LONG = "Tell me about " + "rivers and hills and " * 20 + "the sea."
+# Every text that the answer has had, as it grew.
+WATCH_ANSWER = """
+window.texts = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const answer = document.getElementById("answer");
+  if (!answer) return;
+  new MutationObserver(() => window.texts.push(answer.textContent)).observe(
+    answer, {childList: true, subtree: true, characterData: true});
+});
+"""
+# What is wrong with a page, as far as a machine can tell.
+FIND_FAULTS = """() => {
+  const faults = [];
+  const name = (element) => element.outerHTML.slice(0, 120);
+  const check = (selector, isFine, what) => document.querySelectorAll(selector).forEach((element) => {
+    if (!isFine(element)) faults.push(`${what}: ${name(element)}`);
+  });
+  if (!document.documentElement.lang) faults.push("no lang");
+  if (!document.title) faults.push("no title");
+  for (const tag of ["h1", "main"]) {
+    if (document.querySelectorAll(tag).length !== 1) faults.push(`not one ${tag}`);
+  }
+  check("input:not([type=hidden]), select, textarea",
+    (field) => field.labels.length || field.ariaLabel || field.getAttribute("aria-labelledby"), "no label");
+  check("button, a, summary, legend, h1, h2, h3", (element) => element.hidden || element.textContent.trim(), "no text");
+  check("img", (image) => image.hasAttribute("alt"), "no alt");
+  check("nav, #run, #question", (part) => part.ariaLabel || part.getAttribute("aria-labelledby"), "no name");
+  check("[aria-labelledby], [aria-describedby]", (element) =>
+    ["aria-labelledby", "aria-describedby"].every((key) => (element.getAttribute(key) ?? "").split(" ").every(
+      (id) => !id || document.getElementById(id))), "points nowhere");
+  check("[id]", (element) => document.querySelectorAll(`[id="${element.id}"]`).length === 1, "id twice");
+  check("script", (script) => script.src && !script.textContent.trim(), "inline script");
+  check("*", (element) => [...element.attributes].every(({name}) => name !== "style" && !name.startsWith("on")),
+    "inline style or handler");
+  const read = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = (color) => {
+    const straight = (value) => value <= .04045 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4;
+    const [r, g, b] = read(color).slice(0, 3).map((value) => straight(value / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = getComputedStyle(at).backgroundColor;
+      if ((read(color)[3] ?? 1) > 0) return color;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  check("body *", (element) => {
+    const hasText = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!hasText || !element.checkVisibility()) return true;
+    const [a, b] = [light(getComputedStyle(element).color), light(ground(element))].sort((x, y) => y - x);
+    return (a + .05) / (b + .05) >= 4.5;
+  }, "contrast below 4.5");
+  if (document.documentElement.scrollWidth > document.documentElement.clientWidth) faults.push("scrolls sideways");
+  return faults;
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The site with a worker, which projects too."""
+    with serve("uvicorn", tmp_path_factory.mktemp("playground")) as site:
+        site.runtime.start()
+        site.start("runagent --noreload --grace=1")
+        yield site
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # For all tests of the module and no longer: while it runs, this thread seems to have an event loop.
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A user's pages, whose scripts must not complain."""
+
+    def __init__(self, context: BrowserContext, site: Site) -> None:
+        self.context = context
+        self.base = f"http://127.0.0.1:{site.port}"
+        self.complaints: list[str] = []
+        context.set_default_timeout(PATIENCE_SECONDS * 1000)
+        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        context.on("console", lambda line: self.complaints.append(line.text) if line.type == "error" else None)
+        self.page = context.new_page()
+
+    def sign_in(self, name: str = "ada") -> Page:
+        self.page.goto(f"{self.base}/")
+        self.page.get_by_label("User name").fill(name)
+        self.page.get_by_label("Password").fill(name)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_url(f"{self.base}/")
+        return self.page
+
+    def send(self, text: str, agent: str = "travel-agent") -> Page:
+        """Begin a conversation; the page of its run."""
+        self.page.goto(f"{self.base}/")
+        self.page.get_by_role("radio", name=agent).check()
+        self.page.get_by_label("Message").fill(text)
+        self.page.get_by_role("button", name="Send").click()
+        self.page.wait_for_url("**/runs/*/")
+        return self.page
+
+
+@contextmanager
+def visiting(browser: Browser, site: Site, **options: Any) -> Iterator[Visit]:
+    context = browser.new_context(**options)
+    try:
+        visit = Visit(context, site)
+        yield visit
+        assert visit.complaints == []
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Iterator[Visit]:
+    """Ada, signed in."""
+    with visiting(browser, site) as visit:
+        visit.sign_in()
+        yield visit
+
+
+def wait_for_status(page: Page, status: str) -> None:
+    page.locator(f"#status.{status}").wait_for()
+
+
+def wait_for_the_end(page: Page) -> None:
+    """Until the page has seen the end of the stream, which takes the place of what the server wrote."""
+    page.locator("#events[aria-busy=false]").wait_for(state="attached")
+
+
+def answers(page: Page) -> list[str]:
+    texts: list[str] = page.locator("#answer .said p").all_inner_texts()
+    return texts
+
+
+def sequences(page: Page) -> list[int]:
+    return [int(text) for text in page.locator("#events .sequence").all_text_contents()]
+
+
+def test_asks_for_a_sign_in_first(browser: Browser, site: Site) -> None:
+    with visiting(browser, site) as visit:
+        visit.page.goto(f"{visit.base}/")
+        assert visit.page.url == f"{visit.base}/login/?next=/"
+        assert visit.sign_in().get_by_role("heading", level=1).inner_text() == "Playground"
+
+
+def test_tokens_arrive_one_after_the_other(visit: Visit) -> None:
+    visit.context.add_init_script(WATCH_ANSWER)
+    page = visit.send("What do I need for a journey to Rome?")
+    assert page.get_by_text("offline model").is_visible()
+    wait_for_status(page, "succeeded")
+    texts = page.evaluate("window.texts")
+    grown = [text for before, text in pairwise(texts) if text != before and text.startswith(before)]
+    assert len(grown) >= 5
+    [answer] = answers(page)
+    assert "What do I need for a journey to Rome?" in answer
+    assert "offline stand-in" in answer
+    assert page.locator("#answer").get_attribute("aria-busy") == "false"
+    assert not page.get_by_role("button", name="Cancel").is_visible()
+
+
+def test_tools_show_with_debug_events_only(visit: Visit) -> None:
+    page = visit.send("Please get weather")
+    wait_for_status(page, "succeeded")
+    assert "Rome: sunny" in answers(page)[0]
+    page.locator("summary", has_text="Events").click()
+    assert page.get_by_text("tool.call", exact=True).count() == 0
+    page.get_by_role("link", name="With debug events").click()
+    page.get_by_text("tool.result", exact=True).wait_for()
+    assert page.get_by_text("run.started", exact=True).count() == 0
+    page.get_by_role("link", name="Everything").click()
+    page.get_by_text("run.started", exact=True).wait_for()
+
+
+def test_conversation_goes_on_and_is_listed(visit: Visit) -> None:
+    page = visit.send("The first message of all", "chat-agent")
+    wait_for_status(page, "succeeded")
+    first = page.url
+    page.get_by_label("Message").fill("A second one")
+    page.get_by_label("Message").press("Enter")
+    page.wait_for_url(lambda url: url != first)
+    wait_for_status(page, "succeeded")
+    said = page.locator(".said.you p").all_inner_texts()
+    assert said == ["The first message of all", "A second one"]
+    assert "A second one" in answers(page)[0]
+    page.goto(f"{visit.base}/")
+    page.get_by_role("navigation", name="Your conversations").get_by_role("link", name="The first message").click()
+    assert page.locator(".said.you p").all_inner_texts() == said
+
+
+def test_cancel_in_the_middle_and_try_again(visit: Visit) -> None:
+    page = visit.send(LONG)
+    page.locator(".coming").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    wait_for_status(page, "cancelled")
+    assert page.locator(".coming").count() == 0
+    assert "the sea." not in answers(page)[0]
+    cancelled = page.url
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_url(lambda url: url != cancelled)
+    wait_for_status(page, "succeeded")
+    assert "the sea." in answers(page)[0]
+
+
+def test_question_is_answered_and_the_run_goes_on(visit: Visit) -> None:
+    page = visit.send("Refund order 7", "refund-agent")
+    page.get_by_role("heading", name="Refund 175 € for order 7?").wait_for()
+    wait_for_status(page, "waiting")
+    page.get_by_role("button", name="Approve").click()
+    wait_for_status(page, "succeeded")
+    assert not page.get_by_role("button", name="Approve").is_visible()
+    found, refunded = answers(page)
+    assert found.startswith("I found order 7.")
+    assert refunded.startswith("Refunded 175 €.")
+
+
+def test_question_is_still_there_after_a_reload_and_can_be_declined(visit: Visit) -> None:
+    page = visit.send("Refund order 3", "refund-agent")
+    wait_for_status(page, "waiting")
+    page.reload()
+    page.get_by_role("button", name="Decline").click()
+    wait_for_status(page, "succeeded")
+    assert answers(page)[1] == "Nothing was refunded."
+
+
+def test_reload_in_the_middle_goes_on_without_a_repeat(visit: Visit) -> None:
+    page = visit.send(LONG)
+    page.locator(".coming").wait_for()
+    page.goto(f"{page.url}?events=all")
+    page.locator(".coming").wait_for()
+    page.reload()
+    wait_for_the_end(page)
+    [answer] = answers(page)
+    assert answer.count("This is an offline stand-in") == 1
+    assert answer.endswith("the sea.")
+    seen = sequences(page)
+    assert seen == sorted(set(seen))
+    page.reload()
+    wait_for_the_end(page)
+    assert (answers(page), sequences(page)) == ([answer], seen)
+
+
+def test_lost_connection_resumes_behind_the_last_event(visit: Visit) -> None:
+    page = visit.send("Please get weather")
+    wait_for_the_end(page)
+    page.goto(f"{page.url}?events=all")
+    wait_for_the_end(page)
+    whole = sequences(page), answers(page)
+    stream = f"{visit.base}{page.locator('#run').get_attribute('data-stream')}"
+
+    def read_events(text: str) -> list[str]:
+        return [block for block in text.split("\n\n") if block.startswith("id: ")]
+
+    events = read_events(page.request.get(stream, headers={"Accept": "text/event-stream"}).text())
+    half = events[: len(events) // 2]
+    asked: list[Request] = []
+
+    def break_off(route: Route) -> None:
+        asked.append(route.request)
+        if len(asked) == 1:
+            body = "retry: 10\n\n" + "".join(f"{block}\n\n" for block in half)
+            route.fulfill(status=200, content_type="text/event-stream", body=body)
+        else:
+            route.continue_()
+
+    page.route(re.compile(r"/events/\?"), break_off)
+    page.reload()
+    wait_for_the_end(page)
+    assert (sequences(page), answers(page)) == whole
+    # Of the second request the server wrote only what the first had not brought.
+    [_, resumed] = asked
+    answer = resumed.response()
+    assert answer is not None
+    assert read_events(answer.text()) == events[len(half) :]
+
+
+def test_two_tabs_show_the_same_run(visit: Visit) -> None:
+    page = visit.send("Refund order 5", "refund-agent")
+    other = visit.context.new_page()
+    other.goto(page.url)
+    for tab in (page, other):
+        wait_for_status(tab, "waiting")
+    other.get_by_role("button", name="Approve").click()
+    for tab in (page, other):
+        wait_for_status(tab, "succeeded")
+        assert not tab.get_by_role("button", name="Approve").is_visible()
+    assert answers(page) == answers(other)
+
+
+def test_keyboard_is_enough(visit: Visit) -> None:
+    page = visit.page
+    keys = page.keyboard
+    page.locator("#message:focus").wait_for()
+    # Back over the agents of the runtime to the group of radio buttons, whose checked one has the focus.
+    keys.press("Shift+Tab")
+    keys.press("Shift+Tab")
+    keys.press("ArrowUp")
+    assert page.get_by_role("radio", name="refund-agent").is_checked()
+    keys.press("Tab")
+    keys.press("Tab")
+    keys.type("Refund order 2")
+    keys.press("Enter")
+    page.wait_for_url("**/runs/*/")
+    page.locator("#question-text:focus").wait_for()
+    keys.press("Tab")
+    assert page.get_by_role("button", name="Approve").evaluate("button => button.matches(':focus-visible')")
+    keys.press("Enter")
+    wait_for_status(page, "succeeded")
+    # The button is gone, and the focus is not.
+    assert page.evaluate("document.activeElement.id") in {"status", "message"}
+    page.goto(f"{visit.base}/about/")
+    keys.press("Tab")
+    keys.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_question_does_not_take_the_focus_of_who_writes(visit: Visit) -> None:
+    page = visit.page
+    page.route(re.compile(r"/events/\?"), lambda _route: None)
+    visit.send("Refund order 9", "refund-agent")
+    page.get_by_label("Message").fill("And then")
+    page.unroute(re.compile(r"/events/\?"))
+    page.evaluate("() => import('/static/agents/playground.js?again')")
+    page.get_by_role("button", name="Approve").wait_for()
+    page.wait_for_function("new Promise((resolve) => setTimeout(() => resolve(true), 300))")
+    assert page.evaluate("document.activeElement.id") == "message"
+
+
+def test_agent_of_the_runtime(visit: Visit) -> None:
+    page = visit.page
+    page.locator("summary", has_text="in the runtime itself").click()
+    page.get_by_role("radio", name="app_builder_agent: design_application").check()
+    page.get_by_label("Message").fill("A shop for second-hand books")
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_url("**/runs/*/")
+    wait_for_status(page, "succeeded")
+    assert "docs/architecture.md" in answers(page)[0]
+
+
+def test_stream_says_that_the_runtime_is_away_and_goes_on(visit: Visit, site: Site) -> None:
+    page = visit.page
+    page.get_by_role("radio", name="chat-agent").check()
+    page.get_by_label("Message").fill("Are you there?")
+    site.runtime.stop()
+    try:
+        page.get_by_role("button", name="Send").click()
+        page.wait_for_url("**/runs/*/")
+        page.get_by_text("The runtime cannot be reached.").wait_for()
+    finally:
+        site.runtime.start()
+    wait_for_status(page, "succeeded")
+    assert "Are you there?" in answers(page)[0]
+    assert not page.locator("#notice").is_visible()
+
+
+def test_everything_works_without_scripts(browser: Browser, site: Site) -> None:
+    with visiting(browser, site, java_script_enabled=False) as visit:
+        visit.sign_in()
+        page = visit.send("Refund order 4", "refund-agent")
+
+        def read_until(selector: str) -> None:
+            for _ in range(200):
+                if page.locator(selector).count():
+                    return
+                page.reload()
+            pytest.fail(f"never there: {selector}")
+
+        read_until("#status.waiting")
+        page.get_by_role("button", name="Approve").click()
+        read_until("#status.succeeded")
+        assert answers(page)[-1].startswith("Refunded 100 €.")
+        read_until("#events li >> text=run.succeeded")
+        page = visit.send(LONG)
+        page.get_by_role("button", name="Cancel").click()
+        read_until("#status.cancelled")
+        page.get_by_role("button", name="Try again").click()
+        page.wait_for_url("**/runs/*/")
+        read_until("#status.succeeded")
+        page.get_by_role("link", name="New conversation").click()
+        page.get_by_role("button", name="Send").click()
+        # The browser itself asks for the message, in a form that has no script.
+        assert page.url == f"{visit.base}/"
+
+
+@pytest.mark.parametrize("width", [375, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_have_no_faults_that_a_machine_finds(browser: Browser, site: Site, scheme: Any, width: int) -> None:
+    look: dict[str, Any] = {"color_scheme": scheme, "reduced_motion": "reduce"}
+    with visiting(browser, site, viewport={"width": width, "height": 800}, **look) as visit:
+        page = visit.page
+        page.goto(f"{visit.base}/login/")
+        assert page.evaluate(FIND_FAULTS) == []
+        visit.sign_in()
+        page.locator("summary").click()
+        assert page.evaluate(FIND_FAULTS) == []
+        visit.send(LONG)
+        page.locator(".coming").wait_for()
+        still = "getComputedStyle(document.querySelector('.coming p'), '::after').animationName"
+        assert page.evaluate(still) == "none"
+        page.get_by_role("button", name="Cancel").click()
+        wait_for_status(page, "cancelled")
+        assert page.evaluate(FIND_FAULTS) == []
+        visit.send("Refund order 6", "refund-agent")
+        wait_for_status(page, "waiting")
+        page.goto(f"{page.url}?events=all")
+        page.get_by_text("step.completed", exact=True).wait_for()
+        assert page.evaluate(FIND_FAULTS) == []
