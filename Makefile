@@ -88,7 +88,7 @@ ci: ## Run what continuous integration runs
 	@.ci/run
 
 clean: ## Remove everything that was built, and .venv; data in var/ stays
-	rm -rf .venv go-runtime/bin dist bench/out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv go-runtime/bin dist bench/out bench/.peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	rm -rf clients/js/node_modules clients/js/dist clients/js/build
 	rm -rf backend/.mypy_cache backend/.ruff_cache backend/.pytest_cache backend/.import_linter_cache
 	find backend $(wildcard bench) scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.backlog import measure_backlog
 from bench.bars import judge
 from bench.child import ChildFailed
 from bench.events import measure_events
@@ -20,11 +21,15 @@ from bench.latency import measure_latency
 from bench.machine import describe_machine
 from bench.page import summarize, write_page
 from bench.plot import draw_plots
+from bench.project import start_project
 from bench.rates import measure_queue, measure_threads
+from bench.rest import measure_rest
 from bench.results import Results
+from bench.runs import measure_runs
 from bench.servers import start_runtime
 from bench.sizes import FULL, QUICK, Sizes
 from bench.stand import start_stand
+from bench.tokens import measure_first_token, measure_load, measure_readers
 
 _HERE = Path(__file__).resolve().parent
 _DOCS = _HERE.parent / "docs"
@@ -81,9 +86,40 @@ def _run(data: Path, sockets: Path, sizes: Sizes) -> Results:
         queue = measure_queue(stand, sizes)
         say("events")
         events = measure_events(stand, sizes)
+        say("starting a site with Python agents")
+        with start_project(data, sockets, most_queued=sizes.backlog_runs) as project:
+            runs = measure_runs(stand, project, sizes, say)
+            for reason in runs.skipped:
+                say(reason)
+            machine.versions.update(runs.versions)
+            say("first tokens")
+            first_token = measure_first_token(stand, project, sizes)
+            load = measure_load(project, sizes, say)
+            readers = measure_readers(project, sizes, say)
+            say("requests that have a run accepted")
+            rest_latency, rest_rate = measure_rest(project, sizes)
+            database = project.database
+        backlog = measure_backlog(data, sockets, sizes, say)
         growth = measure_growth(stand, sockets, sizes, say)
     say("done")
-    return Results(machine, sizes, idle_bytes, latency, threads, queue, events, growth)
+    return Results(
+        machine=machine,
+        sizes=sizes,
+        idle_bytes=idle_bytes,
+        latency=latency,
+        threads=threads,
+        queue=queue,
+        events=events,
+        growth=growth,
+        runs=runs,
+        first_token=first_token,
+        load=load,
+        readers=readers,
+        backlog=backlog,
+        database=database,
+        rest_latency=rest_latency,
+        rest_rate=rest_rate,
+    )
 
 
 def _write_report(results: Results, folder: Path) -> None:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from bench.backlog import BacklogPoint
 from bench.growth import GrowthPoint
+from bench.project import WEB_SERVERS
 from bench.results import Results
+from bench.tokens import LoadPoint, ReadersPoint
 
 _MIB = 1 << 20
 # How far growth may be from linear before it counts: what the same process shows from one start to the next.
 _LINEAR_TOLERANCE = 1.25
+# Tokens a second of each run that the runtime promises to pass on.
+_LEAST_PACE = 20
+_NO_REDIS = "no redis-server here"
+_NOT_INSTALLED = "not on this machine"
+_RUN_PEERS = (
+    ("celery", "Celery", _NO_REDIS),
+    ("procrastinate", "procrastinate", _NOT_INSTALLED),
+    ("agno", "agno", _NOT_INSTALLED),
+)
 _TRANSPORTS = (("tcp", "TCP"), ("unix", "Unix socket"))
 
 
@@ -25,6 +37,8 @@ class Ratio:
     """`× (echo + fsync)`, for one; a few are no ratios: `events/s`."""
     rounds: tuple[float, ...]
     """The value in each round; empty if a peer that it takes is not on this machine."""
+    absent: str = field(default=_NO_REDIS, kw_only=True)
+    """What to say if it is empty."""
 
     @property
     def median(self) -> float | None:
@@ -99,6 +113,10 @@ def judge(results: Results) -> list[Bar]:
         Bar("publish_events", "events/s", results.over("publish_events"), "at least", 20_000),
         Bar("idle runtime", "MiB resident", (results.idle_bytes / _MIB,), "at most", 60),
         *_growth_bars(results.growth),
+        *_run_bars(results),
+        *_load_bars(results.load),
+        *_readers_bars(results.readers),
+        *_backlog_bars(results.backlog),
     ]
 
 
@@ -146,6 +164,109 @@ def compare_peers(results: Results) -> list[Ratio]:
             ("events/s into one subscriber", "subscriber", "Redis XREAD", "redis_xread"),
             ("events/s of publish_events, durability fsync", "publish_events", "Redis XADD", "redis_xadd"),
         )
+    ]
+
+
+def compare_run_peers(results: Results) -> list[Ratio]:
+    """Runs of a Python agent against what peers do with the same work, and requests against a plain insert."""
+    return [
+        *(
+            Ratio(f"run of a Python agent, p50, {peer}", "× of it", results.over(f"run_{name}", "run"), absent=absent)
+            for name, peer, absent in _RUN_PEERS
+        ),
+        *(
+            Ratio(
+                f"queued runs of a Python agent, runs/s, {peer}",
+                "× of them",
+                results.over("run_queue", f"run_queue_{name}"),
+                absent=absent,
+            )
+            for name, peer, absent in _RUN_PEERS
+        ),
+    ]
+
+
+def compare_rest(results: Results) -> list[Ratio]:
+    """A request that has a run accepted against one that only inserts a row."""
+    return [
+        ratio
+        for server in WEB_SERVERS
+        for ratio in (
+            Ratio(
+                f"POST /runs/ p50, {server}",
+                "× insert of a row",
+                results.over(f"rest_run/{server}", f"rest_row/{server}"),
+            ),
+            Ratio(
+                f"POST /runs/, requests/s, {server}",
+                "× insert of a row",
+                results.over(f"rest_rate_run/{server}", f"rest_rate_row/{server}"),
+            ),
+        )
+    ]
+
+
+def _run_bars(results: Results) -> list[Bar]:
+    queued = results.sizes.queued_tasks
+    return [
+        Bar("Celery delay().get() p50", "× run of a Python agent", results.over("run_celery", "run"), "at least", 2.0),
+        Bar(
+            f"Python agent runs/s with {queued:,} queued, two workers each",
+            "× Celery",
+            _better_over_better(results, ("run_queue",), ("run_queue_celery", "run_queue_celery_group")),
+            "at least",
+            6.0,
+        ),
+        *(
+            Bar(f"token → reader of {server}, p50", "× echo", results.over(name, "token_echo"), "at most", 5.0)
+            for name, server in (("token_runtime", "the runtime's stream"), ("token_django", "Django's stream"))
+        ),
+    ]
+
+
+def _load_bars(points: Sequence[LoadPoint]) -> list[Bar]:
+    last = points[-1]
+    return [
+        Bar(
+            f"tokens/s of {last.runs} runs held for {last.seconds:.0f} s, none lost",
+            "tokens/s",
+            (last.rate if last.held else 0.0,),
+            "at least",
+            _LEAST_PACE * last.runs,
+        )
+    ]
+
+
+def _readers_bars(points: Sequence[ReadersPoint]) -> list[Bar]:
+    return [
+        Bar(
+            f"readers of a stream of {point.server} that saw every token",
+            "readers",
+            (float(point.readers - point.incomplete),),
+            "at least",
+            float(point.wanted),
+        )
+        for point in points
+    ]
+
+
+def _backlog_bars(points: Sequence[BacklogPoint]) -> list[Bar]:
+    """A run of the second half costs no more than one of the first."""
+    half = len(points) // 2
+
+    def slowing(rate: Callable[[BacklogPoint], float]) -> tuple[float, ...]:
+        first, second = (statistics.mean(1 / rate(point) for point in part) for part in (points[:half], points[half:]))
+        return (second / first,)
+
+    runs = points[-1].runs
+    unit = "× that of the first half"
+    rates: tuple[tuple[str, Callable[[BacklogPoint], float]], ...] = (
+        ("submit", lambda point: point.submitted_per_second),
+        ("do", lambda point: point.drained_per_second),
+    )
+    return [
+        Bar(f"time to {verb} one of {runs:,} runs", unit, slowing(rate), "at most", _LINEAR_TOLERANCE)
+        for verb, rate in rates
     ]
 
 

@@ -46,14 +46,14 @@ class Measurement:
     @property
     def spread(self) -> tuple[float, float]:
         """Between which values the middle nine tenths of the rounds' medians lie; of few rounds, all of them."""
-        return _rank(self.medians, 5), _rank(self.medians, 95)
+        return rank(self.medians, 5), rank(self.medians, 95)
 
     def percentile(self, percent: float) -> float:
         """A percentile over the values of all rounds."""
-        return _rank([value for values in self.rounds for value in values], percent)
+        return rank([value for values in self.rounds for value in values], percent)
 
 
-def _rank(values: Sequence[float], percent: float) -> float:
+def rank(values: Sequence[float], percent: float) -> float:
     """The value that is greater than so many percent of the values."""
     return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
 

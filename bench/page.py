@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.bars import Bar, Ratio, compare_peers, compare_transports
+from bench.bars import Bar, Ratio, compare_peers, compare_rest, compare_run_peers, compare_transports
 from bench.machine import Machine
 from bench.measurement import Measurement
 from bench.results import Results
@@ -20,8 +20,9 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
         [
             "# Benchmarks",
             "",
-            "This page is written by `make bench` on Linux, in about a quarter of an hour; Redis and Celery are",
-            "measured where there is a `redis-server` on the PATH (Debian: `apt install redis-server`). The floor,",
+            "This page is written by `make bench` on Linux, in about three quarters of an hour; Redis and Celery are",
+            "measured where there is a `redis-server` on the PATH (Debian: `apt install redis-server`), procrastinate",
+            "and agno where there are PostgreSQL's programs (`apt install postgresql`) and a package index. The floor,",
             "the runtime and its peers all run at the same time on one machine and take turns of a few calls each, so",
             "that whatever else the machine does hits all of them alike. So read the ratios: the times belong to this",
             "machine.",
@@ -76,6 +77,10 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "",
             *_table(("the runtime", "", "measured"), map(_ratio_row, compare_peers(results))),
             "",
+            *_runs(results, pictures),
+            *_tokens(results),
+            *_backlog(results, pictures),
+            *_rest(results),
             "## A full store",
             "",
             "One runtime, filled with state keys and as many events; `get_state` reads keys all over the store.",
@@ -99,6 +104,130 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "",
         ]
     )
+
+
+def _runs(results: Results, pictures: str) -> list[str]:
+    sizes = results.sizes
+    return [
+        "## Agents in Python",
+        "",
+        "An agent that returns its parameters at once, submitted and awaited by the client that Django uses, and",
+        f"{sizes.queued_tasks:,} of its runs queued at once and waited for. The worker is",
+        "`manage.py runagent --processes 2 --concurrency 20`; Celery has two prefork processes and its defaults,",
+        "procrastinate two workers of 20 jobs at a time, agno two servers of 20 runs at a time. The last two keep",
+        "their queue in a PostgreSQL of their own with its defaults, and tell nobody that a task is done: it is asked",
+        "for until it is. Microseconds, then runs a second.",
+        "",
+        *(f"{reason[0].upper()}{reason[1:]}." + chr(10) for reason in results.runs.skipped),
+        f"![Runs of Python agents]({pictures}/runs.png)",
+        "",
+        *_table(("one run at a time", "p50", "spread", "p95", "p99"), map(_latency_row, results.runs.latency)),
+        "",
+        *_table(("queued", "a second", "from", "to"), map(_rate_row, results.runs.queue)),
+        "",
+        *_table(("beside peers", "", "measured"), map(_ratio_row, compare_run_peers(results))),
+        "",
+    ]
+
+
+def _tokens(results: Results) -> list[str]:
+    return [
+        "## Tokens",
+        "",
+        "Microseconds from the moment at which the agent's code emits a token to the moment at which a reader in",
+        "another process has its bytes; the echo takes turns with it. Text of one run is joined for up to 10 ms.",
+        "",
+        *_table(("first token", "p50", "spread", "p95", "p99"), map(_latency_row, results.first_token)),
+        "",
+        "Runs that all emit at a steady pace, each with a reader of its own at the runtime's port. A pace is held if",
+        "no token is lost and the p99 of the lag is within a second. Paces are tried from the slowest on; the last",
+        "line is the highest that was held, for the whole time.",
+        "",
+        *_table(
+            ("runs", "tokens/s of each", "for", "tokens/s in all", "lost", "lag p50", "lag p99", "held"),
+            (
+                (
+                    f"{point.runs:,}",
+                    f"{point.tokens_per_second:g}",
+                    f"{point.seconds:g} s",
+                    f"{point.rate:,.0f}",
+                    f"{point.lost:,}",
+                    _milliseconds(point.lag_p50),
+                    _milliseconds(point.lag_p99),
+                    "yes" if point.held else "no",
+                )
+                for point in results.load
+            ),
+        ),
+        "",
+        f"Many readers of one run that emits {results.sizes.reader_tokens} tokens, one each",
+        f"{results.sizes.reader_interval:g} s: by how much the server's memory grew for each, and how late the tokens",
+        "were at all of them.",
+        "",
+        *_table(
+            ("server", "readers", "memory of each", "lag p50", "lag p99", "saw not all"),
+            (
+                (
+                    point.server,
+                    f"{point.readers:,}" if point.readers == point.wanted else f"{point.readers:,} (limit of files)",
+                    f"{point.bytes_per_reader / 1024:,.1f} KiB",
+                    _milliseconds(point.lag_p50),
+                    _milliseconds(point.lag_p99),
+                    f"{point.incomplete:,}",
+                )
+                for point in results.readers
+            ),
+        ),
+        "",
+    ]
+
+
+def _backlog(results: Results, pictures: str) -> list[str]:
+    return [
+        "## Many queued runs",
+        "",
+        f"{results.sizes.backlog_runs:,} runs of the agent that returns at once are handed over while no worker is",
+        "there, and then done by two worker processes, oldest first; a line for each step of both.",
+        "",
+        f"![Many queued runs]({pictures}/backlog.png)",
+        "",
+        *_table(
+            ("runs", "submitted a second", "memory, queued", "done a second", "memory, done"),
+            (
+                (
+                    f"{point.runs:,}",
+                    f"{point.submitted_per_second:,.0f}",
+                    f"{point.queued_bytes / _MIB:,.0f} MiB",
+                    f"{point.drained_per_second:,.0f}",
+                    f"{point.drained_bytes / _MIB:,.0f} MiB",
+                )
+                for point in results.backlog
+            ),
+        ),
+        "",
+    ]
+
+
+def _rest(results: Results) -> list[str]:
+    return [
+        "## A request that has a run accepted",
+        "",
+        "`POST /runs/` keeps a row, commits, and has the runtime accept the run before it answers 201. Beside it a",
+        "view of Django REST framework that keeps a row of another table, and nothing else: same process, same",
+        f"database ({results.database}), same sign-in. One process of each server, gunicorn with threads; requests a",
+        f"second are from {results.sizes.rest_threads} connections.",
+        "",
+        *_table(("request", "p50, µs", "spread", "p95", "p99"), map(_latency_row, results.rest_latency)),
+        "",
+        *_table(("request", "a second", "from", "to"), map(_rate_row, results.rest_rate)),
+        "",
+        *_table(("", "", "measured"), map(_ratio_row, compare_rest(results))),
+        "",
+    ]
+
+
+def _milliseconds(microseconds: float) -> str:
+    return f"{microseconds / 1000:,.1f} ms"
 
 
 def summarize(bars: Sequence[Bar]) -> str:
@@ -144,7 +273,7 @@ def _ratio_row(ratio: Ratio) -> tuple[str, ...]:
 
 def _measured(ratio: Ratio) -> str:
     if ratio.median is None:
-        return "no redis-server here"
+        return ratio.absent
     if ratio.quartiles is None:
         return _number(ratio.median)
     low, high = ratio.quartiles

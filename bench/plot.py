@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from bench.backlog import BacklogPoint
 from bench.growth import GrowthPoint
 from bench.measurement import Measurement
 from bench.results import Results
@@ -16,10 +17,18 @@ _MIB = 1 << 20
 
 
 def draw_plots(results: Results, folder: Path) -> None:
-    """Write latency.png, rates.png and growth.png."""
+    """Write latency.png, rates.png, runs.png, backlog.png and growth.png."""
     _draw_latency(results.latency, folder / "latency.png")
     _draw_rates(results, folder / "rates.png")
     _draw_growth(results.growth, folder / "growth.png")
+    _draw_bars(
+        (
+            ("µs a run, one at a time", results.runs.latency),
+            ("runs/s, many queued", results.runs.queue),
+        ),
+        folder / "runs.png",
+    )
+    _draw_backlog(results.backlog, folder / "backlog.png")
 
 
 def _draw_latency(measurements: Sequence[Measurement], path: Path) -> None:
@@ -43,12 +52,16 @@ def _draw_latency(measurements: Sequence[Measurement], path: Path) -> None:
 
 
 def _draw_rates(results: Results, path: Path) -> None:
-    """A picture for each kind of rate, in one file."""
     groups = (
         (f"calls/s, {results.sizes.threads} threads", results.threads),
         (f"tasks/s, {results.sizes.queued_tasks:,} queued", results.queue),
         ("events/s", results.events),
     )
+    _draw_bars(groups, path)
+
+
+def _draw_bars(groups: Sequence[tuple[str, Sequence[Measurement]]], path: Path) -> None:
+    """A picture for each group, in one file."""
     figure = Figure(figsize=(9, 0.36 * sum(len(rows) for _, rows in groups) + 3), layout="constrained")
     all_axes = figure.subplots(len(groups), 1, height_ratios=[len(rows) for _, rows in groups])
     for axes, (label, rows) in zip(all_axes, groups, strict=True):
@@ -61,6 +74,7 @@ def _draw_rates(results: Results, path: Path) -> None:
         axes.barh(places, medians, xerr=reach, color=[_color(row.name) for row in rows], ecolor="black", capsize=3)
         axes.set_yticks(places, [row.label for row in rows])
         axes.set_xlabel(label)
+        axes.locator_params(axis="x", nbins=6)
     figure.savefig(path, dpi=110)
 
 
@@ -84,8 +98,25 @@ def _draw_growth(points: Sequence[GrowthPoint], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def _draw_backlog(points: Sequence[BacklogPoint], path: Path) -> None:
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    rate, memory = figure.subplots(1, 2)
+    runs = [point.runs / 1000 for point in points]
+    rate.plot(runs, [point.submitted_per_second for point in points], "s--", color=_OURS, label="submitted")
+    rate.plot(runs, [point.drained_per_second for point in points], "o-", color=_OURS, label="done")
+    rate.set_title("runs a second")
+    memory.plot(runs, [point.queued_bytes / _MIB for point in points], "s--", color=_OURS, label="while submitting")
+    memory.plot(runs, [point.drained_bytes / _MIB for point in points], "o-", color=_OURS, label="while doing them")
+    memory.set_title("resident memory, MiB")
+    for axes in (rate, memory):
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("thousand runs")
+        axes.legend()
+    figure.savefig(path, dpi=110)
+
+
 def _color(name: str) -> str:
     """Who a contender belongs to."""
-    if "redis" in name or "celery" in name:
+    if any(peer in name for peer in ("redis", "celery", "procrastinate", "agno")):
         return _PEER
     return _FLOOR if "echo" in name or name == "fsync" else _OURS

@@ -90,7 +90,7 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
             Contender(
                 "queue_runtime",
                 "submit_task, wait_run; durability fsync",
-                lambda: _tasks_per_second(
+                lambda: tasks_per_second(
                     lambda: client.submit_task("echo", VALUE),
                     lambda run: client.wait_run(run.run_id, timeout=_TASK_SECONDS).output,
                     sizes,
@@ -99,7 +99,7 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
             Contender(
                 "queue_runtime_batch",
                 "submit_tasks, wait_runs; durability fsync",
-                lambda: _batch_per_second(
+                lambda: batch_per_second(
                     lambda: client.submit_tasks(NewTask("echo", VALUE) for _ in range(sizes.queued_tasks)),
                     lambda runs: [
                         run.output for run in client.wait_runs((run.run_id for run in runs), timeout=_TASK_SECONDS)
@@ -114,14 +114,14 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 Contender(
                     "queue_celery",
                     "Celery delay(), get()",
-                    lambda: _tasks_per_second(
+                    lambda: tasks_per_second(
                         lambda: task.delay(VALUE), lambda result: result.get(timeout=_TASK_SECONDS), sizes
                     ),
                 ),
                 Contender(
                     "queue_celery_batch",
                     "Celery group(), get()",
-                    lambda: _batch_per_second(
+                    lambda: batch_per_second(
                         lambda: group(task.s(VALUE) for _ in range(sizes.queued_tasks)).apply_async(),
                         lambda results: results.get(timeout=_TASK_SECONDS),
                         sizes,
@@ -131,7 +131,7 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
         return compare_rate(contenders, rounds=sizes.queue_rounds)
 
 
-def _tasks_per_second(submit: Callable[[], Any], collect: Callable[[Any], object], sizes: Sizes) -> float:
+def tasks_per_second(submit: Callable[[], Any], collect: Callable[[Any], object], sizes: Sizes) -> float:
     """Each thread hands over its share and, once all have done so, collects the results of that share.
 
     A thread of its own for each share, because a Celery result belongs to the thread that asked for it.
@@ -153,7 +153,7 @@ def _tasks_per_second(submit: Callable[[], Any], collect: Callable[[Any], object
         return sum(shares) / (time.perf_counter() - begin)
 
 
-def _batch_per_second(submit: Callable[[], Any], collect: Callable[[Any], list[Any]], sizes: Sizes) -> float:
+def batch_per_second(submit: Callable[[], Any], collect: Callable[[Any], list[Any]], sizes: Sizes) -> float:
     """All of them are handed over at once, and then collected."""
     begin = time.perf_counter()
     results = collect(submit())

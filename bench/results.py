@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from bench.backlog import BacklogPoint
 from bench.growth import GrowthPoint
 from bench.machine import Machine
 from bench.measurement import Measurement
+from bench.runs import RunFigures
 from bench.sizes import Sizes
+from bench.tokens import LoadPoint, ReadersPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,26 @@ class Results:
     events: list[Measurement]
     """Events a second."""
     growth: list[GrowthPoint]
+    runs: RunFigures
+    first_token: list[Measurement]
+    """Microseconds from emitting a token to having its bytes."""
+    load: list[LoadPoint]
+    """The last one is the rate that was to be held for the whole time."""
+    readers: list[ReadersPoint]
+    backlog: list[BacklogPoint]
+    database: str
+    """Which one keeps the rows of the measured site."""
+    rest_latency: list[Measurement]
+    """Microseconds a request."""
+    rest_rate: list[Measurement]
+    """Requests a second."""
 
     def find(self, name: str) -> Measurement | None:
         """The measurement of a contender; None if it did not take part, as peers that this machine does not have."""
-        everything = (*self.latency, *self.threads, *self.queue, *self.events)
+        everything = (
+            *(*self.latency, *self.threads, *self.queue, *self.events),
+            *(*self.runs.latency, *self.runs.queue, *self.first_token, *self.rest_latency, *self.rest_rate),
+        )
         return next((measurement for measurement in everything if measurement.name == name), None)
 
     def over(self, name: str, *floors: str) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -64,6 +64,8 @@ class Runtime:
 
     child: Child
     port: int
+    http_port: int
+    """Where streams with a ticket are read."""
     socket: Path
     start_seconds: float
     """From its start until GET /readyz answered 200."""
@@ -81,21 +83,31 @@ class Runtime:
 
 @contextmanager
 def start_runtime(
-    folder: Path, sockets: Path, *, durability: Literal["fsync", "os"], name: str | None = None
+    folder: Path,
+    sockets: Path,
+    *,
+    durability: Literal["fsync", "os"],
+    name: str | None = None,
+    arguments: Sequence[str] = (),
 ) -> Iterator[Runtime]:
-    """Run the runtime on the data folder `folder/name`, which is kept; the name is its durability unless given."""
+    """Run the runtime on the data folder `folder/name`, which is kept; the name is its durability unless given.
+
+    `arguments` are added to `serve`.
+    """
     name = name or durability
     socket = sockets / f"{name}.sock"
     command: list[str | Path] = [
         *(find_binary(), "serve", "--durability", durability, "--data-dir", folder / name),
         *("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--socket", socket, "--log-format", "json"),
+        *arguments,
     ]
     begin = time.perf_counter()
     with Child(command, folder / f"{name}.log") as child:
         facts = child.wait_for(lambda: _serving(child.log), _START_SECONDS)
         child.wait_for(lambda: _answers(f"http://{facts['http']}/readyz"), _START_SECONDS)
         start_seconds = time.perf_counter() - begin
-        yield Runtime(child, int(facts["listen"].rpartition(":")[2]), socket, start_seconds)
+        port, http_port = (int(facts[name].rpartition(":")[2]) for name in ("listen", "http"))
+        yield Runtime(child, port, http_port, socket, start_seconds)
 
 
 def find_redis() -> str | None:

@@ -30,6 +30,37 @@ class Sizes:
     """Numbers of state keys, and as many events, at which the runtime is looked at; rising from 0."""
     growth_calls: int
     """Reads of random keys at each of them."""
+    install_peers: bool
+    """Whether peers with virtual environments of their own are installed where they are not."""
+    run_rounds: int
+    run_calls: int
+    """Runs of a Python agent that each side does in its turn, one at a time."""
+    agno_tasks: int
+    """How many agno gets in place of `queued_tasks`: it takes a minute for a thousand."""
+    token_rounds: int
+    first_tokens: int
+    """Tokens of the one run of a round whose way to the reader is measured."""
+    token_runs: int
+    """Runs that emit tokens at the same time."""
+    token_paces: tuple[float, ...]
+    """Tokens a second of each of them that are tried, rising."""
+    probe_seconds: float
+    """For how long a rate is tried."""
+    hold_seconds: float
+    """For how long the highest of those that were held is to be held."""
+    runtime_readers: int
+    django_readers: int
+    reader_tokens: int
+    reader_interval: float
+    """Seconds between the tokens that all of these readers get."""
+    backlog_runs: int
+    backlog_steps: int
+    rest_rounds: int
+    rest_calls: int
+    rest_rate_rounds: int
+    rest_threads: int
+    rest_seconds: float
+    """How long a turn is, where requests a second are measured."""
 
 
 FULL = Sizes(
@@ -46,6 +77,27 @@ FULL = Sizes(
     events=30_000,
     growth=(0, 100_000, 250_000, 500_000, 1_000_000),
     growth_calls=1000,
+    install_peers=True,
+    run_rounds=100,
+    run_calls=5,
+    agno_tasks=100,
+    token_rounds=15,
+    first_tokens=50,
+    token_runs=300,
+    token_paces=(20, 30, 40, 60, 80),
+    probe_seconds=10,
+    hold_seconds=60,
+    runtime_readers=10_000,
+    django_readers=1000,
+    reader_tokens=20,
+    reader_interval=1.0,
+    backlog_runs=100_000,
+    backlog_steps=10,
+    rest_rounds=50,
+    rest_calls=5,
+    rest_rate_rounds=5,
+    rest_threads=8,
+    rest_seconds=2.0,
 )
 
 QUICK = Sizes(
@@ -62,4 +114,25 @@ QUICK = Sizes(
     events=2000,
     growth=(0, 500, 1000, 2000),
     growth_calls=50,
+    install_peers=False,
+    run_rounds=2,
+    run_calls=5,
+    agno_tasks=5,
+    token_rounds=2,
+    first_tokens=10,
+    token_runs=30,
+    token_paces=(20, 40),
+    probe_seconds=1,
+    hold_seconds=2,
+    runtime_readers=200,
+    django_readers=50,
+    reader_tokens=5,
+    reader_interval=0.2,
+    backlog_runs=2000,
+    backlog_steps=4,
+    rest_rounds=2,
+    rest_calls=5,
+    rest_rate_rounds=1,
+    rest_threads=4,
+    rest_seconds=0.5,
 )
