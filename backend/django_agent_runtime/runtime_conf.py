@@ -247,6 +247,8 @@ _SECRETS = {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "REDIS_URL"}
 _OPTIONAL = ("redis_url", "openai_api_key", "anthropic_api_key", "anonymous_session_model", "public_stream_url")
 _MOST_ATTEMPTS = 100
 _LONGEST_LEASE = 3600
+# It is also the multiplier of the pauses, which the runtime bounds.
+_LARGEST_MULTIPLIER = 1000
 
 _RULES: dict[str, _Rule] = {
     "QUEUE_BACKEND": _choice("postgres", "postgres", "redis_streams"),
@@ -262,7 +264,7 @@ _RULES: dict[str, _Rule] = {
     "STEP_TIMEOUT_SECONDS": _seconds(None, 0.001),
     "MAX_RETRIES": _whole(3, _MOST_ATTEMPTS),
     "DEFAULT_MAX_ATTEMPTS": _whole(3, _MOST_ATTEMPTS),
-    "RETRY_BACKOFF_BASE": _seconds(2, 1),
+    "RETRY_BACKOFF_BASE": _seconds(2, 1, _LARGEST_MULTIPLIER),
     "RETRY_BACKOFF_MAX": _seconds(300, 0.001),
     "DEFAULT_PROCESSES": _whole(1, 1000),
     "DEFAULT_CONCURRENCY": _whole(10, 10_000),
