@@ -449,8 +449,7 @@ def _resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> boo
         return False
     except (TypeError, ValueError) as error:
         # A row that somebody wrote by hand, which no request can be made of.
-        refusal = InvalidRequest(f"The row of the run does not fit: {error}")
-        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+        _end_unsubmitted(run, RunStatus.FAILED, InvalidRequest(f"The row of the run does not fit: {error}"))
     return True
 
 

@@ -81,7 +81,7 @@ def with_anonymous_sessions() -> tuple[type[BaseAuthentication], ...]:
 
 
 def every_way_in() -> tuple[type[BaseAuthentication], ...]:
-    """For addresses that have no view of the project's own: also the tokens of Django REST framework, where installed."""
+    """For addresses that have no view of the project's own: also Django REST framework's tokens, where installed."""
     found = list(with_anonymous_sessions())
     if apps.is_installed("rest_framework.authtoken") and TokenAuthentication not in found:
         found.append(TokenAuthentication)

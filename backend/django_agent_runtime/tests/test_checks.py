@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from django.core.checks import registry
@@ -12,9 +12,6 @@ from django.test import override_settings
 from django_agent_runtime.checks import ERROR_IDS, check_agent_settings, check_environment, check_settings
 from django_agent_runtime.conf import RuntimeSettings
 from django_agent_runtime.runtime.registry import clear_registry
-
-if TYPE_CHECKING:
-    import pytest_django.fixtures
 
 
 @pytest.mark.parametrize(
@@ -117,7 +114,7 @@ def test_uwsgi_needs_lazy_apps(monkeypatch: pytest.MonkeyPatch, options: dict[An
     ],
 )
 def test_what_the_settings_name_must_be_there(
-    given: dict[str, Any], code: str, said: str, settings: pytest_django.fixtures.SettingsWrapper
+    given: dict[str, Any], code: str, said: str, settings: Any
 ) -> None:
     clear_registry()
     settings.DJANGO_AGENT_RUNTIME = given

@@ -15,13 +15,11 @@ from django_agent_runtime.runtime.registry import clear_registry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    import pytest_django.fixtures
-
     from django_agent_runtime.testing import LocalRun
 
 
 @pytest.fixture(autouse=True)
-def _empty_registry(settings: pytest_django.fixtures.SettingsWrapper) -> Iterator[None]:
+def _empty_registry(settings: Any) -> Iterator[None]:
     # The site has agents of its own.
     settings.DJANGO_AGENT_RUNTIME = {}
     clear_registry()
