@@ -113,9 +113,7 @@ def test_uwsgi_needs_lazy_apps(monkeypatch: pytest.MonkeyPatch, options: dict[An
         ({"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}, "E012", "nowhere.agents:register_agents"),
     ],
 )
-def test_what_the_settings_name_must_be_there(
-    given: dict[str, Any], code: str, said: str, settings: Any
-) -> None:
+def test_what_the_settings_name_must_be_there(given: dict[str, Any], code: str, said: str, settings: Any) -> None:
     clear_registry()
     settings.DJANGO_AGENT_RUNTIME = given
     try:
