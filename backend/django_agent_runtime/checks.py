@@ -13,7 +13,7 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
 
     E010  DJANGO_AGENT_RUNTIME is not a dict, or a value of it is none that its key takes
     E011  ANONYMOUS_SESSION_MODEL names no model
-    E012  an entry of RUNTIME_REGISTRY cannot be loaded
+    W006  an entry of RUNTIME_REGISTRY cannot be loaded
     W005  a key of it that is not a setting
     I001  QUEUE_BACKEND or EVENT_BUS_BACKEND is set: the runtime's journal is both
     I002  LANGFUSE_ENABLED is set: Langfuse gets its traces from OpenTelemetry
@@ -118,10 +118,11 @@ def _check_what_is_named() -> list[CheckMessage]:
         list_runtimes()
     except ImproperlyConfigured as error:
         messages.append(
-            Error(
+            # `runagent` says so itself, and waits for the code to change.
+            CheckWarning(
                 f"{error}.",
                 hint="An entry of RUNTIME_REGISTRY is 'package.module:function', a function that registers agents.",
-                id="django_agent_runtime.E012",
+                id="django_agent_runtime.W006",
             )
         )
     return messages

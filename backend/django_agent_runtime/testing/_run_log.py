@@ -23,7 +23,9 @@ TERMINAL_STATES = frozenset(
     {pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED, pb.RUN_STATE_TIMED_OUT}
 )
 # What every reader sees of the run's own events, where nobody said otherwise; the others are internal.
-SHOWN_TYPES = frozenset({"run.interrupted", "run.failed", "run.cancelled", "run.timed_out"})
+SHOWN_TYPES = frozenset(
+    {"run.retrying", "run.interrupted", "run.resumed", "run.failed", "run.cancelled", "run.timed_out"}
+)
 RETRYABLE_STATES = TERMINAL_STATES - {pb.RUN_STATE_SUCCEEDED}
 
 

@@ -110,7 +110,7 @@ def test_uwsgi_needs_lazy_apps(monkeypatch: pytest.MonkeyPatch, options: dict[An
     ("given", "code", "said"),
     [
         ({"ANONYMOUS_SESSION_MODEL": "accounts.Nope"}, "E011", "accounts"),
-        ({"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}, "E012", "nowhere.agents:register_agents"),
+        ({"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}, "W006", "nowhere.agents:register_agents"),
     ],
 )
 def test_what_the_settings_name_must_be_there(given: dict[str, Any], code: str, said: str, settings: Any) -> None:

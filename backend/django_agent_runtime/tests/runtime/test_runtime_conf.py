@@ -37,7 +37,7 @@ def test_the_defaults() -> None:
 
 def test_what_others_wrote_is_good_and_said_to_mean_the_journal() -> None:
     with override_settings(DJANGO_AGENT_RUNTIME=PEER_SETTINGS):
-        [message] = [found for found in check_agent_settings() if found.id != "django_agent_runtime.E012"]
+        [message] = [found for found in check_agent_settings() if found.id != "django_agent_runtime.W006"]
         assert get_agent_runtime_settings().runtime_registry == ("myapp.agents:register_agents",)
     assert message.id == "django_agent_runtime.I001"
     assert not message.is_serious()
