@@ -38,6 +38,7 @@ class Run:
 
     def __init__(self, variables: dict[str, str]) -> None:
         self.site = f"http://127.0.0.1:{variables['PORT']}"
+        self.folder = Path(variables["VAR_DIR"])
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, ROOT / "scripts" / "run.py"],
@@ -63,6 +64,10 @@ class Run:
         with urllib.request.urlopen(request, timeout=30) as response:
             answer: dict[str, object] = json.load(response)
         return answer
+
+    def worker_log(self) -> str:
+        """What the worker has said."""
+        return (self.folder / "worker.log").read_text(errors="replace")
 
     def finish(self) -> int:
         """Read the rest and return the exit code."""
@@ -110,11 +115,12 @@ def test_runs_until_ctrl_c(run: Run, variables: dict[str, str]) -> None:
 def test_says_which_process_ended_and_stops_the_others(run: Run, name: str, words: str) -> None:
     run.read_until("Stop     Ctrl-C")
     listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(run.process.pid)], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(run.process.pid)], capture_output=True, text=True, check=True
     )
     children = {int(line.split()[0]): line for line in listed.stdout.splitlines()}
-    [killed] = [pid for pid, line in children.items() if words in line]
-    os.kill(killed, signal.SIGKILL)
+    killed = [pid for pid, line in children.items() if words in line]
+    assert len(killed) == 1, f"{listed.stdout}\n{run.worker_log()}"
+    os.kill(killed[0], signal.SIGKILL)
     assert run.finish() == 1
     assert f"The {name} stopped by itself (signal SIGKILL)" in "".join(run.lines)
     assert not [pid for pid, line in children.items() if "ps -o" not in line and Path(f"/proc/{pid}").exists()]

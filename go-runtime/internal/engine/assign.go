@@ -46,7 +46,9 @@ func (s *Session) begin(ent *entry) {
 	assignment, err := s.beginAttempt(ent, &worker)
 	if err != nil {
 		e.sched.returnPlace(s, ent.id)
-		if !errors.Is(err, errUnchanged) {
+		if _, unreadable := errors.AsType[*TaskError](err); unreadable && e.work.Err() == nil {
+			e.finish(ent, nil, err)
+		} else if !errors.Is(err, errUnchanged) {
 			e.log.Error("run not begun", "run_id", ent.id, "worker", worker.Name, "err", err)
 		}
 		return
@@ -54,24 +56,20 @@ func (s *Session) begin(ent *entry) {
 	s.order(func(o *Orders) { o.Assignments = append(o.Assignments, assignment) })
 }
 
+// beginAttempt records that an attempt begins. Its error is a *TaskError when
+// what the attempt needs cannot be read, now or later.
 func (s *Session) beginAttempt(ent *entry, worker *Worker) (Assignment, error) {
 	e := s.engine
 	before := ent.snapshot()
-	ent.mu.Lock()
-	input := ent.input
-	ent.mu.Unlock()
-	if input == nil {
-		rec, err := e.readRecordSurely(e.work, ent.created)
-		if err != nil {
-			return Assignment{}, err
-		}
-		input = rec.Payload
+	input, err := e.inputOf(ent)
+	if err != nil {
+		return Assignment{}, err
 	}
 	var p past
 	if before.begun > 0 {
-		var err error
-		if p, err = e.readPast(e.work, ent); err != nil {
-			return Assignment{}, err
+		p, err = surely(e.work, func() (past, error) { return e.readPast(e.work, ent) })
+		if err != nil {
+			return Assignment{}, unreadable("what earlier attempts of the run left", err)
 		}
 	}
 	s.mu.Lock()

@@ -116,19 +116,15 @@ func (e *Engine) execute(ctx context.Context, ent *entry, run Run, task Task, ca
 // prepare returns the run's task and call. After a restart the task is looked up
 // and the input read again.
 func (e *Engine) prepare(ent *entry) (Task, Call, error) {
+	input, err := e.inputOf(ent)
+	if err != nil {
+		return nil, Call{}, err
+	}
 	ent.mu.Lock()
-	run, task, input := ent.run, ent.task, ent.input
+	run, task := ent.run, ent.task
 	ent.task, ent.input = nil, nil
 	ent.mu.Unlock()
-	if input == nil {
-		rec, err := e.readRecordSurely(e.work, ent.created)
-		if err != nil {
-			return nil, Call{}, &TaskError{Reason: ReasonAgentFailed, Message: "the run's input cannot be read", Cause: err}
-		}
-		input = rec.Payload
-	}
 	if task == nil {
-		var err error
 		if task, err = e.registry.Resolve(run.Target, run.AgentID, run.TaskType, input); err != nil {
 			return nil, Call{}, &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
 		}
@@ -137,6 +133,26 @@ func (e *Engine) prepare(ent *entry) (Task, Call, error) {
 		Namespace: run.Namespace, RunID: run.ID, AgentID: run.AgentID,
 		TaskType: run.TaskType, Input: input, Metadata: run.Metadata,
 	}, nil
+}
+
+// inputOf returns the input of a run; after a restart it is read again. Its error
+// is a *TaskError.
+func (e *Engine) inputOf(ent *entry) ([]byte, error) {
+	ent.mu.Lock()
+	input := ent.input
+	ent.mu.Unlock()
+	if input != nil {
+		return input, nil
+	}
+	rec, err := surely(e.work, func() (record, error) { return e.readRecord(e.work, ent.created) })
+	if err != nil {
+		return nil, unreadable("the run's input", err)
+	}
+	return rec.Payload, nil
+}
+
+func unreadable(what string, err error) *TaskError {
+	return &TaskError{Reason: ReasonAgentFailed, Message: what + " cannot be read", Cause: err}
 }
 
 // runTask calls the task and turns a panic into an error.

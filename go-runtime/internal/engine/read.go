@@ -146,17 +146,17 @@ func (e *Engine) readRecord(ctx context.Context, seq uint64) (record, error) {
 	return decodeRecord(rec.Data)
 }
 
-// readRecordSurely is readRecord, tried again while the journal cannot be reached.
-func (e *Engine) readRecordSurely(ctx context.Context, seq uint64) (record, error) {
+// surely reads, and reads again while the journal cannot be reached.
+func surely[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		rec, err := e.readRecord(ctx, seq)
+		value, err := read()
 		if !errors.Is(err, journal.ErrUnavailable) {
-			return rec, err
+			return value, err
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return record{}, err
+			return value, err
 		}
 	}
 }

@@ -328,6 +328,29 @@ func TestFailuresThatAreNotRetried(t *testing.T) {
 	b.free()
 }
 
+func TestRunWhosePastCannotBeReadFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	r := chat()
+	r.Options.Retry = fast(3)
+	id := b.create(r).ID
+	a := w.assignment()
+	broken := emitted{Type: eventStep, Visibility: Internal, Attempt: 1, Lease: a.Lease, Report: 1, Payload: []byte(`[]`)}
+	if _, err := b.addSurely(eventSubject("default", id), &broken); err != nil {
+		t.Fatal(err)
+	}
+	w.report(a, 1, Report{Fail: &Fail{Message: "once more", Retryable: true}})
+	if run := b.wantEnd(id, Failed, ReasonAgentFailed); run.Attempt != 1 {
+		t.Errorf("attempt %d", run.Attempt)
+	}
+	// The worker's place is free for others.
+	other := b.create(chat()).ID
+	w.succeed(w.assignment(), 1)
+	b.wait(other)
+	b.free()
+}
+
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
