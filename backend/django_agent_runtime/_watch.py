@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from ._channel import FOLLOW_RUNS, WATCH_RUN, WATCH_STATE, ChannelSession, Transport, new_request_id
 from ._messages import to_change, to_run_event, to_run_events
 from ._streams import EndOfStream, MailboxReader
@@ -102,9 +104,13 @@ class RunWatch(MailboxReader):
 class RunFollower(MailboxReader):
     """The events of all runs from the runtime to a mailbox. It begins at once, as events are kept."""
 
-    def __init__(self, transport: Transport, *, after_sequence: int, without_types: Sequence[str]) -> None:
+    def __init__(
+        self, transport: Transport, *, after_sequence: int, without_types: Sequence[str], min_interval: Duration | None
+    ) -> None:
         super().__init__(transport, "agent-runtime-runs", after_sequence)
-        self._request = agent_pb.FollowRunsRequest(after_sequence=after_sequence, without_types=without_types)
+        self._request = agent_pb.FollowRunsRequest(
+            after_sequence=after_sequence, without_types=without_types, min_interval=min_interval
+        )
         self.begun.set_result(after_sequence)
         self.begin()
 

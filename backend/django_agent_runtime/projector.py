@@ -53,6 +53,8 @@ PAUSE_SECONDS = 1.0
 IDLE_SECONDS = 2.0
 # They would be most of the rows, and nobody reads them once the message is there.
 WITHOUT_TYPES = ("assistant.delta",)
+# So long events wait for others that are written with them: a transaction costs as much for one as for many.
+BATCH_SECONDS = 0.05
 ROWS_OF_STATEMENT = 500
 
 
@@ -198,7 +200,9 @@ class Projector:
 
     def _open(self) -> Stream[RunEventBatch]:
         cursor = ProjectorCursor.objects.get(namespace=self.namespace)
-        self._batches = self._runtime.follow_runs(cursor.sequence, without_types=WITHOUT_TYPES)
+        self._batches = self._runtime.follow_runs(
+            cursor.sequence, without_types=WITHOUT_TYPES, min_interval=BATCH_SECONDS
+        )
         if self._stopping.is_set():
             # It was asked for before there was anything to close.
             self._batches.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django_agent_runtime import _channel, _messages
-from django_agent_runtime._arguments import check_items, check_whole
+from django_agent_runtime._arguments import check_items, check_whole, duration
 from django_agent_runtime._codec import check_text
 from django_agent_runtime._requests import visibility_number
 from django_agent_runtime._streams import Stream
@@ -44,7 +44,9 @@ class SyncRunEvents(SyncCalls):
         )
         return Stream(watch, self.settings.timeout)
 
-    def follow_runs(self, after_sequence: int = 0, *, without_types: Iterable[str] = ()) -> Stream[RunEventBatch]:
+    def follow_runs(
+        self, after_sequence: int = 0, *, without_types: Iterable[str] = (), min_interval: float | None = None
+    ) -> Stream[RunEventBatch]:
         """Iterate over the events of all runs, in order and without end, for a projection into another store.
 
         It goes on over lost connections, restarts and forks, and neither loses nor repeats an event. A batch without
@@ -53,6 +55,8 @@ class SyncRunEvents(SyncCalls):
         Args:
             after_sequence: Begin with what follows this sequence; 0: with the oldest event that is kept.
             without_types: Types to leave out, such as `assistant.delta`.
+            min_interval: The least seconds between two batches, at most 10: what comes meanwhile is sent together, and
+                a consumer that lags behind does not wait. None: each event is sent at once.
 
         Raises:
             EventsTruncated: While iterating: events were lost with a damaged disk. Its `oldest_sequence - 1` goes on
@@ -65,6 +69,7 @@ class SyncRunEvents(SyncCalls):
                 check_text(f"without_types[{index}]", event_type)
                 for index, event_type in enumerate(check_items("without_types", without_types))
             ],
+            min_interval=duration("min_interval", min_interval),
         )
         return Stream(follower, self.settings.timeout)
 

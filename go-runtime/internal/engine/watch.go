@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -65,10 +66,11 @@ func (e *Engine) WatchRun(
 
 // FollowRuns hands the events of all runs of a namespace to send, as WatchRun
 // does for one, without those of the given types. Each event of a run's own has
-// the run with it. It ends only with an error: *violation.Error for a sequence
+// the run with it. Between two calls of send lies at least minInterval, unless
+// there is much to send. It ends only with an error: *violation.Error for a sequence
 // that is not of this journal, ctx's, send's, the journal's.
 func (e *Engine) FollowRuns(
-	ctx context.Context, namespace string, after uint64, without []string,
+	ctx context.Context, namespace string, after uint64, without []string, minInterval time.Duration,
 	send func(events []Event, position uint64) error,
 ) error {
 	if newest := e.stream.Newest(); after > newest {
@@ -83,7 +85,7 @@ func (e *Engine) FollowRuns(
 			return journal.Skip
 		}
 		return send(events, position)
-	})
+	}, journal.Every(minInterval))
 }
 
 // eventsOf returns what the records of a batch mean, as far as wanted. One that

@@ -97,9 +97,15 @@ func newTail(s *Stream) *tail {
 // filters: nobody knows what it held. On a LastPerSubject stream superseded
 // records are no truncation, and a loss is told also to those who had read
 // past it before it was found: what they saw last may be gone.
-func (s *Stream) Follow(ctx context.Context, after uint64, filters []string, fn func(batch []Record, position uint64) error) error {
+func (s *Stream) Follow(
+	ctx context.Context, after uint64, filters []string, fn func(batch []Record, position uint64) error, options ...FollowOption,
+) error {
 	if len(filters) == 0 {
 		filters = []string{">"}
+	}
+	var o followOptions
+	for _, option := range options {
+		option(&o)
 	}
 	f := &follower{filters: filters, position: after, wake: make(chan struct{}, 1)}
 	f.cursor = newCursor(s, after, filters)
@@ -125,7 +131,21 @@ func (s *Stream) Follow(ctx context.Context, after uint64, filters []string, fn 
 		if err != nil {
 			return err
 		}
+		if o.minInterval > 0 && len(batch) < followBatch && !pause(ctx, o.minInterval) {
+			return context.Cause(ctx)
+		}
 	}
+}
+
+// FollowOption is how one call of Follow differs from others.
+type FollowOption func(*followOptions)
+
+type followOptions struct{ minInterval time.Duration }
+
+// Every has fn called at most once in an interval, so that records which come
+// meanwhile are handed over together; a follower that lags behind does not wait.
+func Every(interval time.Duration) FollowOption {
+	return func(o *followOptions) { o.minInterval = interval }
 }
 
 // skip notes that a follower skipped a batch, and reports whether it is time to

@@ -31,6 +31,9 @@ const (
 	maxBatchBytes = 12 << 20
 )
 
+// maxFollowInterval is the longest that a reader of all runs may have events wait.
+const maxFollowInterval = 10 * time.Second
+
 // agentService answers the rpcs of runs and of what can be run.
 type agentService struct {
 	agentruntimev1.UnimplementedAgentServiceServer
@@ -207,8 +210,15 @@ func (s *agentService) WatchRun(request *agentruntimev1.WatchRunRequest, stream 
 }
 
 func (s *agentService) FollowRuns(request *agentruntimev1.FollowRunsRequest, stream agentruntimev1.AgentService_FollowRunsServer) error {
+	interval, err := duration("min_interval", request.GetMinInterval())
+	if err != nil {
+		return err
+	}
+	if interval > maxFollowInterval {
+		return violation.New("min_interval", "must be at most %s", maxFollowInterval)
+	}
 	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.FollowRunsResponse) error) error {
-		return s.engine.FollowRuns(ctx, namespaceOf(ctx), request.GetAfterSequence(), request.GetWithoutTypes(),
+		return s.engine.FollowRuns(ctx, namespaceOf(ctx), request.GetAfterSequence(), request.GetWithoutTypes(), interval,
 			func(events []engine.Event, position uint64) error {
 				return sendEvents(events, position, func(wire []*agentruntimev1.RunEvent, position uint64) error {
 					return send(&agentruntimev1.FollowRunsResponse{Events: wire, Position: position})

@@ -2146,7 +2146,10 @@ type FollowRunsRequest struct {
 	// 0: from the oldest that is kept.
 	AfterSequence uint64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	// Types to leave out, such as `assistant.delta`.
-	WithoutTypes  []string `protobuf:"bytes,2,rep,name=without_types,json=withoutTypes,proto3" json:"without_types,omitempty"`
+	WithoutTypes []string `protobuf:"bytes,2,rep,name=without_types,json=withoutTypes,proto3" json:"without_types,omitempty"`
+	// The least time between two messages: what comes meanwhile is sent together. A reader that lags behind does not
+	// wait. Unset: send at once; at most 10 s.
+	MinInterval   *durationpb.Duration `protobuf:"bytes,3,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2191,6 +2194,13 @@ func (x *FollowRunsRequest) GetAfterSequence() uint64 {
 func (x *FollowRunsRequest) GetWithoutTypes() []string {
 	if x != nil {
 		return x.WithoutTypes
+	}
+	return nil
+}
+
+func (x *FollowRunsRequest) GetMinInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MinInterval
 	}
 	return nil
 }
@@ -3622,10 +3632,11 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"visibility\"a\n" +
 	"\x10WatchRunResponse\x121\n" +
 	"\x06events\x18\x01 \x03(\v2\x19.agentruntime.v1.RunEventR\x06events\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x04R\bposition\"_\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\"\x9d\x01\n" +
 	"\x11FollowRunsRequest\x12%\n" +
 	"\x0eafter_sequence\x18\x01 \x01(\x04R\rafterSequence\x12#\n" +
-	"\rwithout_types\x18\x02 \x03(\tR\fwithoutTypes\"c\n" +
+	"\rwithout_types\x18\x02 \x03(\tR\fwithoutTypes\x12<\n" +
+	"\fmin_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\"c\n" +
 	"\x12FollowRunsResponse\x121\n" +
 	"\x06events\x18\x01 \x03(\v2\x19.agentruntime.v1.RunEventR\x06events\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\"\x97\x03\n" +
@@ -3884,68 +3895,69 @@ var file_agentruntime_v1_agent_service_proto_depIdxs = []int32{
 	6,  // 37: agentruntime.v1.RunEvent.run:type_name -> agentruntime.v1.Run
 	2,  // 38: agentruntime.v1.WatchRunRequest.visibility:type_name -> agentruntime.v1.EventVisibility
 	27, // 39: agentruntime.v1.WatchRunResponse.events:type_name -> agentruntime.v1.RunEvent
-	27, // 40: agentruntime.v1.FollowRunsResponse.events:type_name -> agentruntime.v1.RunEvent
-	9,  // 41: agentruntime.v1.Schedule.run:type_name -> agentruntime.v1.CreateRunRequest
-	55, // 42: agentruntime.v1.Schedule.create_time:type_name -> google.protobuf.Timestamp
-	55, // 43: agentruntime.v1.Schedule.next_time:type_name -> google.protobuf.Timestamp
-	55, // 44: agentruntime.v1.Schedule.last_time:type_name -> google.protobuf.Timestamp
-	32, // 45: agentruntime.v1.CreateScheduleRequest.schedule:type_name -> agentruntime.v1.Schedule
-	32, // 46: agentruntime.v1.CreateScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
-	32, // 47: agentruntime.v1.ListSchedulesResponse.schedules:type_name -> agentruntime.v1.Schedule
-	32, // 48: agentruntime.v1.PauseScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
-	6,  // 49: agentruntime.v1.TriggerScheduleResponse.run:type_name -> agentruntime.v1.Run
-	2,  // 50: agentruntime.v1.CreateStreamTicketRequest.visibility:type_name -> agentruntime.v1.EventVisibility
-	55, // 51: agentruntime.v1.CreateStreamTicketResponse.expire_time:type_name -> google.protobuf.Timestamp
-	47, // 52: agentruntime.v1.ListAgentsResponse.agents:type_name -> agentruntime.v1.Agent
-	48, // 53: agentruntime.v1.Agent.task_types:type_name -> agentruntime.v1.TaskType
-	48, // 54: agentruntime.v1.ListTaskTypesResponse.task_types:type_name -> agentruntime.v1.TaskType
-	55, // 55: agentruntime.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	2,  // 56: agentruntime.v1.CreateRunRequest.EventVisibilityEntry.value:type_name -> agentruntime.v1.EventVisibility
-	9,  // 57: agentruntime.v1.AgentService.CreateRun:input_type -> agentruntime.v1.CreateRunRequest
-	11, // 58: agentruntime.v1.AgentService.BatchCreateRuns:input_type -> agentruntime.v1.BatchCreateRunsRequest
-	13, // 59: agentruntime.v1.AgentService.GetRun:input_type -> agentruntime.v1.GetRunRequest
-	15, // 60: agentruntime.v1.AgentService.ListRuns:input_type -> agentruntime.v1.ListRunsRequest
-	17, // 61: agentruntime.v1.AgentService.WaitRun:input_type -> agentruntime.v1.WaitRunRequest
-	19, // 62: agentruntime.v1.AgentService.WaitRuns:input_type -> agentruntime.v1.WaitRunsRequest
-	21, // 63: agentruntime.v1.AgentService.CancelRun:input_type -> agentruntime.v1.CancelRunRequest
-	23, // 64: agentruntime.v1.AgentService.ResumeRun:input_type -> agentruntime.v1.ResumeRunRequest
-	25, // 65: agentruntime.v1.AgentService.RetryRun:input_type -> agentruntime.v1.RetryRunRequest
-	28, // 66: agentruntime.v1.AgentService.WatchRun:input_type -> agentruntime.v1.WatchRunRequest
-	30, // 67: agentruntime.v1.AgentService.FollowRuns:input_type -> agentruntime.v1.FollowRunsRequest
-	33, // 68: agentruntime.v1.AgentService.CreateSchedule:input_type -> agentruntime.v1.CreateScheduleRequest
-	35, // 69: agentruntime.v1.AgentService.ListSchedules:input_type -> agentruntime.v1.ListSchedulesRequest
-	37, // 70: agentruntime.v1.AgentService.PauseSchedule:input_type -> agentruntime.v1.PauseScheduleRequest
-	39, // 71: agentruntime.v1.AgentService.DeleteSchedule:input_type -> agentruntime.v1.DeleteScheduleRequest
-	41, // 72: agentruntime.v1.AgentService.TriggerSchedule:input_type -> agentruntime.v1.TriggerScheduleRequest
-	43, // 73: agentruntime.v1.AgentService.CreateStreamTicket:input_type -> agentruntime.v1.CreateStreamTicketRequest
-	45, // 74: agentruntime.v1.AgentService.ListAgents:input_type -> agentruntime.v1.ListAgentsRequest
-	49, // 75: agentruntime.v1.AgentService.ListTaskTypes:input_type -> agentruntime.v1.ListTaskTypesRequest
-	51, // 76: agentruntime.v1.AgentService.GetServerInfo:input_type -> agentruntime.v1.GetServerInfoRequest
-	10, // 77: agentruntime.v1.AgentService.CreateRun:output_type -> agentruntime.v1.CreateRunResponse
-	12, // 78: agentruntime.v1.AgentService.BatchCreateRuns:output_type -> agentruntime.v1.BatchCreateRunsResponse
-	14, // 79: agentruntime.v1.AgentService.GetRun:output_type -> agentruntime.v1.GetRunResponse
-	16, // 80: agentruntime.v1.AgentService.ListRuns:output_type -> agentruntime.v1.ListRunsResponse
-	18, // 81: agentruntime.v1.AgentService.WaitRun:output_type -> agentruntime.v1.WaitRunResponse
-	20, // 82: agentruntime.v1.AgentService.WaitRuns:output_type -> agentruntime.v1.WaitRunsResponse
-	22, // 83: agentruntime.v1.AgentService.CancelRun:output_type -> agentruntime.v1.CancelRunResponse
-	24, // 84: agentruntime.v1.AgentService.ResumeRun:output_type -> agentruntime.v1.ResumeRunResponse
-	26, // 85: agentruntime.v1.AgentService.RetryRun:output_type -> agentruntime.v1.RetryRunResponse
-	29, // 86: agentruntime.v1.AgentService.WatchRun:output_type -> agentruntime.v1.WatchRunResponse
-	31, // 87: agentruntime.v1.AgentService.FollowRuns:output_type -> agentruntime.v1.FollowRunsResponse
-	34, // 88: agentruntime.v1.AgentService.CreateSchedule:output_type -> agentruntime.v1.CreateScheduleResponse
-	36, // 89: agentruntime.v1.AgentService.ListSchedules:output_type -> agentruntime.v1.ListSchedulesResponse
-	38, // 90: agentruntime.v1.AgentService.PauseSchedule:output_type -> agentruntime.v1.PauseScheduleResponse
-	40, // 91: agentruntime.v1.AgentService.DeleteSchedule:output_type -> agentruntime.v1.DeleteScheduleResponse
-	42, // 92: agentruntime.v1.AgentService.TriggerSchedule:output_type -> agentruntime.v1.TriggerScheduleResponse
-	44, // 93: agentruntime.v1.AgentService.CreateStreamTicket:output_type -> agentruntime.v1.CreateStreamTicketResponse
-	46, // 94: agentruntime.v1.AgentService.ListAgents:output_type -> agentruntime.v1.ListAgentsResponse
-	50, // 95: agentruntime.v1.AgentService.ListTaskTypes:output_type -> agentruntime.v1.ListTaskTypesResponse
-	52, // 96: agentruntime.v1.AgentService.GetServerInfo:output_type -> agentruntime.v1.GetServerInfoResponse
-	77, // [77:97] is the sub-list for method output_type
-	57, // [57:77] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	54, // 40: agentruntime.v1.FollowRunsRequest.min_interval:type_name -> google.protobuf.Duration
+	27, // 41: agentruntime.v1.FollowRunsResponse.events:type_name -> agentruntime.v1.RunEvent
+	9,  // 42: agentruntime.v1.Schedule.run:type_name -> agentruntime.v1.CreateRunRequest
+	55, // 43: agentruntime.v1.Schedule.create_time:type_name -> google.protobuf.Timestamp
+	55, // 44: agentruntime.v1.Schedule.next_time:type_name -> google.protobuf.Timestamp
+	55, // 45: agentruntime.v1.Schedule.last_time:type_name -> google.protobuf.Timestamp
+	32, // 46: agentruntime.v1.CreateScheduleRequest.schedule:type_name -> agentruntime.v1.Schedule
+	32, // 47: agentruntime.v1.CreateScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
+	32, // 48: agentruntime.v1.ListSchedulesResponse.schedules:type_name -> agentruntime.v1.Schedule
+	32, // 49: agentruntime.v1.PauseScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
+	6,  // 50: agentruntime.v1.TriggerScheduleResponse.run:type_name -> agentruntime.v1.Run
+	2,  // 51: agentruntime.v1.CreateStreamTicketRequest.visibility:type_name -> agentruntime.v1.EventVisibility
+	55, // 52: agentruntime.v1.CreateStreamTicketResponse.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 53: agentruntime.v1.ListAgentsResponse.agents:type_name -> agentruntime.v1.Agent
+	48, // 54: agentruntime.v1.Agent.task_types:type_name -> agentruntime.v1.TaskType
+	48, // 55: agentruntime.v1.ListTaskTypesResponse.task_types:type_name -> agentruntime.v1.TaskType
+	55, // 56: agentruntime.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	2,  // 57: agentruntime.v1.CreateRunRequest.EventVisibilityEntry.value:type_name -> agentruntime.v1.EventVisibility
+	9,  // 58: agentruntime.v1.AgentService.CreateRun:input_type -> agentruntime.v1.CreateRunRequest
+	11, // 59: agentruntime.v1.AgentService.BatchCreateRuns:input_type -> agentruntime.v1.BatchCreateRunsRequest
+	13, // 60: agentruntime.v1.AgentService.GetRun:input_type -> agentruntime.v1.GetRunRequest
+	15, // 61: agentruntime.v1.AgentService.ListRuns:input_type -> agentruntime.v1.ListRunsRequest
+	17, // 62: agentruntime.v1.AgentService.WaitRun:input_type -> agentruntime.v1.WaitRunRequest
+	19, // 63: agentruntime.v1.AgentService.WaitRuns:input_type -> agentruntime.v1.WaitRunsRequest
+	21, // 64: agentruntime.v1.AgentService.CancelRun:input_type -> agentruntime.v1.CancelRunRequest
+	23, // 65: agentruntime.v1.AgentService.ResumeRun:input_type -> agentruntime.v1.ResumeRunRequest
+	25, // 66: agentruntime.v1.AgentService.RetryRun:input_type -> agentruntime.v1.RetryRunRequest
+	28, // 67: agentruntime.v1.AgentService.WatchRun:input_type -> agentruntime.v1.WatchRunRequest
+	30, // 68: agentruntime.v1.AgentService.FollowRuns:input_type -> agentruntime.v1.FollowRunsRequest
+	33, // 69: agentruntime.v1.AgentService.CreateSchedule:input_type -> agentruntime.v1.CreateScheduleRequest
+	35, // 70: agentruntime.v1.AgentService.ListSchedules:input_type -> agentruntime.v1.ListSchedulesRequest
+	37, // 71: agentruntime.v1.AgentService.PauseSchedule:input_type -> agentruntime.v1.PauseScheduleRequest
+	39, // 72: agentruntime.v1.AgentService.DeleteSchedule:input_type -> agentruntime.v1.DeleteScheduleRequest
+	41, // 73: agentruntime.v1.AgentService.TriggerSchedule:input_type -> agentruntime.v1.TriggerScheduleRequest
+	43, // 74: agentruntime.v1.AgentService.CreateStreamTicket:input_type -> agentruntime.v1.CreateStreamTicketRequest
+	45, // 75: agentruntime.v1.AgentService.ListAgents:input_type -> agentruntime.v1.ListAgentsRequest
+	49, // 76: agentruntime.v1.AgentService.ListTaskTypes:input_type -> agentruntime.v1.ListTaskTypesRequest
+	51, // 77: agentruntime.v1.AgentService.GetServerInfo:input_type -> agentruntime.v1.GetServerInfoRequest
+	10, // 78: agentruntime.v1.AgentService.CreateRun:output_type -> agentruntime.v1.CreateRunResponse
+	12, // 79: agentruntime.v1.AgentService.BatchCreateRuns:output_type -> agentruntime.v1.BatchCreateRunsResponse
+	14, // 80: agentruntime.v1.AgentService.GetRun:output_type -> agentruntime.v1.GetRunResponse
+	16, // 81: agentruntime.v1.AgentService.ListRuns:output_type -> agentruntime.v1.ListRunsResponse
+	18, // 82: agentruntime.v1.AgentService.WaitRun:output_type -> agentruntime.v1.WaitRunResponse
+	20, // 83: agentruntime.v1.AgentService.WaitRuns:output_type -> agentruntime.v1.WaitRunsResponse
+	22, // 84: agentruntime.v1.AgentService.CancelRun:output_type -> agentruntime.v1.CancelRunResponse
+	24, // 85: agentruntime.v1.AgentService.ResumeRun:output_type -> agentruntime.v1.ResumeRunResponse
+	26, // 86: agentruntime.v1.AgentService.RetryRun:output_type -> agentruntime.v1.RetryRunResponse
+	29, // 87: agentruntime.v1.AgentService.WatchRun:output_type -> agentruntime.v1.WatchRunResponse
+	31, // 88: agentruntime.v1.AgentService.FollowRuns:output_type -> agentruntime.v1.FollowRunsResponse
+	34, // 89: agentruntime.v1.AgentService.CreateSchedule:output_type -> agentruntime.v1.CreateScheduleResponse
+	36, // 90: agentruntime.v1.AgentService.ListSchedules:output_type -> agentruntime.v1.ListSchedulesResponse
+	38, // 91: agentruntime.v1.AgentService.PauseSchedule:output_type -> agentruntime.v1.PauseScheduleResponse
+	40, // 92: agentruntime.v1.AgentService.DeleteSchedule:output_type -> agentruntime.v1.DeleteScheduleResponse
+	42, // 93: agentruntime.v1.AgentService.TriggerSchedule:output_type -> agentruntime.v1.TriggerScheduleResponse
+	44, // 94: agentruntime.v1.AgentService.CreateStreamTicket:output_type -> agentruntime.v1.CreateStreamTicketResponse
+	46, // 95: agentruntime.v1.AgentService.ListAgents:output_type -> agentruntime.v1.ListAgentsResponse
+	50, // 96: agentruntime.v1.AgentService.ListTaskTypes:output_type -> agentruntime.v1.ListTaskTypesResponse
+	52, // 97: agentruntime.v1.AgentService.GetServerInfo:output_type -> agentruntime.v1.GetServerInfoResponse
+	78, // [78:98] is the sub-list for method output_type
+	58, // [58:78] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_agentruntime_v1_agent_service_proto_init() }

@@ -388,12 +388,14 @@ class WatchRunResponse(_message.Message):
     def __init__(self, events: _Optional[_Iterable[_Union[RunEvent, _Mapping]]] = ..., position: _Optional[int] = ...) -> None: ...
 
 class FollowRunsRequest(_message.Message):
-    __slots__ = ("after_sequence", "without_types")
+    __slots__ = ("after_sequence", "without_types", "min_interval")
     AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_TYPES_FIELD_NUMBER: _ClassVar[int]
+    MIN_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     after_sequence: int
     without_types: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, after_sequence: _Optional[int] = ..., without_types: _Optional[_Iterable[str]] = ...) -> None: ...
+    min_interval: _duration_pb2.Duration
+    def __init__(self, after_sequence: _Optional[int] = ..., without_types: _Optional[_Iterable[str]] = ..., min_interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class FollowRunsResponse(_message.Message):
     __slots__ = ("events", "position")
