@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, overload
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -160,7 +161,33 @@ def to_run_event(event: agent_pb.RunEvent) -> RunEvent:
 
 
 def to_run_events(response: agent_pb.FollowRunsResponse) -> RunEventBatch:
-    return RunEventBatch(tuple(to_run_event(event) for event in response.events), response.position)
+    return RunEventBatch(_RunEvents(response.events), response.position, [event.run_id for event in response.events])
+
+
+class _RunEvents(Sequence[RunEvent]):
+    """Events of the wire, each decoded when it is looked at."""
+
+    def __init__(self, events: Sequence[agent_pb.RunEvent]) -> None:
+        self._events = events
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @overload
+    def __getitem__(self, place: int) -> RunEvent: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> _RunEvents: ...
+
+    def __getitem__(self, place: int | slice) -> RunEvent | _RunEvents:
+        if isinstance(place, slice):
+            return _RunEvents(self._events[place])
+        return to_run_event(self._events[place])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of any mutable sequence
 
 
 def to_schedule(schedule: agent_pb.Schedule) -> Schedule:

@@ -32,13 +32,13 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_run
 from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
 from django_agent_runtime.services import LOCAL_END_SEQUENCE, reconcile_runs, refresh_open_runs
-from django_agent_runtime.types import ENDS
+from django_agent_runtime.types import ENDS, RunEventBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from django_agent_runtime._streams import Stream
-    from django_agent_runtime.types import RunEvent, RunEventBatch
+    from django_agent_runtime.types import RunEvent
 
 logger = logging.getLogger(__name__)
 
@@ -170,12 +170,12 @@ class Projector:
             LeaseLostError: Another process projects this namespace by now; nothing was written.
         """
         try:
-            self._write(batch.events, batch.position)
+            self._write(batch, batch.position)
         except (DataError, IntegrityError):
             # One event that the database does not take must not hold up all others.
             for event in batch.events:
                 self._write_alone(event)
-            self._write((), batch.position)
+            self._write(None, batch.position)
 
     def _run_thread(self) -> None:
         try:
@@ -251,7 +251,7 @@ class Projector:
             owner="", lease_expires_at=None
         )
 
-    def _write(self, events: Iterable[RunEvent], position: int | None) -> None:
+    def _write(self, batch: RunEventBatch | None, position: int | None) -> None:
         now = timezone.now()
         with transaction.atomic():
             changes: dict[str, Any] = {"lease_expires_at": now + timedelta(seconds=LEASE_SECONDS), "updated_at": now}
@@ -260,24 +260,26 @@ class Projector:
             # First of all: from here on no other projector can write until this is committed.
             if not ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner).update(**changes):
                 raise LeaseLostError
-            self._write_events(events)
+            if batch is not None:
+                self._write_events(batch)
 
-    def _write_events(self, events: Iterable[RunEvent]) -> None:
-        by_run: dict[uuid.UUID, list[RunEvent]] = {}
-        for event in events:
-            run_id = _as_uuid(event.run_id)
+    def _write_events(self, batch: RunEventBatch) -> None:
+        places: dict[uuid.UUID, list[int]] = {}
+        for place, text in enumerate(batch.run_ids):
+            run_id = _as_uuid(text)
             if run_id is not None:
-                by_run.setdefault(run_id, []).append(event)
-        if not by_run:
+                places.setdefault(run_id, []).append(place)
+        if not places:
             return
         # Runs that Django did not ask for (of agents, schedules and other programs) are not there, and left out.
-        rows = AgentRun.objects.select_for_update().filter(pk__in=by_run).defer("input").order_by("pk")
+        rows = AgentRun.objects.select_for_update().filter(pk__in=places).defer("input").order_by("pk")
         known = {row.pk: row for row in rows}
         revived = [row.pk for row in known.values() if row.has_ended and not row.last_sequence]
         if revived:
             # They were given up for lost, and the runtime had accepted them: the end that was noted here was none.
             AgentEvent.objects.filter(run__in=revived, seq=LOCAL_END_SEQUENCE, event_type__in=ENDS).delete()
-        kept = [event for run_id, of_run in by_run.items() if run_id in known for event in of_run]
+        by_run = {run_id: [batch.events[place] for place in places[run_id]] for run_id in known}
+        kept = [event for of_run in by_run.values() for event in of_run]
         AgentEvent.objects.bulk_create(
             [to_event_row(event) for event in kept], batch_size=ROWS_OF_STATEMENT, ignore_conflicts=True
         )
@@ -294,7 +296,7 @@ class Projector:
 
     def _write_alone(self, event: RunEvent) -> None:
         try:
-            self._write((event,), None)
+            self._write(RunEventBatch((event,), event.sequence, (event.run_id,)), None)
         except (DataError, IntegrityError):
             logger.exception(
                 "event left out of the projection", extra={"run_id": event.run_id, "sequence": event.sequence}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -285,10 +285,12 @@ ENDS = frozenset(f"run.{state}" for state in _ENDED)
 class RunEventBatch:
     """Events of many runs, in order."""
 
-    events: tuple[RunEvent, ...]
-    """Empty where there was nothing but events that were left out."""
+    events: Sequence[RunEvent]
+    """Empty where there was nothing but events that were left out. Each is decoded when it is looked at."""
     position: int
     """Everything up to it was handed out: pass it as `after_sequence` to go on behind this batch."""
+    run_ids: Sequence[str]
+    """Whose each event is, in the same order: who looks here first decodes only the events of its own runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,9 @@ func (c *Connection) acknowledgeLater(r *Report, seq uint64) {
 	}
 	c.mu.Unlock()
 	signal(c.kept)
+	if r.Step != nil {
+		signal(c.awaited)
+	}
 }
 
 // handle keeps what a report says and returns the sequence of its last record.

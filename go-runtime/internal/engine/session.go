@@ -34,8 +34,9 @@ type Session struct {
 	// lapse fires when the worker has not been heard of for the lease time.
 	lapse *time.Timer
 	// some carries one token while there are orders, work while there are runs to
-	// begin, kept while there are reports to acknowledge.
-	some, work, kept chan struct{}
+	// begin, kept while there are reports to acknowledge, and awaited while the
+	// code of an agent waits for one of the acknowledgements.
+	some, work, kept, awaited chan struct{}
 	// gone is closed when the session is over.
 	gone chan struct{}
 }
@@ -85,7 +86,8 @@ func (e *Engine) sessionOf(namespace, workerID string) (*Session, error) {
 			engine: e, namespace: namespace, worker: Worker{ID: workerID, TTL: defaultLeaseTTL},
 			leases: map[uint64]*lease{}, acks: map[uint64]ack{},
 			some: make(chan struct{}, 1), work: make(chan struct{}, 1), kept: make(chan struct{}, 1),
-			gone: make(chan struct{}),
+			awaited: make(chan struct{}, 1),
+			gone:    make(chan struct{}),
 		}
 		s.lapse = time.AfterFunc(s.worker.TTL, func() { e.later(s.end) })
 		e.sessions[key] = s
@@ -173,9 +175,20 @@ func (s *Session) compare(claims []HeldLease) (held, unheard []*lease) {
 	return held, unheard
 }
 
+// ackTime is how long an acknowledgement for which no code waits may wait for
+// others, and for a sync that somebody else needs: one more message costs a
+// worker in Python as much as half a run.
+const ackTime = 10 * time.Millisecond
+
 // confirm acknowledges reports, until the session is over or the engine stops.
 func (s *Session) confirm() {
 	for s.await(s.kept) {
+		select {
+		case <-time.After(ackTime):
+		case <-s.awaited:
+		case <-s.gone:
+		case <-s.engine.stopping:
+		}
 		s.mu.Lock()
 		acks := s.acks
 		s.acks = map[uint64]ack{}

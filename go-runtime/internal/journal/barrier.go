@@ -28,7 +28,9 @@ type barrier struct {
 	syncs    atomic.Uint64
 	syncTime atomic.Int64
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// running is the round whose sync is under way, nil while none is.
+	running *round
 	next    *round
 	streams []*Stream
 	err     error
@@ -62,8 +64,26 @@ func (b *barrier) add(s *Stream) {
 	b.streams = append(b.streams, s)
 }
 
-// wait returns when a sync that started after the call has ended.
-func (b *barrier) wait(ctx context.Context) error {
+// commit returns when what the stream has up to seq, which it has appended, may
+// be shown: when a sync that started after that has ended, the one under way or
+// the next.
+func (b *barrier) commit(ctx context.Context, s *Stream, seq uint64) error {
+	b.mu.Lock()
+	r := b.running
+	covered := r != nil && s.syncing >= seq
+	b.mu.Unlock()
+	if covered {
+		return r.wait(ctx)
+	}
+	return b.wait(ctx, s)
+}
+
+// wait returns when a sync that started after the call has ended, or with
+// Durability OS when the stream's mark is noted.
+func (b *barrier) wait(ctx context.Context, s *Stream) error {
+	if b.sync == nil {
+		return b.note(s)
+	}
 	b.mu.Lock()
 	if b.err != nil {
 		defer b.mu.Unlock()
@@ -82,6 +102,10 @@ func (b *barrier) wait(ctx context.Context) error {
 		default:
 		}
 	}
+	return r.wait(ctx)
+}
+
+func (r *round) wait(ctx context.Context) error {
 	select {
 	case <-r.done:
 		return r.err
@@ -134,8 +158,11 @@ func (b *barrier) flush() {
 		b.mu.Unlock()
 		return
 	}
-	b.next = &round{done: make(chan struct{})}
+	b.running, b.next = r, &round{done: make(chan struct{})}
 	streams := b.streams
+	for _, s := range streams {
+		s.syncing = s.appended.Load()
+	}
 	err := b.err
 	b.mu.Unlock()
 
@@ -148,16 +175,17 @@ func (b *barrier) flush() {
 			b.mu.Unlock()
 		}
 	}
+	b.mu.Lock()
+	b.running = nil
+	b.mu.Unlock()
 	r.err = err
 	close(r.done)
 }
 
 // syncStreams notes the marks, syncs, and moves the watermarks.
 func (b *barrier) syncStreams(streams []*Stream) error {
-	targets := make([]uint64, len(streams))
-	for i, s := range streams {
-		targets[i] = s.appended.Load()
-		if err := s.mark.write(mark{committed: s.durable.Load(), issued: targets[i], thinned: s.thinned.Load()}); err != nil {
+	for _, s := range streams {
+		if err := s.mark.write(mark{committed: s.durable.Load(), issued: s.syncing, thinned: s.thinned.Load()}); err != nil {
 			return err
 		}
 	}
@@ -169,11 +197,11 @@ func (b *barrier) syncStreams(streams []*Stream) error {
 		b.syncTime.Add(int64(time.Since(begun)))
 		b.syncs.Add(1)
 	}
-	for i, s := range streams {
-		s.durable.Store(targets[i])
+	for _, s := range streams {
+		s.durable.Store(s.syncing)
 		// This write may reach the disk later: it only tells, after a crash,
 		// what was acknowledged from what was about to be.
-		if err := s.mark.write(mark{committed: targets[i], issued: targets[i], thinned: s.thinned.Load()}); err != nil {
+		if err := s.mark.write(mark{committed: s.syncing, issued: s.syncing, thinned: s.thinned.Load()}); err != nil {
 			return err
 		}
 	}

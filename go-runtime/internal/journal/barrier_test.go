@@ -30,7 +30,7 @@ func TestBarrierServesEveryWaiterWithALaterSync(t *testing.T) {
 				written++
 				mine := written
 				mu.Unlock()
-				if err := b.wait(t.Context()); err != nil {
+				if err := b.wait(t.Context(), nil); err != nil {
 					t.Error(err)
 					return
 				}
@@ -46,9 +46,52 @@ func TestBarrierServesEveryWaiterWithALaterSync(t *testing.T) {
 	if err := b.stop(); err != nil {
 		t.Error(err)
 	}
-	if err := b.wait(t.Context()); !errors.Is(err, errStopped) {
+	if err := b.wait(t.Context(), nil); !errors.Is(err, errStopped) {
 		t.Errorf("after stop: %v", err)
 	}
+}
+
+// Who comes while a sync is under way that has what it waits for needs no other one.
+func TestCommitJoinsTheSyncThatCoversIt(t *testing.T) {
+	t.Parallel()
+	file, err := openMark(t.TempDir(), "LOG")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		syncs := make(chan struct{}, 3)
+		release := make(chan struct{})
+		b := newBarrier(func() error { syncs <- struct{}{}; <-release; return nil }, func(err error) { t.Error(err) })
+		s := &Stream{mark: file}
+		b.add(s)
+		results := make(chan error, 3)
+		commit := func(seq uint64) {
+			go func() { results <- b.commit(t.Context(), s, seq) }()
+			synctest.Wait()
+		}
+		s.noteAppended(2)
+		commit(1)
+		commit(2)
+		s.noteAppended(3)
+		commit(3)
+		release <- struct{}{}
+		synctest.Wait()
+		if len(results) != 2 || s.durable.Load() != 2 {
+			t.Errorf("after the first sync %d of 3 went on, %d durable", len(results), s.durable.Load())
+		}
+		close(release)
+		for range 3 {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		if len(syncs) != 2 || s.durable.Load() != 3 {
+			t.Errorf("%d syncs, %d durable", len(syncs), s.durable.Load())
+		}
+		if err := b.stop(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A sync that takes long holds up neither those whose context ends nor, once it
@@ -60,13 +103,13 @@ func TestBarrierWithASlowSync(t *testing.T) {
 		b := newBarrier(func() error { <-release; return nil }, func(err error) { t.Error(err) })
 		results := make(chan error, 3)
 		for range 2 {
-			go func() { results <- b.wait(t.Context()) }()
+			go func() { results <- b.wait(t.Context(), nil) }()
 			synctest.Wait()
 		}
 		gone := errors.New("caller has gone")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(gone)
-		if err := b.wait(ctx); !errors.Is(err, gone) {
+		if err := b.wait(ctx, nil); !errors.Is(err, gone) {
 			t.Errorf("with a context that has ended: %v", err)
 		}
 		stopped := make(chan error)

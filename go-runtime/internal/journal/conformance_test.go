@@ -53,6 +53,7 @@ func TestConformance(t *testing.T) {
 		"Scan":           testScan,
 		"Follow":         testFollow,
 		"FollowFilters":  testFollowMovesPosition,
+		"FollowEvery":    testFollowEvery,
 		"FollowSkips":    testFollowTellsSkipped,
 		"FollowAlways":   testFollowTellsAmidSkipped,
 		"Truncated":      testTruncated,
@@ -612,6 +613,42 @@ func difference(a, b []uint64) int {
 		}
 	}
 	return min(len(a), len(b))
+}
+
+// A follower that wants records together gets few batches, and all records.
+func testFollowEvery(t *testing.T, j *journal.Journal) {
+	const (
+		records  = 100
+		interval = 20 * time.Millisecond
+	)
+	s, p := stream(t, j, journal.StreamConfig{})
+	batches, seen := 0, 0
+	begun := time.Now()
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Follow(t.Context(), 0, nil, func(batch []journal.Record, _ uint64) error {
+			batches++
+			if seen += len(batch); seen < records {
+				return nil
+			}
+			return errDone
+		}, journal.Every(interval))
+	}()
+	for range records {
+		seq, err := s.Append(t.Context(), journal.Message{Subject: p + "a"})
+		if err == nil {
+			err = s.Commit(t.Context(), seq)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-done; !errors.Is(err, errDone) || seen != records {
+		t.Fatalf("%d records, %v", seen, err)
+	}
+	if most := int(time.Since(begun)/interval) + 2; batches > most {
+		t.Errorf("%d batches, at most %d", batches, most)
+	}
 }
 
 // A follower hears of the position though no record is for it.

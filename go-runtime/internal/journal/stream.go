@@ -40,6 +40,9 @@ type Stream struct {
 	// appended is the newest sequence known to be in the store, durable the
 	// newest that may be shown.
 	appended, durable atomic.Uint64
+	// syncing is what will be durable when the running sync has ended. The
+	// barrier's lock guards it; who syncs may read it.
+	syncing uint64
 	// thinned says that records may be removed from between others, see mark;
 	// thinKnown says that a power cut cannot make the mark forget it.
 	thinned, thinKnown atomic.Bool
@@ -146,7 +149,7 @@ func (s *Stream) begin(ctx context.Context) error {
 	if s.thinned.Load() || s.cfg.LastPerSubject {
 		return s.thin(ctx)
 	}
-	return s.sync(ctx)
+	return j.barrier.wait(ctx, s)
 }
 
 // beginLost finds what of the stream is lost, and the sequence above which it
@@ -207,14 +210,6 @@ func (s *Stream) awaitLeader(ctx context.Context) error {
 	return nil
 }
 
-// sync waits for one round of the barrier.
-func (s *Stream) sync(ctx context.Context) error {
-	if b := s.journal.barrier; b.sync != nil {
-		return b.wait(ctx)
-	}
-	return s.journal.barrier.note(s)
-}
-
 // thin returns when it is noted, durably whatever the durability of records
 // is, that records are about to be removed from between others: a removal
 // that outlived the note would look like damage.
@@ -223,7 +218,7 @@ func (s *Stream) thin(ctx context.Context) error {
 		return nil
 	}
 	s.thinned.Store(true)
-	if err := s.sync(ctx); err != nil {
+	if err := s.journal.barrier.wait(ctx, s); err != nil {
 		return err
 	}
 	if s.journal.barrier.sync == nil {
@@ -263,7 +258,7 @@ func (s *Stream) Commit(ctx context.Context, seq uint64) error {
 	if appended := s.appended.Load(); seq > appended {
 		return fmt.Errorf("commit %s: sequence %d was not appended (the newest is %d)", s.cfg.Name, seq, appended)
 	}
-	if err := s.sync(ctx); err != nil {
+	if err := s.journal.barrier.commit(ctx, s, seq); err != nil {
 		return fmt.Errorf("commit %s: %w", s.cfg.Name, err)
 	}
 	return nil

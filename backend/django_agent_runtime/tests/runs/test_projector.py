@@ -25,7 +25,7 @@ from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
 from django_agent_runtime.types import EventVisibility, Run, RunEvent, RunEventBatch, RunState, RunTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -66,6 +66,11 @@ def make_run(run_id: str, sequence: int, state: RunState = RunState.RUNNING) -> 
         deadline=None,
         sequence=sequence,
     )
+
+
+def make_batch(events: Sequence[RunEvent], position: int) -> RunEventBatch:
+    """Events as the client hands them out."""
+    return RunEventBatch(events, position, [event.run_id for event in events])
 
 
 def make_event(run_id: str, sequence: int, payload: Any = None, run: Run | None = None, **changes: Any) -> RunEvent:
@@ -173,8 +178,8 @@ def test_row_only_goes_forward(projector: Projector) -> None:
     run_id = str(run.pk)
     late = make_event(run_id, 9, run=make_run(run_id, 9, RunState.SUCCEEDED), payload={"output": {"a": 1}})
     early = make_event(run_id, 5, run=make_run(run_id, 5))
-    projector.apply(RunEventBatch((late,), 9))
-    projector.apply(RunEventBatch((early,), 9))
+    projector.apply(make_batch((late,), 9))
+    projector.apply(make_batch((early,), 9))
     run.refresh_from_db()
     assert (run.status, run.last_sequence, run.output) == ("succeeded", 9, {"a": 1})
     assert [event.seq for event in run.events.all()] == [5, 9]
@@ -183,7 +188,7 @@ def test_row_only_goes_forward(projector: Projector) -> None:
 def test_row_that_a_dying_django_did_not_note_is_noted(projector: Projector) -> None:
     """Killed between the runtime's answer and the row: the first event says that the runtime has it."""
     run = AgentRun.objects.create(agent_key="a")
-    projector.apply(RunEventBatch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
+    projector.apply(make_batch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
     run.refresh_from_db()
     assert run.submitted_at is not None
 
@@ -193,7 +198,7 @@ def test_run_that_was_given_up_and_had_been_accepted_comes_back(projector: Proje
     run = AgentRun.objects.create(agent_key="a")
     _end_unsubmitted(run, RunStatus.FAILED, AgentNotFound("unknown"))
     assert [event.event_type for event in run.events.all()] == ["run.failed"]
-    projector.apply(RunEventBatch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
+    projector.apply(make_batch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
     run.refresh_from_db()
     assert (run.status, run.error, [event.seq for event in run.events.all()]) == ("running", None, [5])
 
@@ -202,7 +207,7 @@ def test_death_in_the_midst_of_a_batch_leaves_nothing_of_it(
     projector: Projector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = AgentRun.objects.create(agent_key="a")
-    batch = RunEventBatch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5)
+    batch = make_batch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5)
 
     def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -231,7 +236,7 @@ def test_death_in_the_midst_of_a_batch_leaves_nothing_of_it(
 def test_payload_that_no_database_takes_holds_nothing_up(projector: Projector, payload: Any) -> None:
     run = AgentRun.objects.create(agent_key="a")
     events = (make_event(str(run.pk), 5, payload), make_event(str(run.pk), 6, type="t" * 300))
-    projector.apply(RunEventBatch(events, 6))
+    projector.apply(make_batch(events, 6))
     assert [event.seq for event in run.events.all()] == [5, 6]
 
 
@@ -248,14 +253,14 @@ def test_event_that_the_database_refuses_is_left_out_alone(
         return convert(event)
 
     monkeypatch.setattr(module, "to_event_row", refuse_six)
-    projector.apply(RunEventBatch(events, 7))
+    projector.apply(make_batch(events, 7))
     assert [event.seq for event in run.events.all()] == [5, 7]
     assert ProjectorCursor.objects.get().sequence == 7
     assert "event left out of the projection" in caplog.messages
 
 
 def test_ids_that_are_none_of_ours_are_left_out(projector: Projector) -> None:
-    projector.apply(RunEventBatch((make_event("no uuid", 5), make_event(str(uuid.uuid4()), 6)), 6))
+    projector.apply(make_batch((make_event("no uuid", 5), make_event(str(uuid.uuid4()), 6)), 6))
     assert AgentEvent.objects.count() == 0
     assert ProjectorCursor.objects.get().sequence == 6
 
@@ -271,7 +276,7 @@ def test_number_of_statements_does_not_grow_with_the_events(
     )
     # The cursor, the rows, the events, the rows again, and the transaction around them.
     with django_assert_max_num_queries(8):
-        projector.apply(RunEventBatch(events, 9999))
+        projector.apply(make_batch(events, 9999))
     assert AgentEvent.objects.count() == 200
 
 
@@ -287,14 +292,14 @@ def test_only_one_projects(projector: Projector) -> None:
     # The first one wakes, and must not write any more.
     run = AgentRun.objects.create(agent_key="a")
     with pytest.raises(LeaseLostError):
-        projector.apply(RunEventBatch((make_event(str(run.pk), 5),), 5))
+        projector.apply(make_batch((make_event(str(run.pk), 5),), 5))
     assert AgentEvent.objects.count() == 0
 
 
 def test_clock_that_jumps_makes_no_second_projector_write(projector: Projector) -> None:
     # Ahead by an hour: the lease looks lapsed, another takes it, and the first one is fenced off.
     ProjectorCursor.objects.update(lease_expires_at=now() - timedelta(hours=1))
-    projector.apply(RunEventBatch((), 3))
+    projector.apply(make_batch((), 3))
     other = Projector()
     assert not other.take_lease()
     assert ProjectorCursor.objects.get().sequence == 3
