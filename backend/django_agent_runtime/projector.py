@@ -32,13 +32,13 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_run
 from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
 from django_agent_runtime.services import LOCAL_END_SEQUENCE, reconcile_runs, refresh_open_runs
-from django_agent_runtime.types import ENDS, RunEventBatch
+from django_agent_runtime.types import ENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from django_agent_runtime._streams import Stream
-    from django_agent_runtime.types import RunEvent
+    from django_agent_runtime.types import RunEvent, RunEventBatch
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ PAUSE_SECONDS = 1.0
 IDLE_SECONDS = 2.0
 # They would be most of the rows, and nobody reads them once the message is there.
 WITHOUT_TYPES = ("assistant.delta",)
+# The cursor moves at least as often; while nothing is to be written, no more often.
+CURSOR_SECONDS = 1.0
 # So long events wait for others that are written with them: a transaction costs as much for one as for many.
 BATCH_SECONDS = 0.05
 ROWS_OF_STATEMENT = 500
@@ -81,6 +83,7 @@ class Projector:
         self._batches: Stream[RunEventBatch] | None = None
         self._thread: threading.Thread | None = None
         self._reported = ""
+        self._cursor_due = 0.0
         self.events_written = 0
         """How many events of runs that Django knows have been handed to the tables."""
 
@@ -166,16 +169,24 @@ class Projector:
     def apply(self, batch: RunEventBatch) -> None:
         """Write a batch and move the cursor behind it, both or neither.
 
+        A batch of runs that Django did not ask for (of agents, schedules and other programs) is not worth a
+        transaction: the cursor passes it with a later one.
+
         Raises:
             LeaseLostError: Another process projects this namespace by now; nothing was written.
         """
+        places = _find_rows(batch.run_ids)
+        if not places and time.monotonic() < self._cursor_due:
+            return
         try:
-            self._write(batch, batch.position)
+            self._write(batch.events, places, batch.position)
         except (DataError, IntegrityError):
             # One event that the database does not take must not hold up all others.
-            for event in batch.events:
-                self._write_alone(event)
-            self._write(None, batch.position)
+            for run_id, of_run in places.items():
+                for place in of_run:
+                    self._write_alone(run_id, batch.events[place])
+            self._write((), {}, batch.position)
+        self._cursor_due = time.monotonic() + CURSOR_SECONDS
 
     def _run_thread(self) -> None:
         try:
@@ -251,7 +262,7 @@ class Projector:
             owner="", lease_expires_at=None
         )
 
-    def _write(self, batch: RunEventBatch | None, position: int | None) -> None:
+    def _write(self, events: Sequence[RunEvent], places: Mapping[uuid.UUID, Sequence[int]], position: int | None) -> None:
         now = timezone.now()
         with transaction.atomic():
             changes: dict[str, Any] = {"lease_expires_at": now + timedelta(seconds=LEASE_SECONDS), "updated_at": now}
@@ -260,25 +271,17 @@ class Projector:
             # First of all: from here on no other projector can write until this is committed.
             if not ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner).update(**changes):
                 raise LeaseLostError
-            if batch is not None:
-                self._write_events(batch)
+            if places:
+                self._write_events(events, places)
 
-    def _write_events(self, batch: RunEventBatch) -> None:
-        places: dict[uuid.UUID, list[int]] = {}
-        for place, text in enumerate(batch.run_ids):
-            run_id = _as_uuid(text)
-            if run_id is not None:
-                places.setdefault(run_id, []).append(place)
-        if not places:
-            return
-        # Runs that Django did not ask for (of agents, schedules and other programs) are not there, and left out.
+    def _write_events(self, events: Sequence[RunEvent], places: Mapping[uuid.UUID, Sequence[int]]) -> None:
         rows = AgentRun.objects.select_for_update().filter(pk__in=places).defer("input").order_by("pk")
         known = {row.pk: row for row in rows}
         revived = [row.pk for row in known.values() if row.has_ended and not row.last_sequence]
         if revived:
             # They were given up for lost, and the runtime had accepted them: the end that was noted here was none.
             AgentEvent.objects.filter(run__in=revived, seq=LOCAL_END_SEQUENCE, event_type__in=ENDS).delete()
-        by_run = {run_id: [batch.events[place] for place in places[run_id]] for run_id in known}
+        by_run = {run_id: [events[place] for place in places[run_id]] for run_id in known}
         kept = [event for of_run in by_run.values() for event in of_run]
         AgentEvent.objects.bulk_create(
             [to_event_row(event) for event in kept], batch_size=ROWS_OF_STATEMENT, ignore_conflicts=True
@@ -294,9 +297,9 @@ class Projector:
         AgentRun.objects.bulk_update(changed, PROJECTED_FIELDS, batch_size=ROWS_OF_STATEMENT // 5)
         self.events_written += len(kept)
 
-    def _write_alone(self, event: RunEvent) -> None:
+    def _write_alone(self, run_id: uuid.UUID, event: RunEvent) -> None:
         try:
-            self._write(RunEventBatch((event,), event.sequence, (event.run_id,)), None)
+            self._write((event,), {run_id: (0,)}, None)
         except (DataError, IntegrityError):
             logger.exception(
                 "event left out of the projection", extra={"run_id": event.run_id, "sequence": event.sequence}
@@ -388,6 +391,19 @@ class _IdleTimer:
 def _client_of(own: GoRuntimeIntegration, namespace: str) -> GoRuntimeIntegration:
     settings = {field.name: getattr(own.settings, field.name) for field in fields(own.settings)}
     return GoRuntimeIntegration(**settings | {"namespace": namespace})
+
+
+def _find_rows(run_ids: Sequence[str]) -> dict[uuid.UUID, list[int]]:
+    """Of the runs that have a row: at which places of `run_ids` each stands."""
+    places: dict[uuid.UUID, list[int]] = {}
+    for place, text in enumerate(run_ids):
+        run_id = _as_uuid(text)
+        if run_id is not None:
+            places.setdefault(run_id, []).append(place)
+    if not places:
+        return places
+    known = set(AgentRun.objects.filter(pk__in=places).values_list("pk", flat=True))
+    return {run_id: of_run for run_id, of_run in places.items() if run_id in known}
 
 
 def _as_uuid(text: str) -> uuid.UUID | None:
