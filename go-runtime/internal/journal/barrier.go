@@ -78,6 +78,35 @@ func (b *barrier) commit(ctx context.Context, s *Stream, seq uint64) error {
 	return b.wait(ctx, s)
 }
 
+// await waits a while for syncs that others need, until one has made what the
+// stream has up to seq durable. It needs none itself.
+func (b *barrier) await(ctx context.Context, s *Stream, seq uint64, patience time.Duration) {
+	if b.sync == nil {
+		return
+	}
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	for {
+		b.mu.Lock()
+		r := b.next
+		if b.running != nil && s.syncing >= seq {
+			r = b.running
+		}
+		failed := b.err != nil
+		b.mu.Unlock()
+		if failed || s.durable.Load() >= seq {
+			return
+		}
+		select {
+		case <-r.done:
+		case <-over.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // wait returns when a sync that started after the call has ended, or with
 // Durability OS when the stream's mark is noted.
 func (b *barrier) wait(ctx context.Context, s *Stream) error {

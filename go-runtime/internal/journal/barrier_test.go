@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // Whoever waits is served by a sync that began after it began to wait.
@@ -87,6 +88,42 @@ func TestCommitJoinsTheSyncThatCoversIt(t *testing.T) {
 		}
 		if len(syncs) != 2 || s.durable.Load() != 3 {
 			t.Errorf("%d syncs, %d durable", len(syncs), s.durable.Load())
+		}
+		if err := b.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who can wait needs no sync while others need one soon, and does not wait for ever.
+func TestAwaitLeavesTheSyncToOthers(t *testing.T) {
+	t.Parallel()
+	file, err := openMark(t.TempDir(), "LOG")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBarrier(func() error { return nil }, func(err error) { t.Error(err) })
+		s := &Stream{mark: file}
+		b.add(s)
+		s.noteAppended(1)
+		begun := time.Now()
+		b.await(t.Context(), s, 1, time.Second)
+		if passed := time.Since(begun); passed != time.Second || b.syncs.Load() != 0 {
+			t.Errorf("waited %s for nobody, %d syncs", passed, b.syncs.Load())
+		}
+		waited := make(chan struct{})
+		go func() {
+			b.await(t.Context(), s, 1, time.Hour)
+			close(waited)
+		}()
+		synctest.Wait()
+		if err := b.commit(t.Context(), s, 1); err != nil {
+			t.Error(err)
+		}
+		<-waited
+		if passed := time.Since(begun); passed != time.Second || b.syncs.Load() != 1 {
+			t.Errorf("the other's sync ended it after %s, %d syncs", passed, b.syncs.Load())
 		}
 		if err := b.stop(); err != nil {
 			t.Error(err)

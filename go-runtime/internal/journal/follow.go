@@ -28,6 +28,9 @@ const (
 	positionInterval = time.Second
 	// tailLinger is how long the tail outlives its last follower.
 	tailLinger = time.Minute
+	// tailPatience is how long records that can wait are left to a sync that
+	// somebody else needs.
+	tailPatience = 10 * time.Millisecond
 	// tailRetry is the pause after a failed read.
 	tailRetry = 200 * time.Millisecond
 )
@@ -61,6 +64,7 @@ type tail struct {
 // follower is one call of Follow.
 type follower struct {
 	filters []string
+	patient bool          // its records can wait a little
 	wake    chan struct{} // capacity 1
 	cursor  *cursor       // open while it catches up from disk
 
@@ -107,7 +111,7 @@ func (s *Stream) Follow(
 	for _, option := range options {
 		option(&o)
 	}
-	f := &follower{filters: filters, position: after, wake: make(chan struct{}, 1)}
+	f := &follower{filters: filters, position: after, patient: o.minInterval > 0, wake: make(chan struct{}, 1)}
 	f.cursor = newCursor(s, after, filters)
 	defer f.cursor.close()
 	if err := s.tail.add(ctx, f); err != nil {
@@ -269,7 +273,7 @@ func (t *tail) run(ctx context.Context, after uint64, done chan struct{}) {
 	for ctx.Err() == nil {
 		records, err := c.next(ctx)
 		if err == nil {
-			err = t.stream.settle(ctx, records[len(records)-1].Sequence)
+			err = t.settle(ctx, records)
 		}
 		if err != nil {
 			t.pause(ctx, err)
@@ -277,6 +281,28 @@ func (t *tail) run(ctx context.Context, after uint64, done chan struct{}) {
 		}
 		t.push(records)
 	}
+}
+
+// settle makes records durable that were read. Where nobody is in a hurry for
+// them it leaves that to a sync which somebody else needs soon, if one comes.
+func (t *tail) settle(ctx context.Context, records []Record) error {
+	last := records[len(records)-1].Sequence
+	t.stream.noteAppended(last)
+	if b := t.stream.journal.barrier; b != nil && t.canWait(records) {
+		b.await(ctx, t.stream, last, tailPatience)
+	}
+	return t.stream.settle(ctx, last)
+}
+
+// canWait reports whether only patient followers want any of the records.
+func (t *tail) canWait(records []Record) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	patient := true
+	for _, r := range records {
+		t.interest.Match(r.Subject, func(f *follower) { patient = patient && f.patient })
+	}
+	return patient
 }
 
 // pause waits before the next try of a read that failed; false means that
