@@ -18,7 +18,6 @@ import threading
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, RunNotFound
-from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
+from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
 from django_agent_runtime.services import LOCAL_END_SEQUENCE, reconcile_runs, refresh_open_runs
@@ -73,7 +72,7 @@ class Projector:
         self.namespace = own.settings.namespace if namespace is None else namespace
         self.owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._is_own = self.namespace == own.settings.namespace
-        self._runtime = own if self._is_own else _client_of(own, self.namespace)
+        self._runtime = own if self._is_own else own.with_settings(namespace=self.namespace)
         self._stopping = threading.Event()
         self._lost = threading.Event()
         self._batches: Stream[RunEventBatch] | None = None
@@ -377,11 +376,6 @@ class _IdleTimer:
         self._timer = threading.Timer(self._seconds, self._batches.close)
         self._timer.daemon = True
         self._timer.start()
-
-
-def _client_of(own: GoRuntimeIntegration, namespace: str) -> GoRuntimeIntegration:
-    settings = {field.name: getattr(own.settings, field.name) for field in fields(own.settings)}
-    return GoRuntimeIntegration(**settings | {"namespace": namespace})
 
 
 def _as_uuid(text: str) -> uuid.UUID | None:
