@@ -20,6 +20,7 @@ from django_agent_runtime.messages import append_new
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from django_agent_runtime.messages import Message
 
@@ -124,11 +125,11 @@ class AgentRunQuerySet(models.QuerySet["AgentRun"]):
         """Those that the runtime has not acknowledged yet, oldest first."""
         return self.filter(submitted_at=None, status=RunStatus.QUEUED).order_by("created_at", "id")
 
-    def with_cancel_requests(self) -> AgentRunQuerySet:
-        """Those that were to be cancelled and have not ended."""
-        return self.filter(cancel_requested_at__isnull=False, status__in=OPEN_STATUSES).order_by(
-            "cancel_requested_at", "id"
-        )
+    def with_cancel_requests(self, *, acknowledged_before: datetime) -> AgentRunQuerySet:
+        """Those that were to be cancelled and have not ended, unless the runtime has acknowledged it since then."""
+        unheard = Q(cancel_acknowledged_at=None) | Q(cancel_acknowledged_at__lt=acknowledged_before)
+        requested = self.filter(unheard, cancel_requested_at__isnull=False, status__in=OPEN_STATUSES)
+        return requested.order_by("cancel_requested_at", "id")
 
 
 class AgentRun(models.Model):
@@ -168,6 +169,8 @@ class AgentRun(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    # When the runtime last said that it has cancelled the run; of the end itself the row learns by the projector.
+    cancel_acknowledged_at = models.DateTimeField(null=True, blank=True, editable=False)
     # When the runtime acknowledged it; null until then.
     submitted_at = models.DateTimeField(null=True, blank=True)
     # Of the latest record of the runtime that is in this row.

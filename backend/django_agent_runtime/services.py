@@ -77,6 +77,9 @@ LIFECYCLE_TYPES = (
 LOCAL_END_SEQUENCE = 1
 # The most rows that one call of the reconciler sends.
 RECONCILE_ROWS = 500
+# A cancel that was acknowledged and has not been projected for so long is passed on again: the runtime's journal may
+# have been lost meanwhile.
+REPEAT_CANCEL_SECONDS = 60
 
 
 class MultitaskStrategy(models.TextChoices):
@@ -217,7 +220,7 @@ def submit_run(*, run: AgentRun) -> bool:
         # Of a call that timed out nobody knows whether it came through: a repeat joins.
         return False
     except AgentRuntimeError as refusal:
-        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+        _end_unknown(run, RunStatus.FAILED, refusal)
         raise
     return True
 
@@ -354,7 +357,8 @@ def reconcile_runs(*, runtime: GoRuntimeIntegration | None = None, limit: int = 
         How many runs were acknowledged.
     """
     try:
-        for run in AgentRun.objects.with_cancel_requests()[:limit]:
+        acknowledged_before = timezone.now() - timedelta(seconds=REPEAT_CANCEL_SECONDS)
+        for run in AgentRun.objects.with_cancel_requests(acknowledged_before=acknowledged_before)[:limit]:
             _reconcile_cancel(run, runtime)
     except (RuntimeUnavailable, CallTimedOut):
         return 0
@@ -440,7 +444,7 @@ def _resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> boo
     try:
         _send(run, runtime)
     except (InvalidRequest, NotFound, Conflict, ConcurrencyLimit) as refusal:
-        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+        _end_unknown(run, RunStatus.FAILED, refusal)
     except AgentRuntimeError as error:
         # It was accepted once, and must not end for what is no fault of its own: a runtime that is away, or full, or a
         # token that was changed.
@@ -449,7 +453,7 @@ def _resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> boo
         return False
     except (TypeError, ValueError) as error:
         # A row that somebody wrote by hand, which no request can be made of.
-        _end_unsubmitted(run, RunStatus.FAILED, InvalidRequest(f"The row of the run does not fit: {error}"))
+        _end_unknown(run, RunStatus.FAILED, InvalidRequest(f"The row of the run does not fit: {error}"))
     return True
 
 
@@ -470,7 +474,7 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
         AgentRun.objects.filter(pk=run.pk).update(submitted_at=run.submitted_at)
         # The run was accepted, whatever becomes of this; what does not come through is the reconciler's.
         with suppress(AgentRuntimeError):
-            runtime.cancel_run(str(run.pk))
+            _pass_on_cancel(run, "", runtime)
 
 
 def _send_retry(run: AgentRun, runtime: GoRuntimeIntegration) -> bool:
@@ -551,18 +555,21 @@ def _pass_on_cancel(run: AgentRun, reason: str, runtime: GoRuntimeIntegration | 
     try:
         live = (runtime or get_hurried_runtime()).cancel_run(str(run.pk), reason)
     except RunNotFound:
-        _end_unsubmitted(run, RunStatus.CANCELLED, None)
+        # It was never sent, or the runtime has begun anew.
+        _end_unknown(run, RunStatus.CANCELLED, None)
     else:
+        AgentRun.objects.filter(pk=run.pk).update(cancel_acknowledged_at=timezone.now())
         # Shown to who asked; the row learns of it by the projector.
         project_run(run, live)
 
 
-def _end_unsubmitted(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | None) -> None:
+def _end_unknown(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | None) -> None:
     """End a run that the runtime does not have, with the event that its readers wait for."""
     now = timezone.now()
+    cancelled = "The run was cancelled before it began." if not run.last_sequence else "The run was cancelled."
     run.status, run.finished_at = status, now
     run.error = {
-        "message": str(refusal) if refusal else "The run was cancelled before it began.",
+        "message": str(refusal) if refusal else cancelled,
         "reason": refusal.reason if refusal else "RUN_CANCELLED",
         "retryable": refusal is None,
         "error_type": "",
@@ -570,15 +577,18 @@ def _end_unsubmitted(run: AgentRun, status: RunStatus, refusal: AgentRuntimeErro
     payload = {"error": run.error["message"], "reason": run.error["reason"], "error_type": ""}
     with transaction.atomic():
         # A refused request gives its key back: it may be sent again.
-        changed = AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES, last_sequence=0).update(
+        # Nothing is done to one of which the projector has learned something since it was read.
+        unchanged = AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES, last_sequence=run.last_sequence)
+        changed = unchanged.update(
             status=status, error=run.error, finished_at=now, **({"idempotency_key": ""} if refusal else {})
         )
         if changed:
+            latest = AgentEvent.objects.filter(run=run).aggregate(seq=models.Max("seq"))["seq"]
             AgentEvent.objects.bulk_create(
                 [
                     AgentEvent(
                         run=run,
-                        seq=LOCAL_END_SEQUENCE,
+                        seq=LOCAL_END_SEQUENCE + (latest or 0),
                         event_type=f"run.{status.value}",
                         payload=payload,
                         visibility=EventVisibility.USER,

@@ -25,8 +25,8 @@ from django_agent_runtime.exceptions import (
     RunNotWaiting,
     Unauthenticated,
 )
-from django_agent_runtime.go_integration import get_go_runtime_integration
-from django_agent_runtime.models import AgentConversation, AgentRun
+from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.selectors import get_visible_run, read_run
 from django_agent_runtime.services import (
@@ -320,6 +320,69 @@ def test_cancel_request_is_passed_on_when_the_runtime_is_back(
         assert cancel_run(actor=actor, run=run).cancel_requested_at is not None
     reconcile_runs()
     assert run_in_runtime(run).state is RunState.CANCELLED
+
+
+@pytest.fixture
+def passed_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs whose cancel the runtime was asked for, as often as it was."""
+    asked: list[str] = []
+    cancel = GoRuntimeIntegration.cancel_run
+
+    def note_and_cancel(self: GoRuntimeIntegration, run_id: str, reason: str = "") -> Any:
+        asked.append(run_id)
+        return cancel(self, run_id, reason)
+
+    monkeypatch.setattr(GoRuntimeIntegration, "cancel_run", note_and_cancel)
+    return asked
+
+
+def test_cancel_is_passed_on_until_it_is_acknowledged(
+    runtime: FakeGoRuntime,
+    actor: Principal,
+    passed_on: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    no_runtime_settings: Any,
+) -> None:
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    with override_settings(GO_RUNTIME=no_runtime_settings), monkeypatch.context() as patched:
+        patched.setattr(live, "PATIENCE_SECONDS", 0.2)
+        cancel_run(actor=actor, run=run)
+        reconcile_runs()
+    assert passed_on == [str(run.pk)] * 2
+    for _ in range(3):
+        # It is not projected, so that the row does not know.
+        reconcile_runs()
+    assert passed_on == [str(run.pk)] * 3
+    assert run_in_runtime(run).state is RunState.CANCELLED
+
+
+def test_acknowledged_cancel_is_passed_on_once(runtime: FakeGoRuntime, actor: Principal, passed_on: list[str]) -> None:
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    assert cancel_run(actor=actor, run=run).status == "cancelled"
+    reconcile_runs()
+    assert passed_on == [str(run.pk)]
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_cancel_outlives_the_journal_of_the_runtime(
+    runtime: FakeGoRuntime, actor: Principal, acknowledged: bool
+) -> None:
+    asked_at = timezone.now() - timedelta(seconds=2 * services.REPEAT_CANCEL_SECONDS)
+    # Of the journal that was lost.
+    run = AgentRun.objects.create(
+        agent_key="asking-agent",
+        status="running",
+        last_sequence=7,
+        submitted_at=asked_at,
+        cancel_requested_at=asked_at,
+        cancel_acknowledged_at=asked_at if acknowledged else None,
+        **actor.owner_fields(),
+    )
+    AgentEvent.objects.create(run=run, seq=9, event_type="tool.call")
+    reconcile_runs()
+    run.refresh_from_db()
+    assert run.status == "cancelled"
+    assert [event.event_type for event in run.events.all()] == ["tool.call", "run.cancelled"]
 
 
 def test_run_that_is_cancelled_on_its_way_is_cancelled(
