@@ -201,12 +201,16 @@ def create_run(
 def submit_run(*, run: AgentRun) -> bool:
     """Hand a committed run to the runtime, and before it those of its conversation that still wait.
 
+    One that the runtime has had is left alone: after the time that runs are kept there, it would be done again.
+
     Returns:
         Whether the runtime has it. False: it cannot be reached, and the reconciler will send the run.
 
     Raises:
         AgentRuntimeError: The runtime refused the run, which has ended as `failed`.
     """
+    if run.submitted_at is not None:
+        return True
     if run.conversation_id is not None:
         earlier = AgentRun.objects.unsubmitted().filter(
             conversation_id=run.conversation_id, created_at__lte=run.created_at

@@ -28,6 +28,7 @@ from django_agent_runtime.exceptions import (
 from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.principals import Principal
+from django_agent_runtime.projector import Projector
 from django_agent_runtime.selectors import get_visible_run, read_run
 from django_agent_runtime.services import (
     cancel_run,
@@ -36,10 +37,11 @@ from django_agent_runtime.services import (
     reconcile_runs,
     resume_run,
     retry_run,
+    submit_run,
     update_conversation,
 )
 from django_agent_runtime.testing import FakeGoRuntime
-from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
+from django_agent_runtime.tests.runs.support import MESSAGES, answer, wait_until
 from django_agent_runtime.types import RunState
 
 if TYPE_CHECKING:
@@ -223,6 +225,32 @@ def test_idempotency_key_gives_the_first_run_back(runtime: FakeGoRuntime, actor:
     others = create_run(actor=Principal.of_user(bob), **asked)
     assert others.created
     assert len(runtime.accepted_runs()) == 2
+
+
+@pytest.mark.parametrize(("acknowledged", "projected"), [(True, True), (True, False), (False, True)])
+def test_run_that_the_runtime_has_forgotten_is_not_done_again(
+    runtime: FakeGoRuntime, actor: Principal, acknowledged: bool, projected: bool
+) -> None:
+    """Retention has removed it: what the rows say holds, by row id and by idempotency key."""
+    asked: dict[str, Any] = {"agent_key": "chat-agent", "messages": MESSAGES, "idempotency_key": "k"}
+    run = create_run(actor=actor, **asked).run
+    wait_for(run, "succeeded")
+    if not acknowledged:
+        # As when Django was killed between the runtime's answer and the note of it.
+        AgentRun.objects.update(submitted_at=None)
+    if projected:
+        Projector().run_once(idle_seconds=0.3)
+    run.refresh_from_db()
+    with FakeGoRuntime() as empty, override_settings(GO_RUNTIME=empty.settings):
+        empty.add_agent("chat-agent", answer)
+        again = create_run(actor=actor, **asked)
+        assert (again.run, again.created) == (run, False)
+        assert submit_run(run=run)
+        reconcile_runs()
+        assert empty.accepted_runs() == []
+    before = (run.status, run.output)
+    run.refresh_from_db()
+    assert (run.status, run.output) == before
 
 
 @pytest.mark.usefixtures("runtime")
