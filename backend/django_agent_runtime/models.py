@@ -3,6 +3,7 @@
 A row of `AgentRun` is what somebody asked for: a service, or a bare `AgentRun.objects.create(…)`, writes it, and
 the runtime is then given a run of the same id. All else in it, and every `AgentEvent`, is a projection of the
 runtime's own records that `django_agent_runtime.projector` writes; it may be behind. Nothing here calls the runtime.
+Rows that are deleted leave a note of the runs that had not ended, by which the runtime is told to cancel them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -52,6 +53,26 @@ class EventVisibility(models.TextChoices):
     USER = "user"
 
 
+class AgentConversationQuerySet(models.QuerySet["AgentConversation"]):
+    """Conversations, and what goes with them."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete them and their runs, which are cancelled where they have not ended."""
+        with transaction.atomic():
+            self.abandon_runs()
+            return super().delete()
+
+    # As Django's own are marked: for no template, and not of the manager.
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def abandon_runs(self) -> None:
+        """Note the runs that have not ended, and keep others out until the transaction ends."""
+        keys = self.values("pk")
+        list(AgentConversation.objects.filter(pk__in=keys).order_by("pk").select_for_update().values_list("pk"))
+        AgentRun.objects.filter(conversation__in=keys).abandon()
+
+
 class AgentConversation(models.Model):
     """Runs that belong together, such as those of one chat."""
 
@@ -67,6 +88,8 @@ class AgentConversation(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
+    objects = AgentConversationQuerySet.as_manager()
+
     class Meta:
         """Newest first, by owner."""
 
@@ -79,6 +102,12 @@ class AgentConversation(models.Model):
 
     def __str__(self) -> str:
         return self.title or f"conversation {self.pk}"
+
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete it and its runs, which are cancelled where they have not ended."""
+        with transaction.atomic():
+            AgentConversation.objects.filter(pk=self.pk).abandon_runs()
+            return super().delete(using, keep_parents)
 
     def get_message_history(self, *, include_failed_runs: bool = False) -> list[Message]:
         """The messages of all runs in order, each once: what was asked and what the agent made of it.
@@ -120,6 +149,21 @@ class AgentRunQuerySet(models.QuerySet["AgentRun"]):
         if conversation is not None and not owner & kwargs.keys():
             kwargs |= {"user_id": conversation.user_id, "anonymous_session_id": conversation.anonymous_session_id}
         return super().create(**kwargs)
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete them; those that have not ended are cancelled."""
+        with transaction.atomic():
+            self.abandon()
+            return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def abandon(self) -> None:
+        """Note those that have not ended, for the runtime to be told. No event is added to them from here on."""
+        going_on = AgentRun.objects.filter(pk__in=self.values("pk"), status__in=OPEN_STATUSES)
+        keys = going_on.order_by("pk").select_for_update().values_list("pk", flat=True)
+        AbandonedRun.objects.bulk_create([AbandonedRun(run_id=key) for key in keys], ignore_conflicts=True)
 
     def unsubmitted(self) -> AgentRunQuerySet:
         """Those that the runtime has not acknowledged yet, oldest first."""
@@ -219,10 +263,38 @@ class AgentRun(models.Model):
     def __str__(self) -> str:
         return f"{self.agent_key} {self.pk}"
 
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete it; a run that has not ended is cancelled."""
+        with transaction.atomic():
+            AgentRun.objects.filter(pk=self.pk).abandon()
+            return super().delete(using, keep_parents)
+
     @property
     def has_ended(self) -> bool:
         """Whether nothing can happen to the run any more, as far as this row knows."""
         return self.status in ENDED_STATUSES
+
+
+class AbandonedRunQuerySet(models.QuerySet["AbandonedRun"]):
+    """The notes of runs whose rows are gone."""
+
+    def due(self, *, missed_before: datetime) -> AbandonedRunQuerySet:
+        """Those of which the runtime is to be told now, oldest first."""
+        return self.filter(Q(missed_at=None) | Q(missed_at__lt=missed_before)).order_by("deleted_at", "run_id")
+
+
+class AbandonedRun(models.Model):
+    """A run that had not ended when its row was deleted, until the runtime has cancelled it."""
+
+    run_id = models.UUIDField(primary_key=True)
+    deleted_at = models.DateTimeField(default=timezone.now)
+    # When the runtime did not know the run: it may have been on its way there, so that it is asked once more.
+    missed_at = models.DateTimeField(null=True)
+
+    objects = AbandonedRunQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} without a row"
 
 
 class AgentEvent(models.Model):

@@ -40,19 +40,23 @@ from django_agent_runtime.models import (
     MAX_AGENT_KEY_CHARACTERS,
     MAX_IDEMPOTENCY_KEY_CHARACTERS,
     OPEN_STATUSES,
+    AbandonedRun,
     AgentConversation,
     AgentEvent,
     AgentRun,
     EventVisibility,
     RunStatus,
 )
+from django_agent_runtime.principals import DELETE_CONVERSATION_PERMISSION, DELETE_RUN_PERMISSION
 from django_agent_runtime.projection import PROJECTED_FIELDS, is_storable, project_run
 from django_agent_runtime.runtime.registry import list_runtimes
 from django_agent_runtime.runtime_conf import get_agent_runtime_settings, visibility_of
 from django_agent_runtime.selectors import read_run
-from django_agent_runtime.types import Concurrency, RetryPolicy, RunTarget
+from django_agent_runtime.types import Concurrency, ConnectionState, RetryPolicy, RunTarget
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
     from django_agent_runtime.go_integration import GoRuntimeIntegration
     from django_agent_runtime.principals import Principal
     from django_agent_runtime.types import Strategy
@@ -80,6 +84,8 @@ RECONCILE_ROWS = 500
 # A cancel that was acknowledged and has not been projected for so long is passed on again: the runtime's journal may
 # have been lost meanwhile.
 REPEAT_CANCEL_SECONDS = 60
+# Longer than any call that hands over a run: the runtime is asked once more for a deleted one that it did not know.
+ASK_AGAIN_SECONDS = 60
 
 
 class MultitaskStrategy(models.TextChoices):
@@ -305,6 +311,33 @@ def retry_run(*, actor: Principal, run: AgentRun) -> AgentRun:
     return again
 
 
+def delete_run(*, actor: Principal, run: AgentRun) -> None:
+    """Delete a run with its events; one that has not ended is cancelled.
+
+    The rows are gone at once, whether or not the runtime can be reached: the cancel is passed on when it is back. What
+    the runtime keeps of the run it removes by itself, as of any run that has ended.
+
+    Raises:
+        PermissionDenied: The actor neither owns the run nor has the permission to delete runs.
+    """
+    if not (actor.owns(run) or actor.has_permission(DELETE_RUN_PERMISSION)):
+        raise PermissionDenied("Only the owner of a run may delete it.")
+    rows = AgentRun.objects.filter(pk=run.pk)
+    _delete(rows, runs=rows)
+
+
+def delete_conversation(*, actor: Principal, conversation: AgentConversation) -> None:
+    """Delete a conversation with its runs and their events, as `delete_run` does.
+
+    Raises:
+        PermissionDenied: The actor neither owns it nor has the permission to delete conversations.
+    """
+    if not (actor.owns(conversation) or actor.has_permission(DELETE_CONVERSATION_PERMISSION)):
+        raise PermissionDenied("Only the owner of a conversation may delete it.")
+    rows = AgentConversation.objects.filter(pk=conversation.pk)
+    _delete(rows, runs=AgentRun.objects.filter(conversation=conversation.pk))
+
+
 def create_conversation(
     *, actor: Principal, agent_key: str = "", title: str = "", metadata: Mapping[str, Any] | None = None
 ) -> AgentConversation:
@@ -347,7 +380,7 @@ def update_conversation(
 
 
 def reconcile_runs(*, runtime: GoRuntimeIntegration | None = None, limit: int = RECONCILE_ROWS) -> int:
-    """Send what the runtime has not acknowledged, oldest first, and pass on cancel requests that did not get through.
+    """Send what the runtime has not acknowledged, oldest first, and pass on what it was not told: cancels, deletions.
 
     Several processes may do so at once, without locks: the runtime joins a run that it has, and each process sends
     the runs in order, so that none overtakes another. (Rows that one process locked and the others skipped would.)
@@ -355,13 +388,17 @@ def reconcile_runs(*, runtime: GoRuntimeIntegration | None = None, limit: int = 
 
     Args:
         runtime: The client to use; None: the one that gives up early.
-        limit: The most rows of either kind.
+        limit: The most rows of each kind.
 
     Returns:
         How many runs were acknowledged.
     """
+    now = timezone.now()
+    acknowledged_before = now - timedelta(seconds=REPEAT_CANCEL_SECONDS)
+    missed_before = now - timedelta(seconds=ASK_AGAIN_SECONDS)
     try:
-        acknowledged_before = timezone.now() - timedelta(seconds=REPEAT_CANCEL_SECONDS)
+        for note in AbandonedRun.objects.due(missed_before=missed_before)[:limit]:
+            _pass_on_deletion(note, runtime)
         for run in AgentRun.objects.with_cancel_requests(acknowledged_before=acknowledged_before)[:limit]:
             _reconcile_cancel(run, runtime)
     except (RuntimeUnavailable, CallTimedOut):
@@ -391,7 +428,10 @@ def refresh_run(*, run: AgentRun, runtime: GoRuntimeIntegration | None = None) -
         AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES).update(**changes)
         return run
     with transaction.atomic():
-        row = AgentRun.objects.select_for_update().get(pk=run.pk)
+        row = AgentRun.objects.select_for_update().filter(pk=run.pk).first()
+        if row is None:
+            # It was deleted meanwhile.
+            return run
         if project_run(row, live):
             row.save(update_fields=PROJECTED_FIELDS)
     return row
@@ -474,11 +514,14 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
     run.submitted_at = timezone.now()
     acknowledged = AgentRun.objects.filter(pk=run.pk, cancel_requested_at=None).update(submitted_at=run.submitted_at)
     if not acknowledged:
-        # It was cancelled while it was on its way, when the runtime did not know it yet.
-        AgentRun.objects.filter(pk=run.pk).update(submitted_at=run.submitted_at)
-        # The run was accepted, whatever becomes of this; what does not come through is the reconciler's.
+        # It was cancelled or deleted while it was on its way, when the runtime did not know it yet. It was accepted,
+        # whatever becomes of this; what does not come through is the reconciler's.
         with suppress(AgentRuntimeError):
-            _pass_on_cancel(run, "", runtime)
+            if AgentRun.objects.filter(pk=run.pk).update(submitted_at=run.submitted_at):
+                _pass_on_cancel(run, "", runtime)
+            else:
+                note, _ = AbandonedRun.objects.update_or_create(run_id=run.pk, defaults={"missed_at": None})
+                _pass_on_deletion(note, runtime)
 
 
 def _send_retry(run: AgentRun, runtime: GoRuntimeIntegration) -> bool:
@@ -565,6 +608,41 @@ def _pass_on_cancel(run: AgentRun, reason: str, runtime: GoRuntimeIntegration | 
         AgentRun.objects.filter(pk=run.pk).update(cancel_acknowledged_at=timezone.now())
         # Shown to who asked; the row learns of it by the projector.
         project_run(run, live)
+
+
+def _delete(rows: QuerySet[AgentRun] | QuerySet[AgentConversation], *, runs: QuerySet[AgentRun]) -> None:
+    """Delete rows, and then have the runtime cancel the runs that were among them."""
+    with transaction.atomic():
+        abandoned = list(runs.filter(status__in=OPEN_STATUSES).values_list("pk", flat=True))
+        rows.delete()
+
+        def pass_on() -> None:
+            # Many may be deleted at once: one that does not get through is enough.
+            if get_hurried_runtime().connection_state is ConnectionState.RECONNECTING:
+                return
+            with suppress(RuntimeUnavailable, CallTimedOut):
+                for note in AbandonedRun.objects.filter(run_id__in=abandoned):
+                    _pass_on_deletion(note)
+
+        # The rows are gone, whatever becomes of this; what does not come through is the reconciler's.
+        if abandoned:
+            transaction.on_commit(pass_on, robust=True)
+
+
+def _pass_on_deletion(note: AbandonedRun, runtime: GoRuntimeIntegration | None = None) -> None:
+    try:
+        with suppress(RunEnded):
+            (runtime or get_hurried_runtime()).cancel_run(str(note.run_id), "its row was deleted")
+    except (RuntimeUnavailable, CallTimedOut):
+        raise
+    except RunNotFound:
+        if note.missed_at is None:
+            AbandonedRun.objects.filter(pk=note.pk).update(missed_at=timezone.now())
+            return
+    except AgentRuntimeError as error:
+        logger.warning("cancel of a deleted run refused", extra={"run_id": str(note.run_id), "err": str(error)})
+        return
+    AbandonedRun.objects.filter(pk=note.pk).delete()
 
 
 def _end_unknown(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | None) -> None:
