@@ -114,10 +114,13 @@ class AgentConversation(models.Model):
 
         Args:
             include_failed_runs: Whether runs count that ended in another way than success. Runs that have not
-                ended never do.
+                ended never do, nor those that a later one rolled back.
         """
         statuses: Sequence[str] = ENDED_STATUSES if include_failed_runs else (RunStatus.SUCCEEDED,)
-        runs = self.runs.filter(status__in=statuses).order_by("created_at", "id")
+        counted = self.runs.filter(status__in=statuses).exclude(
+            status=RunStatus.CANCELLED, rolled_back_by__isnull=False
+        )
+        runs = counted.order_by("created_at", "id")
         history: list[Message] = []
         for asked, answered in runs.values_list("input__messages", "output__final_messages"):
             append_new(history, asked)
@@ -215,6 +218,9 @@ class AgentRun(models.Model):
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     # When the runtime last said that it has cancelled the run; of the end itself the row learns by the projector.
     cancel_acknowledged_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The run with the strategy `rollback` before which this one had not ended: once cancelled, it is no part of the
+    # conversation's history. No foreign key, so that it stays so when that run is deleted.
+    rolled_back_by = models.UUIDField(null=True, blank=True, editable=False)
     # When the runtime acknowledged it; null until then.
     submitted_at = models.DateTimeField(null=True, blank=True)
     # Of the latest record of the runtime that is in this row.

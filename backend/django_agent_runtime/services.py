@@ -89,17 +89,23 @@ ASK_AGAIN_SECONDS = 60
 
 
 class MultitaskStrategy(models.TextChoices):
-    """What becomes of a new run of a conversation in which another one has not ended."""
+    """What becomes of a new run of a conversation in which another one has not ended.
+
+    It waits, is refused, or has the others cancelled; `rollback` also cancels those that wait for an answer, and takes
+    the messages of all that it cancels out of the conversation's history.
+    """
 
     ENQUEUE = "enqueue"
     REJECT = "reject"
     INTERRUPT = "interrupt"
+    ROLLBACK = "rollback"
 
 
 _STRATEGIES: dict[str, Strategy] = {
     MultitaskStrategy.ENQUEUE: "queue",
     MultitaskStrategy.REJECT: "reject",
     MultitaskStrategy.INTERRUPT: "cancel_running",
+    MultitaskStrategy.ROLLBACK: "cancel_running",
 }
 
 
@@ -154,7 +160,7 @@ def create_run(
         idempotency_key: A repeat with the same key and the same request is answered with the first run.
         max_attempts: In all; None: as the settings say.
         priority: -1000 to 1000; higher ones begin before others.
-        multitask_strategy: What happens while another run of the conversation has not ended.
+        multitask_strategy: What happens while another run of the conversation has not ended; see there.
         delay: Seconds from now before which the run does not begin.
         run_timeout: Seconds one attempt may take; None: as the settings say.
         queue_timeout: Seconds after which a run that could have begun, and did not, ends as `timed_out`.
@@ -465,6 +471,7 @@ def _insert_and_submit(row: AgentRun) -> None:
 
     with transaction.atomic():
         row.save(force_insert=True)
+        _note_rollback(row)
         if row.conversation_id is not None:
             AgentConversation.objects.filter(pk=row.conversation_id).update(updated_at=row.created_at)
         transaction.on_commit(submit)
@@ -505,6 +512,7 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
     runtime = runtime or get_hurried_runtime()
     if run.conversation_id is not None and run.user_id is None and run.anonymous_session_id is None:
         _give_to_owner_of_conversation(run)
+    _note_rollback(run)
     try:
         if run.retry_of_id is None or not _send_retry(run, runtime):
             runtime.create_run(run.agent_key, run.input, **_describe_run(run))
@@ -512,6 +520,8 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
         # The id is ours alone: it has the run, accepted under other settings.
         logger.warning("run was accepted with other settings", extra={"run_id": str(run.pk), "err": str(error)})
     run.submitted_at = timezone.now()
+    # The runtime has cancelled those that run or queue; the rest is the reconciler's.
+    _rolled_back_by(run).update(cancel_requested_at=run.submitted_at)
     acknowledged = AgentRun.objects.filter(pk=run.pk, cancel_requested_at=None).update(submitted_at=run.submitted_at)
     if not acknowledged:
         # It was cancelled or deleted while it was on its way, when the runtime did not know it yet. It was accepted,
@@ -522,6 +532,29 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
             else:
                 note, _ = AbandonedRun.objects.update_or_create(run_id=run.pk, defaults={"missed_at": None})
                 _pass_on_deletion(note, runtime)
+
+
+def _note_rollback(run: AgentRun) -> None:
+    """Note which runs a run with the strategy `rollback` takes back: those before it that have not ended.
+
+    It is noted before the runtime is called, which cancels them, because behind that the projector may be faster. One
+    that ends in another way meanwhile is not taken back.
+    """
+    before = _goes_on_beside(run).filter(created_at__lte=run.created_at, rolled_back_by=None)
+    before.exclude(pk=run.pk).update(rolled_back_by=run.pk)
+
+
+def _rolled_back_by(run: AgentRun) -> QuerySet[AgentRun]:
+    """Those that a run takes back and nobody has asked to cancel."""
+    return _goes_on_beside(run).filter(rolled_back_by=run.pk, cancel_requested_at=None)
+
+
+def _goes_on_beside(run: AgentRun) -> QuerySet[AgentRun]:
+    """The runs of its conversation that have not ended; none for a run that takes none back."""
+    strategy = run.options.get("multitask_strategy") if isinstance(run.options, dict) else None
+    if run.conversation_id is None or strategy != MultitaskStrategy.ROLLBACK:
+        return AgentRun.objects.none()
+    return AgentRun.objects.filter(conversation_id=run.conversation_id, status__in=OPEN_STATUSES)
 
 
 def _send_retry(run: AgentRun, runtime: GoRuntimeIntegration) -> bool:
@@ -665,6 +698,8 @@ def _end_unknown(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | 
             status=status, error=run.error, finished_at=now, **({"idempotency_key": ""} if refusal else {})
         )
         if changed:
+            # What never began takes nothing back.
+            _rolled_back_by(run).update(rolled_back_by=None)
             latest = AgentEvent.objects.filter(run=run).aggregate(seq=models.Max("seq"))["seq"]
             AgentEvent.objects.bulk_create(
                 [

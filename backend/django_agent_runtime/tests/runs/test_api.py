@@ -105,7 +105,7 @@ def test_run_is_created_while_the_runtime_is_away(api: APIClient) -> None:
         (BODY | {"messages": ["Hello"]}, {"messages.0"}),
         (BODY | {"user": 1}, {"user"}),
         (BODY | {"max_attempts": 0}, {"max_attempts"}),
-        (BODY | {"multitask_strategy": "rollback"}, {"multitask_strategy"}),
+        (BODY | {"multitask_strategy": "fork"}, {"multitask_strategy"}),
         (BODY | {"conversation_id": "x"}, {"conversation_id"}),
     ],
 )

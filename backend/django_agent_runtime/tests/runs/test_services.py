@@ -26,14 +26,16 @@ from django_agent_runtime.exceptions import (
     Unauthenticated,
 )
 from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
-from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.projector import Projector
+from django_agent_runtime.runtime.registry import register_runtime
 from django_agent_runtime.selectors import get_visible_run, read_run
 from django_agent_runtime.services import (
     cancel_run,
     create_conversation,
     create_run,
+    delete_run,
     reconcile_runs,
     resume_run,
     retry_run,
@@ -41,7 +43,7 @@ from django_agent_runtime.services import (
     update_conversation,
 )
 from django_agent_runtime.testing import FakeGoRuntime
-from django_agent_runtime.tests.runs.support import MESSAGES, answer, wait_until
+from django_agent_runtime.tests.runs.support import MESSAGES, SiteAgent, answer, ask, wait_until
 from django_agent_runtime.types import RunState
 
 if TYPE_CHECKING:
@@ -498,3 +500,94 @@ def test_conversation_is_changed_by_its_owner(actor: Principal) -> None:
     update_conversation(actor=actor, conversation=conversation, metadata={"b": 1})
     conversation = AgentConversation.objects.get()
     assert (conversation.title, conversation.metadata) == ("a", {"b": 1})
+
+
+def say(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def asked_in(conversation: AgentConversation) -> list[str]:
+    """What users said in a conversation, as its history has it."""
+    history = conversation.get_message_history(include_failed_runs=True)
+    return [message["content"] for message in history if message["role"] == "user"]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_rollback_takes_back_what_has_not_ended(actor: Principal) -> None:
+    # Its agent has no worker.
+    register_runtime(SiteAgent(), "idle-agent")
+    conversation, other = (create_conversation(actor=actor) for _ in range(2))
+
+    def begin(agent_key: str, text: str, state: str, **options: Any) -> AgentRun:
+        options = {"conversation": conversation} | options
+        run = create_run(actor=actor, agent_key=agent_key, messages=say(text), **options).run
+        wait_for(run, state)
+        return run
+
+    kept = [begin("chat-agent", "ended", "succeeded"), begin("asking-agent", "stopped", "waiting")]
+    cancel_run(actor=actor, run=kept[1])
+    Projector().run_once(idle_seconds=0.3)
+    # Of this one the row does not know yet that it has ended.
+    kept.append(begin("chat-agent", "ended now", "succeeded"))
+    taken = [begin("asking-agent", "waiting", "waiting"), begin("idle-agent", "queued", "queued")]
+    apart = begin("asking-agent", "elsewhere", "waiting", conversation=other)
+    begin("chat-agent", "new", "succeeded", multitask_strategy="rollback")
+    reconcile_runs()
+    assert [run_in_runtime(run).state for run in [*taken, apart]] == ["cancelled", "cancelled", "waiting"]
+    for _ in range(2):
+        Projector().run_once(idle_seconds=0.3)
+        assert asked_in(conversation) == ["ended", "stopped", "ended now", "new"]
+        # Projecting all of it again does not bring them back.
+        ProjectorCursor.objects.update(sequence=0)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_rollback_outlives_the_run_that_made_it(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "asking-agent", "conversation": conversation}
+    taken = create_run(messages=say("old"), **asked).run
+    new = create_run(messages=say("new"), multitask_strategy="rollback", **asked).run
+    # It is taken back itself.
+    last = create_run(messages=say("last"), multitask_strategy="rollback", **asked).run
+    reconcile_runs()
+    delete_run(actor=actor, run=last)
+    Projector().run_once(idle_seconds=0.3)
+    assert {AgentRun.objects.get(pk=run.pk).status for run in (taken, new)} == {"cancelled"}
+    assert asked_in(conversation) == []
+
+
+@pytest.mark.usefixtures("runtime")
+def test_rollback_that_is_refused_takes_nothing_back(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "asking-agent", "conversation": conversation}
+    run = create_run(messages=say("old"), **asked).run
+    wait_for(run, "waiting")
+    with pytest.raises(InvalidRequest):
+        create_run(messages=say("new"), multitask_strategy="rollback", run_timeout=-1, **asked)
+    reconcile_runs()
+    run.refresh_from_db()
+    assert (run_in_runtime(run).state, run.rolled_back_by) == ("waiting", None)
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_rollback_waits_for_the_runtime(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "asking-agent", "conversation": conversation}
+    taken = create_run(messages=say("old"), **asked).run
+    # As a bare row has it.
+    new = AgentRun.objects.create(
+        conversation=conversation,
+        agent_key="chat-agent",
+        input={"messages": say("new"), "params": {}},
+        options={"multitask_strategy": "rollback"},
+    )
+    with FakeGoRuntime() as fake, override_settings(GO_RUNTIME=fake.settings):
+        fake.add_agent("asking-agent", ask)
+        fake.add_agent("chat-agent", answer)
+        reconcile_runs()
+        reconcile_runs()
+        wait_for(new, "succeeded")
+        Projector().run_once(idle_seconds=0.3)
+    taken.refresh_from_db()
+    assert taken.status == "cancelled"
+    assert asked_in(conversation) == ["new"]
