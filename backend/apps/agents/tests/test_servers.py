@@ -158,8 +158,7 @@ def test_rollback_takes_back_the_runs_before_it(site: Site) -> None:
     delayed = create("delayed", delay_seconds=600)
     new = create("new", multitask_strategy="rollback")
     assert types_of(Stream(site, new).read_all())[-1] == "run.succeeded"
-    for run_id in (waiting, delayed):
-        wait_until(lambda run_id=run_id: find_status(run_id) == "cancelled")
+    wait_until(lambda: [find_status(run_id) for run_id in (waiting, delayed)] == ["cancelled"] * 2)
     wait_until(lambda: list_asked() == ["ended", "new"])
     # Nor is it brought back by what is projected later.
     Stream(site, create("last")).read_all()
