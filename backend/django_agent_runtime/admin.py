@@ -21,7 +21,13 @@ from django.utils.html import format_html
 from django_agent_runtime.exceptions import AgentRuntimeError
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.principals import Principal
-from django_agent_runtime.services import cancel_run, resume_run, retry_run
+from django_agent_runtime.services import (
+    cancel_run,
+    delete_conversation,
+    delete_run,
+    resume_run,
+    retry_run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +98,15 @@ class AgentConversationAdmin(ReadOnlyAdmin):
         """To the runs of it."""
         return _link_to_list("agentrun", "runs", conversation__id__exact=str(conversation.pk))
 
+    def delete_model(self, request: HttpRequest, obj: AgentConversation) -> None:
+        """Delete it, and cancel what goes on in it."""
+        delete_conversation(actor=Principal.of_user(request.user), conversation=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[AgentConversation]) -> None:
+        """Delete them, and cancel what goes on in them."""
+        for conversation in queryset:
+            self.delete_model(request, conversation)
+
 
 @admin.register(AgentRun)
 class AgentRunAdmin(ReadOnlyAdmin):
@@ -141,6 +156,15 @@ class AgentRunAdmin(ReadOnlyAdmin):
     def error_text(self, run: AgentRun) -> str:
         """Why it ended badly."""
         return _show_json(run.error)
+
+    def delete_model(self, request: HttpRequest, obj: AgentRun) -> None:
+        """Delete it, cancelled if it goes on."""
+        delete_run(actor=Principal.of_user(request.user), run=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[AgentRun]) -> None:
+        """Delete them, cancelled if they go on."""
+        for run in queryset:
+            self.delete_model(request, run)
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         """Whether the user may change what runs do; the services ask again."""

@@ -10,9 +10,9 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
-__all__ = ["MAX_SECONDS", "Problem", "RuntimeSettings", "TlsSettings", "load", "validate"]
+__all__ = ["MAX_SECONDS", "Problem", "RuntimeSettings", "SettingChanges", "TlsSettings", "load", "validate"]
 
 # A century: beyond it, clocks and timers overflow one after another.
 MAX_SECONDS = 100 * 365 * 86400
@@ -65,6 +65,20 @@ class RuntimeSettings:
     def address(self) -> str:
         """Where the runtime is, for people."""
         return self.socket or f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+class SettingChanges(TypedDict, total=False):
+    """Some of the settings, as `GO_RUNTIME` and the client's arguments take them."""
+
+    host: str
+    port: int
+    timeout: float
+    reconnection_attempts: int
+    reconnection_delay: float
+    socket: str | None
+    token: str | None
+    tls: bool | Mapping[str, str] | TlsSettings | None
+    namespace: str
 
 
 def validate(mapping: object) -> list[Problem]:
@@ -187,5 +201,5 @@ _RULES: dict[str, _Rule] = {
     ),
 }
 
-if set(_RULES) != {field.name for field in fields(RuntimeSettings)}:
-    raise AssertionError("conf: every setting needs a rule")
+if not set(_RULES) == {field.name for field in fields(RuntimeSettings)} == set(SettingChanges.__annotations__):
+    raise AssertionError("conf: every setting needs a rule and a type")

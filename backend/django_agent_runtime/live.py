@@ -6,10 +6,13 @@ the runtime is there must not hold a server's thread for that long.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from django_agent_runtime._fork import gate
-from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
+from django_agent_runtime.go_integration import get_go_runtime_integration
+
+if TYPE_CHECKING:
+    from django_agent_runtime.go_integration import GoRuntimeIntegration
 
 # Long enough for a commit on a slow disk; what takes longer is sent again by the reconciler.
 PATIENCE_SECONDS = 2.0
@@ -30,9 +33,8 @@ class _HurriedClient:
         # The one lock that no fork can leave held.
         with gate.changed:
             if self._client is None or patient is not self._patient:
-                settings = {field.name: getattr(patient.settings, field.name) for field in fields(patient.settings)}
-                settings["timeout"] = min(patient.settings.timeout, PATIENCE_SECONDS)
-                replaced, self._client = self._client, GoRuntimeIntegration(**settings)
+                hurried = patient.with_settings(timeout=min(patient.settings.timeout, PATIENCE_SECONDS))
+                replaced, self._client = self._client, hurried
                 self._patient = patient
                 if replaced is not None:
                     replaced.disconnect()

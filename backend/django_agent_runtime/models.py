@@ -3,6 +3,7 @@
 A row of `AgentRun` is what somebody asked for: a service, or a bare `AgentRun.objects.create(…)`, writes it, and
 the runtime is then given a run of the same id. All else in it, and every `AgentEvent`, is a projection of the
 runtime's own records that `django_agent_runtime.projector` writes; it may be behind. Nothing here calls the runtime.
+Rows that are deleted leave a note of the runs that had not ended, by which the runtime is told to cancel them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -20,6 +21,7 @@ from django_agent_runtime.messages import append_new
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from django_agent_runtime.messages import Message
 
@@ -51,6 +53,26 @@ class EventVisibility(models.TextChoices):
     USER = "user"
 
 
+class AgentConversationQuerySet(models.QuerySet["AgentConversation"]):
+    """Conversations, and what goes with them."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete them and their runs, which are cancelled where they have not ended."""
+        with transaction.atomic():
+            self.abandon_runs()
+            return super().delete()
+
+    # As Django's own are marked: for no template, and not of the manager.
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def abandon_runs(self) -> None:
+        """Note the runs that have not ended, and keep others out until the transaction ends."""
+        keys = self.values("pk")
+        list(AgentConversation.objects.filter(pk__in=keys).order_by("pk").select_for_update().values_list("pk"))
+        AgentRun.objects.filter(conversation__in=keys).abandon()
+
+
 class AgentConversation(models.Model):
     """Runs that belong together, such as those of one chat."""
 
@@ -66,6 +88,8 @@ class AgentConversation(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
+    objects = AgentConversationQuerySet.as_manager()
+
     class Meta:
         """Newest first, by owner."""
 
@@ -79,15 +103,24 @@ class AgentConversation(models.Model):
     def __str__(self) -> str:
         return self.title or f"conversation {self.pk}"
 
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete it and its runs, which are cancelled where they have not ended."""
+        with transaction.atomic():
+            AgentConversation.objects.filter(pk=self.pk).abandon_runs()
+            return super().delete(using, keep_parents)
+
     def get_message_history(self, *, include_failed_runs: bool = False) -> list[Message]:
         """The messages of all runs in order, each once: what was asked and what the agent made of it.
 
         Args:
             include_failed_runs: Whether runs count that ended in another way than success. Runs that have not
-                ended never do.
+                ended never do, nor those that a later one rolled back.
         """
         statuses: Sequence[str] = ENDED_STATUSES if include_failed_runs else (RunStatus.SUCCEEDED,)
-        runs = self.runs.filter(status__in=statuses).order_by("created_at", "id")
+        counted = self.runs.filter(status__in=statuses).exclude(
+            status=RunStatus.CANCELLED, rolled_back_by__isnull=False
+        )
+        runs = counted.order_by("created_at", "id")
         history: list[Message] = []
         for asked, answered in runs.values_list("input__messages", "output__final_messages"):
             append_new(history, asked)
@@ -120,15 +153,30 @@ class AgentRunQuerySet(models.QuerySet["AgentRun"]):
             kwargs |= {"user_id": conversation.user_id, "anonymous_session_id": conversation.anonymous_session_id}
         return super().create(**kwargs)
 
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete them; those that have not ended are cancelled."""
+        with transaction.atomic():
+            self.abandon()
+            return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def abandon(self) -> None:
+        """Note those that have not ended, for the runtime to be told. No event is added to them from here on."""
+        going_on = AgentRun.objects.filter(pk__in=self.values("pk"), status__in=OPEN_STATUSES)
+        keys = going_on.order_by("pk").select_for_update().values_list("pk", flat=True)
+        AbandonedRun.objects.bulk_create([AbandonedRun(run_id=key) for key in keys], ignore_conflicts=True)
+
     def unsubmitted(self) -> AgentRunQuerySet:
         """Those that the runtime has not acknowledged yet, oldest first."""
         return self.filter(submitted_at=None, status=RunStatus.QUEUED).order_by("created_at", "id")
 
-    def with_cancel_requests(self) -> AgentRunQuerySet:
-        """Those that were to be cancelled and have not ended."""
-        return self.filter(cancel_requested_at__isnull=False, status__in=OPEN_STATUSES).order_by(
-            "cancel_requested_at", "id"
-        )
+    def with_cancel_requests(self, *, acknowledged_before: datetime) -> AgentRunQuerySet:
+        """Those that were to be cancelled and have not ended, unless the runtime has acknowledged it since then."""
+        unheard = Q(cancel_acknowledged_at=None) | Q(cancel_acknowledged_at__lt=acknowledged_before)
+        requested = self.filter(unheard, cancel_requested_at__isnull=False, status__in=OPEN_STATUSES)
+        return requested.order_by("cancel_requested_at", "id")
 
 
 class AgentRun(models.Model):
@@ -168,6 +216,11 @@ class AgentRun(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    # When the runtime last said that it has cancelled the run; of the end itself the row learns by the projector.
+    cancel_acknowledged_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The run with the strategy `rollback` before which this one had not ended: once cancelled, it is no part of the
+    # conversation's history. No foreign key, so that it stays so when that run is deleted.
+    rolled_back_by = models.UUIDField(null=True, blank=True, editable=False)
     # When the runtime acknowledged it; null until then.
     submitted_at = models.DateTimeField(null=True, blank=True)
     # Of the latest record of the runtime that is in this row.
@@ -216,10 +269,38 @@ class AgentRun(models.Model):
     def __str__(self) -> str:
         return f"{self.agent_key} {self.pk}"
 
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete it; a run that has not ended is cancelled."""
+        with transaction.atomic():
+            AgentRun.objects.filter(pk=self.pk).abandon()
+            return super().delete(using, keep_parents)
+
     @property
     def has_ended(self) -> bool:
         """Whether nothing can happen to the run any more, as far as this row knows."""
         return self.status in ENDED_STATUSES
+
+
+class AbandonedRunQuerySet(models.QuerySet["AbandonedRun"]):
+    """The notes of runs whose rows are gone."""
+
+    def due(self, *, missed_before: datetime) -> AbandonedRunQuerySet:
+        """Those of which the runtime is to be told now, oldest first."""
+        return self.filter(Q(missed_at=None) | Q(missed_at__lt=missed_before)).order_by("deleted_at", "run_id")
+
+
+class AbandonedRun(models.Model):
+    """A run that had not ended when its row was deleted, until the runtime has cancelled it."""
+
+    run_id = models.UUIDField(primary_key=True)
+    deleted_at = models.DateTimeField(default=timezone.now)
+    # When the runtime did not know the run: it may have been on its way there, so that it is asked once more.
+    missed_at = models.DateTimeField(null=True)
+
+    objects = AbandonedRunQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} without a row"
 
 
 class AgentEvent(models.Model):

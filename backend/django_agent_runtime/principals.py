@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 INTERNAL_EVENTS_PERMISSION = "django_agent_runtime.view_internal_events"
 CHANGE_RUN_PERMISSION = "django_agent_runtime.change_agentrun"
+DELETE_RUN_PERMISSION = "django_agent_runtime.delete_agentrun"
+DELETE_CONVERSATION_PERMISSION = "django_agent_runtime.delete_agentconversation"
 
 # Sessions of a project whose key is no UUID are known here by one made from it.
 _SESSION_NAMESPACE = uuid.UUID("7d0c2a34-5c2e-4a53-9a53-0f6f0c9b5a11")

@@ -18,7 +18,6 @@ import threading
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, RunNotFound
-from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
+from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
 from django_agent_runtime.services import LOCAL_END_SEQUENCE, reconcile_runs, refresh_open_runs
@@ -42,8 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30.0
-# How often what was not acknowledged is sent again, and the lease renewed.
+# So long after a projector was killed, another takes over. It is renewed five times as often, and by each batch.
+LEASE_SECONDS = 5.0
+# How often what was not acknowledged is sent again.
 HOUSEKEEPING_SECONDS = 0.5
 # How often the cursor is held against what the runtime says of a run.
 AUDIT_SECONDS = 10.0
@@ -77,9 +77,12 @@ class Projector:
         self.namespace = own.settings.namespace if namespace is None else namespace
         self.owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._is_own = self.namespace == own.settings.namespace
-        self._runtime = own if self._is_own else _client_of(own, self.namespace)
+        self._runtime = own if self._is_own else own.with_settings(namespace=self.namespace)
         self._stopping = threading.Event()
         self._lost = threading.Event()
+        # Held by a batch, which renews the lease itself: the renewal beside it would wait for its row, and then write a
+        # time that has passed.
+        self._writing = threading.Lock()
         self._batches: Stream[RunEventBatch] | None = None
         self._thread: threading.Thread | None = None
         self._reported = ""
@@ -110,7 +113,8 @@ class Projector:
         while not self._stopping.is_set():
             try:
                 if self.take_lease():
-                    self._follow()
+                    with self._keeping_lease():
+                        self._follow()
             except LeaseLostError:
                 logger.warning("another projector took over", extra={"namespace": self.namespace})
             except EventsTruncated as error:
@@ -143,14 +147,17 @@ class Projector:
         if not self.take_lease():
             raise LeaseLostError(f"Another process projects the namespace {self.namespace!r}.")
         try:
-            self._runtime.get_server_info()
-            if self._is_own:
-                reconcile_runs()
-            with self._open() as batches:
-                idle = _IdleTimer(idle_seconds, batches)
-                for batch in batches:
-                    self.apply(batch)
-                    idle.restart()
+            with self._keeping_lease():
+                self._runtime.get_server_info()
+                if self._is_own:
+                    reconcile_runs()
+                with self._open() as batches:
+                    idle = _IdleTimer(idle_seconds, batches)
+                    for batch in batches:
+                        self.apply(batch)
+                        idle.restart()
+            if self._lost.is_set():
+                raise LeaseLostError(f"Another process took over the namespace {self.namespace!r}.")
         finally:
             self._release_lease()
         return self.events_written
@@ -220,18 +227,13 @@ class Projector:
         return self._batches
 
     def _keep_house(self) -> None:
-        """Renew the lease and reconcile, for as long as the batches are followed."""
+        """Reconcile, for as long as the batches are followed."""
         finished = self._housekeeping_finished
         audited_at = 0.0
         refreshed = False
         try:
             while not finished.wait(HOUSEKEEPING_SECONDS):
                 try:
-                    if not self._renew_lease():
-                        self._lost.set()
-                        if self._batches is not None:
-                            self._batches.close()
-                        return
                     if self._is_own:
                         reconcile_runs()
                     if self._is_own and time.monotonic() - audited_at >= AUDIT_SECONDS:
@@ -247,8 +249,40 @@ class Projector:
                     logger.warning("reconciliation interrupted", extra={"err": str(error)})
                     close_old_connections()
                 except Exception:
-                    # A fault of one row's must not end the lease of all.
+                    # A fault of one row's must not hold up all others.
                     logger.exception("reconciliation failed")
+        finally:
+            connections.close_all()
+
+    @contextmanager
+    def _keeping_lease(self) -> Iterator[None]:
+        """Renew the lease beside what the block does, however long that takes; the batches of who lost it end."""
+        over = threading.Event()
+        thread = threading.Thread(
+            target=self._renew_until, args=(over,), name="agent-runtime-projector-lease", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _renew_until(self, over: threading.Event) -> None:
+        try:
+            while not over.wait(LEASE_SECONDS / 5):
+                try:
+                    with self._writing:
+                        kept = self._renew_lease()
+                except DatabaseError as error:
+                    logger.warning("lease not renewed", extra={"namespace": self.namespace, "err": str(error)})
+                    close_old_connections()
+                    continue
+                if not kept:
+                    self._lost.set()
+                    batches = self._batches
+                    if batches is not None:
+                        batches.close()
         finally:
             connections.close_all()
 
@@ -262,9 +296,11 @@ class Projector:
             owner="", lease_expires_at=None
         )
 
-    def _write(self, events: Sequence[RunEvent], places: Mapping[uuid.UUID, Sequence[int]], position: int | None) -> None:
+    def _write(
+        self, events: Sequence[RunEvent], places: Mapping[uuid.UUID, Sequence[int]], position: int | None
+    ) -> None:
         now = timezone.now()
-        with transaction.atomic():
+        with self._writing, transaction.atomic():
             changes: dict[str, Any] = {"lease_expires_at": now + timedelta(seconds=LEASE_SECONDS), "updated_at": now}
             if position is not None:
                 changes["sequence"] = position
@@ -273,6 +309,9 @@ class Projector:
                 raise LeaseLostError
             if places:
                 self._write_events(events, places)
+            if timezone.now() - now > timedelta(seconds=LEASE_SECONDS / 2):
+                # Others who wait for the row judge by what is committed now, and not by when this began.
+                self._renew_lease()
 
     def _write_events(self, events: Sequence[RunEvent], places: Mapping[uuid.UUID, Sequence[int]]) -> None:
         rows = AgentRun.objects.select_for_update().filter(pk__in=places).defer("input").order_by("pk")
@@ -386,11 +425,6 @@ class _IdleTimer:
         self._timer = threading.Timer(self._seconds, self._batches.close)
         self._timer.daemon = True
         self._timer.start()
-
-
-def _client_of(own: GoRuntimeIntegration, namespace: str) -> GoRuntimeIntegration:
-    settings = {field.name: getattr(own.settings, field.name) for field in fields(own.settings)}
-    return GoRuntimeIntegration(**settings | {"namespace": namespace})
 
 
 def _find_rows(run_ids: Sequence[str]) -> dict[uuid.UUID, list[int]]:

@@ -40,19 +40,23 @@ from django_agent_runtime.models import (
     MAX_AGENT_KEY_CHARACTERS,
     MAX_IDEMPOTENCY_KEY_CHARACTERS,
     OPEN_STATUSES,
+    AbandonedRun,
     AgentConversation,
     AgentEvent,
     AgentRun,
     EventVisibility,
     RunStatus,
 )
+from django_agent_runtime.principals import DELETE_CONVERSATION_PERMISSION, DELETE_RUN_PERMISSION
 from django_agent_runtime.projection import PROJECTED_FIELDS, is_storable, project_run
 from django_agent_runtime.runtime.registry import list_runtimes
 from django_agent_runtime.runtime_conf import get_agent_runtime_settings, visibility_of
 from django_agent_runtime.selectors import read_run
-from django_agent_runtime.types import Concurrency, RetryPolicy, RunTarget
+from django_agent_runtime.types import Concurrency, ConnectionState, RetryPolicy, RunTarget
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
     from django_agent_runtime.go_integration import GoRuntimeIntegration
     from django_agent_runtime.principals import Principal
     from django_agent_runtime.types import Strategy
@@ -77,20 +81,31 @@ LIFECYCLE_TYPES = (
 LOCAL_END_SEQUENCE = 1
 # The most rows that one call of the reconciler sends.
 RECONCILE_ROWS = 500
+# A cancel that was acknowledged and has not been projected for so long is passed on again: the runtime's journal may
+# have been lost meanwhile.
+REPEAT_CANCEL_SECONDS = 60
+# Longer than any call that hands over a run: the runtime is asked once more for a deleted one that it did not know.
+ASK_AGAIN_SECONDS = 60
 
 
 class MultitaskStrategy(models.TextChoices):
-    """What becomes of a new run of a conversation in which another one has not ended."""
+    """What becomes of a new run of a conversation in which another one has not ended.
+
+    It waits, is refused, or has the others cancelled; `rollback` also cancels those that wait for an answer, and takes
+    the messages of all that it cancels out of the conversation's history.
+    """
 
     ENQUEUE = "enqueue"
     REJECT = "reject"
     INTERRUPT = "interrupt"
+    ROLLBACK = "rollback"
 
 
 _STRATEGIES: dict[str, Strategy] = {
     MultitaskStrategy.ENQUEUE: "queue",
     MultitaskStrategy.REJECT: "reject",
     MultitaskStrategy.INTERRUPT: "cancel_running",
+    MultitaskStrategy.ROLLBACK: "cancel_running",
 }
 
 
@@ -145,7 +160,7 @@ def create_run(
         idempotency_key: A repeat with the same key and the same request is answered with the first run.
         max_attempts: In all; None: as the settings say.
         priority: -1000 to 1000; higher ones begin before others.
-        multitask_strategy: What happens while another run of the conversation has not ended.
+        multitask_strategy: What happens while another run of the conversation has not ended; see there.
         delay: Seconds from now before which the run does not begin.
         run_timeout: Seconds one attempt may take; None: as the settings say.
         queue_timeout: Seconds after which a run that could have begun, and did not, ends as `timed_out`.
@@ -198,12 +213,16 @@ def create_run(
 def submit_run(*, run: AgentRun) -> bool:
     """Hand a committed run to the runtime, and before it those of its conversation that still wait.
 
+    One that the runtime has had is left alone: after the time that runs are kept there, it would be done again.
+
     Returns:
         Whether the runtime has it. False: it cannot be reached, and the reconciler will send the run.
 
     Raises:
         AgentRuntimeError: The runtime refused the run, which has ended as `failed`.
     """
+    if run.submitted_at is not None:
+        return True
     if run.conversation_id is not None:
         earlier = AgentRun.objects.unsubmitted().filter(
             conversation_id=run.conversation_id, created_at__lte=run.created_at
@@ -217,7 +236,7 @@ def submit_run(*, run: AgentRun) -> bool:
         # Of a call that timed out nobody knows whether it came through: a repeat joins.
         return False
     except AgentRuntimeError as refusal:
-        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+        _end_unknown(run, RunStatus.FAILED, refusal)
         raise
     return True
 
@@ -298,6 +317,33 @@ def retry_run(*, actor: Principal, run: AgentRun) -> AgentRun:
     return again
 
 
+def delete_run(*, actor: Principal, run: AgentRun) -> None:
+    """Delete a run with its events; one that has not ended is cancelled.
+
+    The rows are gone at once, whether or not the runtime can be reached: the cancel is passed on when it is back. What
+    the runtime keeps of the run it removes by itself, as of any run that has ended.
+
+    Raises:
+        PermissionDenied: The actor neither owns the run nor has the permission to delete runs.
+    """
+    if not (actor.owns(run) or actor.has_permission(DELETE_RUN_PERMISSION)):
+        raise PermissionDenied("Only the owner of a run may delete it.")
+    rows = AgentRun.objects.filter(pk=run.pk)
+    _delete(rows, runs=rows)
+
+
+def delete_conversation(*, actor: Principal, conversation: AgentConversation) -> None:
+    """Delete a conversation with its runs and their events, as `delete_run` does.
+
+    Raises:
+        PermissionDenied: The actor neither owns it nor has the permission to delete conversations.
+    """
+    if not (actor.owns(conversation) or actor.has_permission(DELETE_CONVERSATION_PERMISSION)):
+        raise PermissionDenied("Only the owner of a conversation may delete it.")
+    rows = AgentConversation.objects.filter(pk=conversation.pk)
+    _delete(rows, runs=AgentRun.objects.filter(conversation=conversation.pk))
+
+
 def create_conversation(
     *, actor: Principal, agent_key: str = "", title: str = "", metadata: Mapping[str, Any] | None = None
 ) -> AgentConversation:
@@ -340,7 +386,7 @@ def update_conversation(
 
 
 def reconcile_runs(*, runtime: GoRuntimeIntegration | None = None, limit: int = RECONCILE_ROWS) -> int:
-    """Send what the runtime has not acknowledged, oldest first, and pass on cancel requests that did not get through.
+    """Send what the runtime has not acknowledged, oldest first, and pass on what it was not told: cancels, deletions.
 
     Several processes may do so at once, without locks: the runtime joins a run that it has, and each process sends
     the runs in order, so that none overtakes another. (Rows that one process locked and the others skipped would.)
@@ -348,13 +394,18 @@ def reconcile_runs(*, runtime: GoRuntimeIntegration | None = None, limit: int = 
 
     Args:
         runtime: The client to use; None: the one that gives up early.
-        limit: The most rows of either kind.
+        limit: The most rows of each kind.
 
     Returns:
         How many runs were acknowledged.
     """
+    now = timezone.now()
+    acknowledged_before = now - timedelta(seconds=REPEAT_CANCEL_SECONDS)
+    missed_before = now - timedelta(seconds=ASK_AGAIN_SECONDS)
     try:
-        for run in AgentRun.objects.with_cancel_requests()[:limit]:
+        for note in AbandonedRun.objects.due(missed_before=missed_before)[:limit]:
+            _pass_on_deletion(note, runtime)
+        for run in AgentRun.objects.with_cancel_requests(acknowledged_before=acknowledged_before)[:limit]:
             _reconcile_cancel(run, runtime)
     except (RuntimeUnavailable, CallTimedOut):
         return 0
@@ -383,7 +434,10 @@ def refresh_run(*, run: AgentRun, runtime: GoRuntimeIntegration | None = None) -
         AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES).update(**changes)
         return run
     with transaction.atomic():
-        row = AgentRun.objects.select_for_update().get(pk=run.pk)
+        row = AgentRun.objects.select_for_update().filter(pk=run.pk).first()
+        if row is None:
+            # It was deleted meanwhile.
+            return run
         if project_run(row, live):
             row.save(update_fields=PROJECTED_FIELDS)
     return row
@@ -417,6 +471,7 @@ def _insert_and_submit(row: AgentRun) -> None:
 
     with transaction.atomic():
         row.save(force_insert=True)
+        _note_rollback(row)
         if row.conversation_id is not None:
             AgentConversation.objects.filter(pk=row.conversation_id).update(updated_at=row.created_at)
         transaction.on_commit(submit)
@@ -440,7 +495,7 @@ def _resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> boo
     try:
         _send(run, runtime)
     except (InvalidRequest, NotFound, Conflict, ConcurrencyLimit) as refusal:
-        _end_unsubmitted(run, RunStatus.FAILED, refusal)
+        _end_unknown(run, RunStatus.FAILED, refusal)
     except AgentRuntimeError as error:
         # It was accepted once, and must not end for what is no fault of its own: a runtime that is away, or full, or a
         # token that was changed.
@@ -449,7 +504,7 @@ def _resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> boo
         return False
     except (TypeError, ValueError) as error:
         # A row that somebody wrote by hand, which no request can be made of.
-        _end_unsubmitted(run, RunStatus.FAILED, InvalidRequest(f"The row of the run does not fit: {error}"))
+        _end_unknown(run, RunStatus.FAILED, InvalidRequest(f"The row of the run does not fit: {error}"))
     return True
 
 
@@ -457,6 +512,7 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
     runtime = runtime or get_hurried_runtime()
     if run.conversation_id is not None and run.user_id is None and run.anonymous_session_id is None:
         _give_to_owner_of_conversation(run)
+    _note_rollback(run)
     try:
         if run.retry_of_id is None or not _send_retry(run, runtime):
             runtime.create_run(run.agent_key, run.input, **_describe_run(run))
@@ -464,13 +520,41 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
         # The id is ours alone: it has the run, accepted under other settings.
         logger.warning("run was accepted with other settings", extra={"run_id": str(run.pk), "err": str(error)})
     run.submitted_at = timezone.now()
+    # The runtime has cancelled those that run or queue; the rest is the reconciler's.
+    _rolled_back_by(run).update(cancel_requested_at=run.submitted_at)
     acknowledged = AgentRun.objects.filter(pk=run.pk, cancel_requested_at=None).update(submitted_at=run.submitted_at)
     if not acknowledged:
-        # It was cancelled while it was on its way, when the runtime did not know it yet.
-        AgentRun.objects.filter(pk=run.pk).update(submitted_at=run.submitted_at)
-        # The run was accepted, whatever becomes of this; what does not come through is the reconciler's.
+        # It was cancelled or deleted while it was on its way, when the runtime did not know it yet. It was accepted,
+        # whatever becomes of this; what does not come through is the reconciler's.
         with suppress(AgentRuntimeError):
-            runtime.cancel_run(str(run.pk))
+            if AgentRun.objects.filter(pk=run.pk).update(submitted_at=run.submitted_at):
+                _pass_on_cancel(run, "", runtime)
+            else:
+                note, _ = AbandonedRun.objects.update_or_create(run_id=run.pk, defaults={"missed_at": None})
+                _pass_on_deletion(note, runtime)
+
+
+def _note_rollback(run: AgentRun) -> None:
+    """Note which runs a run with the strategy `rollback` takes back: those before it that have not ended.
+
+    It is noted before the runtime is called, which cancels them, because behind that the projector may be faster. One
+    that ends in another way meanwhile is not taken back.
+    """
+    before = _goes_on_beside(run).filter(created_at__lte=run.created_at, rolled_back_by=None)
+    before.exclude(pk=run.pk).update(rolled_back_by=run.pk)
+
+
+def _rolled_back_by(run: AgentRun) -> QuerySet[AgentRun]:
+    """Those that a run takes back and nobody has asked to cancel."""
+    return _goes_on_beside(run).filter(rolled_back_by=run.pk, cancel_requested_at=None)
+
+
+def _goes_on_beside(run: AgentRun) -> QuerySet[AgentRun]:
+    """The runs of its conversation that have not ended; none for a run that takes none back."""
+    strategy = run.options.get("multitask_strategy") if isinstance(run.options, dict) else None
+    if run.conversation_id is None or strategy != MultitaskStrategy.ROLLBACK:
+        return AgentRun.objects.none()
+    return AgentRun.objects.filter(conversation_id=run.conversation_id, status__in=OPEN_STATUSES)
 
 
 def _send_retry(run: AgentRun, runtime: GoRuntimeIntegration) -> bool:
@@ -551,18 +635,56 @@ def _pass_on_cancel(run: AgentRun, reason: str, runtime: GoRuntimeIntegration | 
     try:
         live = (runtime or get_hurried_runtime()).cancel_run(str(run.pk), reason)
     except RunNotFound:
-        _end_unsubmitted(run, RunStatus.CANCELLED, None)
+        # It was never sent, or the runtime has begun anew.
+        _end_unknown(run, RunStatus.CANCELLED, None)
     else:
+        AgentRun.objects.filter(pk=run.pk).update(cancel_acknowledged_at=timezone.now())
         # Shown to who asked; the row learns of it by the projector.
         project_run(run, live)
 
 
-def _end_unsubmitted(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | None) -> None:
+def _delete(rows: QuerySet[AgentRun] | QuerySet[AgentConversation], *, runs: QuerySet[AgentRun]) -> None:
+    """Delete rows, and then have the runtime cancel the runs that were among them."""
+    with transaction.atomic():
+        abandoned = list(runs.filter(status__in=OPEN_STATUSES).values_list("pk", flat=True))
+        rows.delete()
+
+        def pass_on() -> None:
+            # Many may be deleted at once: one that does not get through is enough.
+            if get_hurried_runtime().connection_state is ConnectionState.RECONNECTING:
+                return
+            with suppress(RuntimeUnavailable, CallTimedOut):
+                for note in AbandonedRun.objects.filter(run_id__in=abandoned):
+                    _pass_on_deletion(note)
+
+        # The rows are gone, whatever becomes of this; what does not come through is the reconciler's.
+        if abandoned:
+            transaction.on_commit(pass_on, robust=True)
+
+
+def _pass_on_deletion(note: AbandonedRun, runtime: GoRuntimeIntegration | None = None) -> None:
+    try:
+        with suppress(RunEnded):
+            (runtime or get_hurried_runtime()).cancel_run(str(note.run_id), "its row was deleted")
+    except (RuntimeUnavailable, CallTimedOut):
+        raise
+    except RunNotFound:
+        if note.missed_at is None:
+            AbandonedRun.objects.filter(pk=note.pk).update(missed_at=timezone.now())
+            return
+    except AgentRuntimeError as error:
+        logger.warning("cancel of a deleted run refused", extra={"run_id": str(note.run_id), "err": str(error)})
+        return
+    AbandonedRun.objects.filter(pk=note.pk).delete()
+
+
+def _end_unknown(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | None) -> None:
     """End a run that the runtime does not have, with the event that its readers wait for."""
     now = timezone.now()
+    cancelled = "The run was cancelled before it began." if not run.last_sequence else "The run was cancelled."
     run.status, run.finished_at = status, now
     run.error = {
-        "message": str(refusal) if refusal else "The run was cancelled before it began.",
+        "message": str(refusal) if refusal else cancelled,
         "reason": refusal.reason if refusal else "RUN_CANCELLED",
         "retryable": refusal is None,
         "error_type": "",
@@ -570,15 +692,20 @@ def _end_unsubmitted(run: AgentRun, status: RunStatus, refusal: AgentRuntimeErro
     payload = {"error": run.error["message"], "reason": run.error["reason"], "error_type": ""}
     with transaction.atomic():
         # A refused request gives its key back: it may be sent again.
-        changed = AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES, last_sequence=0).update(
+        # Nothing is done to one of which the projector has learned something since it was read.
+        unchanged = AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES, last_sequence=run.last_sequence)
+        changed = unchanged.update(
             status=status, error=run.error, finished_at=now, **({"idempotency_key": ""} if refusal else {})
         )
         if changed:
+            # What never began takes nothing back.
+            _rolled_back_by(run).update(rolled_back_by=None)
+            latest = AgentEvent.objects.filter(run=run).aggregate(seq=models.Max("seq"))["seq"]
             AgentEvent.objects.bulk_create(
                 [
                     AgentEvent(
                         run=run,
-                        seq=LOCAL_END_SEQUENCE,
+                        seq=LOCAL_END_SEQUENCE + (latest or 0),
                         event_type=f"run.{status.value}",
                         payload=payload,
                         visibility=EventVisibility.USER,

@@ -92,7 +92,7 @@ class RunCreateSerializer(RequestSerializer):
         required=False,
         choices=MultitaskStrategy.choices,
         help_text="What happens while another run of the conversation has not ended: this one waits (`enqueue`), is "
-        "refused (`reject`), or has the others cancelled (`interrupt`).",
+        "refused (`reject`), or has the others cancelled (`interrupt`), and taken out of the history (`rollback`).",
     )
     delay_seconds = serializers.FloatField(
         required=False, source="delay", min_value=0, max_value=MAX_DELAY_SECONDS, help_text="It does not begin before."

@@ -142,6 +142,13 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
         wanted = _read(schema.HistoryQuerySerializer, request.query_params)
         return Response({"messages": conversation.get_message_history(**wanted)})
 
+    @extend_schema(parameters=[CONVERSATION_ID], responses={204: None, **PROBLEM})
+    def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Delete a conversation with its runs; those that have not ended are cancelled."""
+        actor = principal_of(request)
+        services.delete_conversation(actor=actor, conversation=selectors.get_visible_conversation(actor, id))
+        return Response(status=HTTPStatus.NO_CONTENT)
+
 
 class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     """Runs of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
@@ -248,6 +255,13 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
             "expires_at": ticket.expire_time,
         }
         return Response(schema.StreamTicketSerializer(described).data, status=HTTPStatus.CREATED)
+
+    @extend_schema(parameters=[RUN_ID], responses={204: None, **PROBLEM})
+    def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Delete a run with its events; one that has not ended is cancelled."""
+        actor = principal_of(request)
+        services.delete_run(actor=actor, run=selectors.get_visible_run(actor, id))
+        return Response(status=HTTPStatus.NO_CONTENT)
 
 
 class RunEventStreamView(ProblemView):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 VERSION = "fake"
 TICKET_SECONDS = 3600
+# A run that waits for an answer holds no concurrency key.
+HOLDING_STATES = frozenset({pb.RUN_STATE_QUEUED, pb.RUN_STATE_RUNNING})
 
 
 @dataclass
@@ -65,7 +67,10 @@ class FakeAgentService(FakeSchedules):
             return [copy_run(record.run) for (space, _), record in self.log.records.items() if space == namespace]
 
     def CreateRun(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> pb.CreateRunResponse:  # noqa: N802
-        """See the service definition; nothing waits for its delay, its priority or its concurrency key."""
+        """See the service definition; nothing waits for its delay, its priority or its concurrency key.
+
+        A run whose strategy is to cancel those that have its key does so.
+        """
         namespace = read_namespace(context)
         with self.log.changed:
             self._check_known(request, context)
@@ -256,6 +261,8 @@ class FakeAgentService(FakeSchedules):
         """The run of this id, and whether it is new."""
         record = self.log.records.get((namespace, run_id))
         if record is None:
+            if request.concurrency.strategy == pb.CONCURRENCY_STRATEGY_CANCEL_RUNNING:
+                self._cancel_holders(namespace, request.concurrency.key, run_id)
             record = self.log.accept(namespace, run_id, request, **origin)
             self._begin(record)
             return record, True
@@ -268,6 +275,14 @@ class FakeAgentService(FakeSchedules):
                 metadata={"run_id": run_id},
             )
         return record, False
+
+    def _cancel_holders(self, namespace: str, key: str, run_id: str) -> None:
+        """Cancel what has a concurrency key, or waits for it, for another run."""
+        error = pb.RunError(reason="RUN_CANCELLED", message=f"run {run_id} took over its concurrency key {key!r}")
+        for (space, _), record in list(self.log.records.items()):
+            run = record.run
+            if (space, run.concurrency_key) == (namespace, key) and run.state in HOLDING_STATES:
+                self.log.end(record, pb.RUN_STATE_CANCELLED, error=error)
 
     def _create_scheduled(self, schedule: pb.Schedule, request_id: str, context: grpc.ServicerContext) -> pb.Run:
         namespace = read_namespace(context)

@@ -247,6 +247,15 @@ async def test_agent_that_nobody_serves_yet_is_waited_for(fake_go_runtime: FakeG
     assert await client.aexecute_run("late", {"n": 2}) == {"n": 3}
 
 
+def test_run_takes_over_its_concurrency_key(runtime: GoRuntimeIntegration) -> None:
+    key: dict[str, Any] = {"target": "worker", "concurrency": {"key": "k"}}
+    first, other = runtime.create_run("nobody", **key), runtime.create_run("nobody", target="worker")
+    taking = {"key": "k", "strategy": "cancel_running"}
+    second = runtime.create_run("nobody", target="worker", concurrency=taking)
+    states = [runtime.get_run(run.run_id).state for run in (first, other, second)]
+    assert states == ["cancelled", "queued", "queued"]
+
+
 def test_failing_agent_is_begun_again_as_its_policy_says(fake_go_runtime: FakeGoRuntime) -> None:
     attempts: list[int] = []
 

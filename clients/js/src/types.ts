@@ -21,7 +21,7 @@ export interface NewRun {
   max_attempts?: number;
   priority?: number;
   /** What happens while another run of the conversation has not ended. */
-  multitask_strategy?: "enqueue" | "reject" | "interrupt";
+  multitask_strategy?: "enqueue" | "reject" | "interrupt" | "rollback";
   delay_seconds?: number;
   run_timeout_seconds?: number;
   queue_timeout_seconds?: number;

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backend.apps.agents.tests.servers import BODY, PATIENCE_SECONDS, SERVERS, Site, serve, wait_until
+from django_agent_runtime.go_integration import GoRuntimeIntegration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,6 +138,45 @@ def test_cancel_ends_the_run_and_its_stream(site: Site) -> None:
     wait_until(lambda: run_id in [run["id"] for run in site.call("GET", "runs/?status=cancelled")[1]["results"]])
 
 
+def test_rollback_takes_back_the_runs_before_it(site: Site) -> None:
+    _, conversation = site.call("POST", "conversations/", {})
+
+    def create(text: str, **changes: Any) -> str:
+        messages = [{"role": "user", "content": text}]
+        return site.create(conversation_id=conversation["id"], messages=messages, **changes)
+
+    def find_status(run_id: str) -> Any:
+        return site.call("GET", f"runs/{run_id}/")[1]["status"]
+
+    def list_asked() -> list[str]:
+        _, history = site.call("GET", f"conversations/{conversation['id']}/messages/?include_failed_runs=true")
+        return [message["content"] for message in history["messages"] if message["role"] == "user"]
+
+    Stream(site, create("ended")).read_all()
+    waiting = create("waiting", agent_key="refund-agent")
+    wait_until(lambda: find_status(waiting) == "waiting")
+    delayed = create("delayed", delay_seconds=600)
+    new = create("new", multitask_strategy="rollback")
+    assert types_of(Stream(site, new).read_all())[-1] == "run.succeeded"
+    wait_until(lambda: [find_status(run_id) for run_id in (waiting, delayed)] == ["cancelled"] * 2)
+    wait_until(lambda: list_asked() == ["ended", "new"])
+    # Nor is it brought back by what is projected later.
+    Stream(site, create("last")).read_all()
+    wait_until(lambda: list_asked() == ["ended", "new", "last"])
+
+
+def test_deleted_run_is_cancelled_when_the_runtime_is_back(site: Site) -> None:
+    run_ids = [site.create(agent_key="refund-agent", delay_seconds=600) for _ in range(2)]
+    assert site.call("DELETE", f"runs/{run_ids[0]}/") == (204, None)
+    site.runtime.kill()
+    assert site.call("DELETE", f"runs/{run_ids[1]}/") == (204, None)
+    assert [site.call("GET", f"runs/{run_id}/")[0] for run_id in run_ids] == [404, 404]
+    site.runtime.start()
+    with GoRuntimeIntegration(**site.runtime.settings) as client:
+        for run_id in run_ids:
+            assert client.wait_run(run_id, timeout=PATIENCE_SECONDS).state == "cancelled"
+
+
 def test_bare_row_is_sent_by_the_projector(site: Site) -> None:
     """As when Django was killed between commit and call."""
     [run_id] = site.shell(MAKE_BARE_RUN)
@@ -148,8 +188,6 @@ def test_projector_that_was_killed_goes_on_where_it_was(site: Site) -> None:
     site.kill(PROJECTOR)
     for run_id in run_ids:
         Stream(site, run_id).read_all()
-    # The lease of the one that was killed has to lapse first.
-    site.shell("from django_agent_runtime.models import *; ProjectorCursor.objects.update(lease_expires_at=None)")
     site.start(PROJECTOR)
 
     def find_ends(run_id: str) -> list[str]:

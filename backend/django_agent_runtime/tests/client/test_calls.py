@@ -213,6 +213,19 @@ def wait_for_no_calls(session: ChannelSession) -> None:
     assert session.calls == 0
 
 
+def test_client_of_another_namespace_sees_its_own(client: GoRuntimeIntegration) -> None:
+    async def read_theirs() -> object:
+        async with client.with_settings(namespace="another") as other:
+            return await other.aget_state("k")
+
+    client.set_state("k", 1)
+    with client.with_settings(namespace="another") as other:
+        assert other.get_state("k") is None
+        other.set_state("k", 2)
+    assert client.get_state("k") == 1
+    assert asyncio.run(read_theirs()) == 2
+
+
 def test_disconnecting_ends_calls_in_flight(client: GoRuntimeIntegration) -> None:
     async def disconnect_during_a_call() -> None:
         run = await client.asubmit_task("sleep", {"seconds": 60}, deadline=60)

@@ -117,3 +117,25 @@ def test_the_singleton_follows_the_setting() -> None:
         assert (first.settings.port, first.settings.namespace) == (50999, "one")
     with override_settings(GO_RUNTIME={"port": 50998}):
         assert get_go_runtime_integration().settings.port == 50998
+
+
+def test_a_client_with_other_settings_keeps_all_the_rest() -> None:
+    given: dict[str, Any] = {
+        "host": "h",
+        "port": 7,
+        "timeout": 3,
+        "reconnection_attempts": 2,
+        "reconnection_delay": 0.5,
+        "socket": "/run/x.sock",
+        "token": "t",
+        "tls": TlsSettings(server_name="go"),
+        "namespace": "one",
+    }
+    assert set(given) == set(asdict(load({})))
+    client = GoRuntimeIntegration(**given)
+    other = client.with_settings(namespace="two", timeout=1.5)
+    assert other.settings == load(given | {"namespace": "two", "timeout": 1.5})
+    assert client.settings == load(given)
+    assert client.with_settings(tls=None, token=None).settings == load(given | {"tls": None, "token": None})
+    with pytest.raises(ValueError, match="namespace"):
+        client.with_settings(namespace="No")

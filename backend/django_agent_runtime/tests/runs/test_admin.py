@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
-from django_agent_runtime.services import create_run
+from django_agent_runtime.services import create_conversation, create_run
 from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
 
 if TYPE_CHECKING:
@@ -129,6 +129,29 @@ def test_waiting_run_is_answered_in_a_form(root: Client, actor: Principal) -> No
     wait_for(run, "succeeded")
     output = get_go_runtime_integration().get_run(str(run.pk)).output or {}
     assert output["final_output"] == {"answer": {"yes": True}}
+
+
+@pytest.mark.usefixtures("runtime")
+def test_runs_and_conversations_that_are_deleted_are_cancelled(root: Client, actor: Principal) -> None:
+    conversations = [create_conversation(actor=actor) for _ in range(2)]
+    runs = [
+        create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES, conversation=conversation).run
+        for conversation in [None, None, *conversations]
+    ]
+    for run in runs:
+        wait_for(run, "waiting")
+    one, of_list = runs[:2]
+    confirmed = {"post": "yes"}
+    root.post(reverse("admin:django_agent_runtime_agentrun_delete", args=[one.pk]), confirmed)
+    act(root, "delete_selected", of_list, **confirmed)
+    first, second = conversations
+    root.post(reverse("admin:django_agent_runtime_agentconversation_delete", args=[first.pk]), confirmed)
+    selected = {"action": "delete_selected", "_selected_action": [str(second.pk)], **confirmed}
+    root.post(reverse(CONVERSATIONS), selected)
+    assert not AgentRun.objects.exists()
+    assert not AgentConversation.objects.exists()
+    for run in runs:
+        wait_for(run, "cancelled")
 
 
 @pytest.mark.usefixtures("runtime")

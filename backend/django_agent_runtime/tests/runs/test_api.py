@@ -105,7 +105,7 @@ def test_run_is_created_while_the_runtime_is_away(api: APIClient) -> None:
         (BODY | {"messages": ["Hello"]}, {"messages.0"}),
         (BODY | {"user": 1}, {"user"}),
         (BODY | {"max_attempts": 0}, {"max_attempts"}),
-        (BODY | {"multitask_strategy": "rollback"}, {"multitask_strategy"}),
+        (BODY | {"multitask_strategy": "fork"}, {"multitask_strategy"}),
         (BODY | {"conversation_id": "x"}, {"conversation_id"}),
     ],
 )
@@ -132,7 +132,7 @@ def test_unknown_agent_is_refused_when_the_run_is_created(api: APIClient) -> Non
 @pytest.mark.usefixtures("runtime")
 def test_runs_are_not_edited(api: APIClient) -> None:
     run_id = create(api)
-    for method in ("put", "patch", "delete"):
+    for method in ("put", "patch"):
         response = getattr(api, method)(f"{RUNS}{run_id}/", {"input": {}}, format="json")
         assert response.status_code == 405
 
@@ -163,8 +163,21 @@ def test_conversation_is_begun_renamed_and_read(api: APIClient) -> None:
     assert api.patch(url, {"title": "Second"}, format="json").json()["title"] == "Second"
     assert api.get(url).json()["title"] == "Second"
     assert [row["id"] for row in api.get(RUNS, {"conversation": created.json()["id"]}).json()["results"]] == [run_id]
-    assert api.delete(url).status_code == 405
     assert api.put(url, {"title": "Third"}, format="json").status_code == 405
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_and_conversation_are_deleted(api: APIClient) -> None:
+    conversation_id = post(api, CONVERSATIONS, {}).json()["id"]
+    alone, within = create(api), create(api, agent_key="asking-agent", conversation_id=conversation_id)
+    wait_for(within, "waiting")
+    for url in (f"{RUNS}{alone}/", f"{CONVERSATIONS}{conversation_id}/"):
+        response = api.delete(url)
+        assert (response.status_code, response.content) == (204, b"")
+        assert api.delete(url).status_code == 404
+        assert api.get(url).status_code == 404
+    assert api.get(RUNS).json()["results"] == []
+    wait_for(within, "cancelled")
 
 
 def test_list_is_paged_filtered_and_newest_first(api: APIClient, ada: User) -> None:
@@ -315,9 +328,11 @@ def every_address(run_id: object, conversation_id: object) -> list[tuple[str, st
         ("get", f"{run}events/"),
         ("get", f"{run}events/stream/"),
         ("post", f"{run}stream-ticket/"),
+        ("delete", run),
         ("get", conversation),
         ("patch", conversation),
         ("get", f"{conversation}messages/"),
+        ("delete", conversation),
     ]
 
 

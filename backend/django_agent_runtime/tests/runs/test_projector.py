@@ -6,10 +6,11 @@ import threading
 import uuid
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import DataError, OperationalError
+from django.db import DataError, OperationalError, connections
 from django.utils.timezone import now
 
 from django_agent_runtime import projector as module
@@ -19,9 +20,9 @@ from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun,
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.projection import to_event_row
 from django_agent_runtime.projector import LeaseLostError, Projector, projecting
-from django_agent_runtime.services import _end_unsubmitted, create_run
+from django_agent_runtime.services import _end_unknown, create_run
 from django_agent_runtime.testing import FakeGoRuntime
-from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
+from django_agent_runtime.tests.runs.support import MESSAGES, PATIENCE_SECONDS, wait_until
 from django_agent_runtime.types import EventVisibility, Run, RunEvent, RunEventBatch, RunState, RunTarget
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 def project() -> int:
     return Projector().run_once(idle_seconds=IDLE_SECONDS)
+
+
+def project_once() -> None:
+    """In a thread of the test's own."""
+    try:
+        project()
+    finally:
+        connections.close_all()
 
 
 def create(actor: Principal, agent_key: str = "chat-agent", **options: Any) -> AgentRun:
@@ -196,7 +205,7 @@ def test_row_that_a_dying_django_did_not_note_is_noted(projector: Projector) -> 
 def test_run_that_was_given_up_and_had_been_accepted_comes_back(projector: Projector) -> None:
     """The answer was lost, the agent is not the site's own, and so the request was refused."""
     run = AgentRun.objects.create(agent_key="a")
-    _end_unsubmitted(run, RunStatus.FAILED, AgentNotFound("unknown"))
+    _end_unknown(run, RunStatus.FAILED, AgentNotFound("unknown"))
     assert [event.event_type for event in run.events.all()] == ["run.failed"]
     projector.apply(make_batch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
     run.refresh_from_db()
@@ -303,6 +312,63 @@ def test_clock_that_jumps_makes_no_second_projector_write(projector: Projector) 
     other = Projector()
     assert not other.take_lease()
     assert ProjectorCursor.objects.get().sequence == 3
+
+
+def test_long_batch_does_not_end_its_lease(projector: Projector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for the row while the batch is written finds it taken when that is committed."""
+    at = now()
+    clock = Mock(now=lambda: at)
+    write = Projector._write_events
+
+    def take_long(self: Projector, *batch: Any) -> None:
+        nonlocal at
+        write(self, *batch)
+        at += timedelta(seconds=10 * module.LEASE_SECONDS)
+
+    monkeypatch.setattr(module, "timezone", clock)
+    monkeypatch.setattr(Projector, "_write_events", take_long)
+    run = AgentRun.objects.create(agent_key="chat-agent")
+    projector.apply(make_batch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
+    assert AgentEvent.objects.count() == 1
+    assert not Projector().take_lease()
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("once", [True, False])
+def test_lease_is_kept_while_runs_are_handed_over(monkeypatch: pytest.MonkeyPatch, once: bool) -> None:
+    handing_over, enough = threading.Event(), threading.Event()
+
+    def take_long() -> int:
+        handing_over.set()
+        assert enough.wait(PATIENCE_SECONDS)
+        return 0
+
+    monkeypatch.setattr(module, "reconcile_runs", take_long)
+    monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.2)
+    projector = Projector()
+    thread = threading.Thread(target=project_once)
+    (thread if once else projector).start()
+    assert handing_over.wait(PATIENCE_SECONDS)
+    for _ in range(3):
+        before = ProjectorCursor.objects.get().lease_expires_at
+        wait_until(ProjectorCursor.objects.filter(lease_expires_at__gt=before).exists)
+    enough.set()
+    projector.stop()
+    if once:
+        thread.join()
+
+
+@pytest.mark.usefixtures("runtime")
+def test_once_says_when_another_took_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take_over() -> int:
+        ProjectorCursor.objects.update(owner="another", lease_expires_at=now() + timedelta(hours=1))
+        return 0
+
+    monkeypatch.setattr(module, "reconcile_runs", take_over)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.05)
+    with pytest.raises(LeaseLostError, match="took over"):
+        Projector().run_once(idle_seconds=PATIENCE_SECONDS)
 
 
 @pytest.fixture

@@ -25,21 +25,25 @@ from django_agent_runtime.exceptions import (
     RunNotWaiting,
     Unauthenticated,
 )
-from django_agent_runtime.go_integration import get_go_runtime_integration
-from django_agent_runtime.models import AgentConversation, AgentRun
+from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.principals import Principal
+from django_agent_runtime.projector import Projector
+from django_agent_runtime.runtime.registry import register_runtime
 from django_agent_runtime.selectors import get_visible_run, read_run
 from django_agent_runtime.services import (
     cancel_run,
     create_conversation,
     create_run,
+    delete_run,
     reconcile_runs,
     resume_run,
     retry_run,
+    submit_run,
     update_conversation,
 )
 from django_agent_runtime.testing import FakeGoRuntime
-from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
+from django_agent_runtime.tests.runs.support import MESSAGES, SiteAgent, answer, ask, wait_until
 from django_agent_runtime.types import RunState
 
 if TYPE_CHECKING:
@@ -225,6 +229,32 @@ def test_idempotency_key_gives_the_first_run_back(runtime: FakeGoRuntime, actor:
     assert len(runtime.accepted_runs()) == 2
 
 
+@pytest.mark.parametrize(("acknowledged", "projected"), [(True, True), (True, False), (False, True)])
+def test_run_that_the_runtime_has_forgotten_is_not_done_again(
+    runtime: FakeGoRuntime, actor: Principal, acknowledged: bool, projected: bool
+) -> None:
+    """Retention has removed it: what the rows say holds, by row id and by idempotency key."""
+    asked: dict[str, Any] = {"agent_key": "chat-agent", "messages": MESSAGES, "idempotency_key": "k"}
+    run = create_run(actor=actor, **asked).run
+    wait_for(run, "succeeded")
+    if not acknowledged:
+        # As when Django was killed between the runtime's answer and the note of it.
+        AgentRun.objects.update(submitted_at=None)
+    if projected:
+        Projector().run_once(idle_seconds=0.3)
+    run.refresh_from_db()
+    with FakeGoRuntime() as empty, override_settings(GO_RUNTIME=empty.settings):
+        empty.add_agent("chat-agent", answer)
+        again = create_run(actor=actor, **asked)
+        assert (again.run, again.created) == (run, False)
+        assert submit_run(run=run)
+        reconcile_runs()
+        assert empty.accepted_runs() == []
+    before = (run.status, run.output)
+    run.refresh_from_db()
+    assert (run.status, run.output) == before
+
+
 @pytest.mark.usefixtures("runtime")
 def test_refused_request_may_be_sent_again_under_its_key(actor: Principal) -> None:
     for _ in range(2):
@@ -322,6 +352,69 @@ def test_cancel_request_is_passed_on_when_the_runtime_is_back(
     assert run_in_runtime(run).state is RunState.CANCELLED
 
 
+@pytest.fixture
+def passed_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs whose cancel the runtime was asked for, as often as it was."""
+    asked: list[str] = []
+    cancel = GoRuntimeIntegration.cancel_run
+
+    def note_and_cancel(self: GoRuntimeIntegration, run_id: str, reason: str = "") -> Any:
+        asked.append(run_id)
+        return cancel(self, run_id, reason)
+
+    monkeypatch.setattr(GoRuntimeIntegration, "cancel_run", note_and_cancel)
+    return asked
+
+
+def test_cancel_is_passed_on_until_it_is_acknowledged(
+    runtime: FakeGoRuntime,
+    actor: Principal,
+    passed_on: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    no_runtime_settings: Any,
+) -> None:
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    with override_settings(GO_RUNTIME=no_runtime_settings), monkeypatch.context() as patched:
+        patched.setattr(live, "PATIENCE_SECONDS", 0.2)
+        cancel_run(actor=actor, run=run)
+        reconcile_runs()
+    assert passed_on == [str(run.pk)] * 2
+    for _ in range(3):
+        # It is not projected, so that the row does not know.
+        reconcile_runs()
+    assert passed_on == [str(run.pk)] * 3
+    assert run_in_runtime(run).state is RunState.CANCELLED
+
+
+def test_acknowledged_cancel_is_passed_on_once(runtime: FakeGoRuntime, actor: Principal, passed_on: list[str]) -> None:
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    assert cancel_run(actor=actor, run=run).status == "cancelled"
+    reconcile_runs()
+    assert passed_on == [str(run.pk)]
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_cancel_outlives_the_journal_of_the_runtime(
+    runtime: FakeGoRuntime, actor: Principal, acknowledged: bool
+) -> None:
+    asked_at = timezone.now() - timedelta(seconds=2 * services.REPEAT_CANCEL_SECONDS)
+    # Of the journal that was lost.
+    run = AgentRun.objects.create(
+        agent_key="asking-agent",
+        status="running",
+        last_sequence=7,
+        submitted_at=asked_at,
+        cancel_requested_at=asked_at,
+        cancel_acknowledged_at=asked_at if acknowledged else None,
+        **actor.owner_fields(),
+    )
+    AgentEvent.objects.create(run=run, seq=9, event_type="tool.call")
+    reconcile_runs()
+    run.refresh_from_db()
+    assert run.status == "cancelled"
+    assert [event.event_type for event in run.events.all()] == ["tool.call", "run.cancelled"]
+
+
 def test_run_that_is_cancelled_on_its_way_is_cancelled(
     runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,3 +500,94 @@ def test_conversation_is_changed_by_its_owner(actor: Principal) -> None:
     update_conversation(actor=actor, conversation=conversation, metadata={"b": 1})
     conversation = AgentConversation.objects.get()
     assert (conversation.title, conversation.metadata) == ("a", {"b": 1})
+
+
+def say(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def asked_in(conversation: AgentConversation) -> list[str]:
+    """What users said in a conversation, as its history has it."""
+    history = conversation.get_message_history(include_failed_runs=True)
+    return [message["content"] for message in history if message["role"] == "user"]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_rollback_takes_back_what_has_not_ended(actor: Principal) -> None:
+    # Its agent has no worker.
+    register_runtime(SiteAgent(), "idle-agent")
+    conversation, other = (create_conversation(actor=actor) for _ in range(2))
+
+    def begin(agent_key: str, text: str, state: str, **options: Any) -> AgentRun:
+        options = {"conversation": conversation} | options
+        run = create_run(actor=actor, agent_key=agent_key, messages=say(text), **options).run
+        wait_for(run, state)
+        return run
+
+    kept = [begin("chat-agent", "ended", "succeeded"), begin("asking-agent", "stopped", "waiting")]
+    cancel_run(actor=actor, run=kept[1])
+    Projector().run_once(idle_seconds=0.3)
+    # Of this one the row does not know yet that it has ended.
+    kept.append(begin("chat-agent", "ended now", "succeeded"))
+    taken = [begin("asking-agent", "waiting", "waiting"), begin("idle-agent", "queued", "queued")]
+    apart = begin("asking-agent", "elsewhere", "waiting", conversation=other)
+    begin("chat-agent", "new", "succeeded", multitask_strategy="rollback")
+    reconcile_runs()
+    assert [run_in_runtime(run).state for run in [*taken, apart]] == ["cancelled", "cancelled", "waiting"]
+    for _ in range(2):
+        Projector().run_once(idle_seconds=0.3)
+        assert asked_in(conversation) == ["ended", "stopped", "ended now", "new"]
+        # Projecting all of it again does not bring them back.
+        ProjectorCursor.objects.update(sequence=0)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_rollback_outlives_the_run_that_made_it(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "asking-agent", "conversation": conversation}
+    taken = create_run(messages=say("old"), **asked).run
+    new = create_run(messages=say("new"), multitask_strategy="rollback", **asked).run
+    # It is taken back itself.
+    last = create_run(messages=say("last"), multitask_strategy="rollback", **asked).run
+    reconcile_runs()
+    delete_run(actor=actor, run=last)
+    Projector().run_once(idle_seconds=0.3)
+    assert {AgentRun.objects.get(pk=run.pk).status for run in (taken, new)} == {"cancelled"}
+    assert asked_in(conversation) == []
+
+
+@pytest.mark.usefixtures("runtime")
+def test_rollback_that_is_refused_takes_nothing_back(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "asking-agent", "conversation": conversation}
+    run = create_run(messages=say("old"), **asked).run
+    wait_for(run, "waiting")
+    with pytest.raises(InvalidRequest):
+        create_run(messages=say("new"), multitask_strategy="rollback", run_timeout=-1, **asked)
+    reconcile_runs()
+    run.refresh_from_db()
+    assert (run_in_runtime(run).state, run.rolled_back_by) == ("waiting", None)
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_rollback_waits_for_the_runtime(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "asking-agent", "conversation": conversation}
+    taken = create_run(messages=say("old"), **asked).run
+    # As a bare row has it.
+    new = AgentRun.objects.create(
+        conversation=conversation,
+        agent_key="chat-agent",
+        input={"messages": say("new"), "params": {}},
+        options={"multitask_strategy": "rollback"},
+    )
+    with FakeGoRuntime() as fake, override_settings(GO_RUNTIME=fake.settings):
+        fake.add_agent("asking-agent", ask)
+        fake.add_agent("chat-agent", answer)
+        reconcile_runs()
+        reconcile_runs()
+        wait_for(new, "succeeded")
+        Projector().run_once(idle_seconds=0.3)
+    taken.refresh_from_db()
+    assert taken.status == "cancelled"
+    assert asked_in(conversation) == ["new"]
