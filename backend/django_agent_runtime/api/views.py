@@ -13,7 +13,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -297,17 +296,8 @@ def stream_events(request: Request, run_id: str) -> HttpResponseBase:
         named=not wanted["unnamed"],
         keepalive_seconds=get_agent_runtime_settings().sse_keepalive_seconds,
     )
-    # The sign-in took a database connection, which the stream must not hold for an hour.
-    _let_go_of_databases()
     # Only requests of an ASGI server have a scope.
     return BlocksResponse(stream.write(), is_async=hasattr(request, "scope"))
-
-
-def _let_go_of_databases() -> None:
-    for connection in connections.all(initialized_only=True):
-        # A transaction that is open is the caller's, and so is its connection.
-        if not connection.in_atomic_block:
-            connection.close()
 
 
 def list_events(request: Request, run_id: str) -> Response:
