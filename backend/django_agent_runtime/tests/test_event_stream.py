@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.db import connections
 
 from django_agent_runtime.api import event_stream
 from django_agent_runtime.api.event_stream import BlocksResponse, EventStreamResponse, write_blocks
@@ -157,7 +158,7 @@ class Connection:
 @pytest.fixture
 def connection(monkeypatch: pytest.MonkeyPatch) -> Connection:
     connection = Connection()
-    monkeypatch.setattr(event_stream.connections, "all", lambda **_: [connection])
+    monkeypatch.setattr(connections, "all", lambda **_: [connection])
     return connection
 
 
