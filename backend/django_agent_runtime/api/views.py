@@ -356,7 +356,9 @@ def list_events(request: Request, run_id: str) -> Response:
         query.pop("last_event_id", None)
         query["from_seq"] = str(found[limit - 1]["seq"])
         next_page = request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
-    return Response({"results": found[:limit], "next": next_page})
+    # The row was read before its events: one that has ended had them all.
+    complete = run.has_ended and next_page is None
+    return Response({"results": found[:limit], "next": next_page, "complete": complete})
 
 
 def _choose_visibility(actor: Principal, wanted: dict[str, Any]) -> str:

@@ -271,6 +271,21 @@ def test_events_are_paged_as_json(api: APIClient, ada: User) -> None:
     assert [event["seq"] for event in api.get(url, headers={"Last-Event-ID": "30"}).json()["results"]] == [40]
 
 
+@pytest.mark.parametrize("status", ["running", "succeeded"])
+def test_page_of_events_says_whether_more_may_come(api: APIClient, ada: User, status: str) -> None:
+    """A run whose end has not reached its row may have events in the runtime that have not reached the tables."""
+    run = AgentRun.objects.create(user=ada, agent_key="a", status=status)
+    add_events(run)
+    url = f"{RUNS}{run.pk}/events/?include_debug=true"
+    pages = [api.get(url).json(), api.get(f"{url}&limit=2").json(), api.get(f"{url}&from_seq=40").json()]
+    ended = status == "succeeded"
+    assert [(page["next"] is None, page["complete"]) for page in pages] == [
+        (True, ended),
+        (False, False),
+        (True, ended),
+    ]
+
+
 @pytest.mark.parametrize("query", [{"from_seq": "x"}, {"from_seq": -1}, {"last_event_id": "1.5"}, {"limit": 0}])
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 def test_place_that_is_none_is_refused(api: APIClient, ada: User, query: dict[str, Any], accept: str) -> None:
