@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
     from django.http.response import HttpResponseBase
+    from rest_framework.pagination import BasePagination
     from rest_framework.request import Request
 
     from django_agent_runtime.principals import Principal
@@ -108,7 +109,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     """Conversations of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
 
     serializer_class = schema.ConversationSerializer
-    pagination_class = NewestFirstPagination
+    pagination_class: type[BasePagination] = NewestFirstPagination
     queryset = AgentConversation.objects.none()
     lookup_field = "id"
 
@@ -171,7 +172,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     """Runs of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
 
     serializer_class = schema.RunSummarySerializer
-    pagination_class = NewestFirstPagination
+    pagination_class: type[BasePagination] = NewestFirstPagination
     queryset = AgentRun.objects.none()
     lookup_field = "id"
 

@@ -89,7 +89,8 @@ def test_readers_of_the_site_that_do_not_read_harm_nobody_and_are_held_back(
     run_id = server.create_run("large", events=EVENTS_OF_SITE)
     everything = list(range(EVENTS_OF_SITE))
 
-    def open_stream(room: int | None = None, **headers: str) -> HTTPResponse:
+    def open_stream(room: int | None = None, last_event_id: str = "0") -> HTTPResponse:
+        headers = {"Last-Event-ID": last_event_id}
         response = server.request("GET", f"/runs/{run_id}/events/stream/", room=room, **headers)
         assert response.status == HTTPStatus.OK, response.read()
         return response
@@ -107,5 +108,5 @@ def test_readers_of_the_site_that_do_not_read_harm_nobody_and_are_held_back(
         seen = list(islice(read_events(slow[1]), 10))
         assert [number for _, number in seen] == everything[:10]
         slow[1].close()
-        assert read_numbers(open_stream(**{"Last-Event-ID": seen[-1][0]})) == everything[10:]
+        assert read_numbers(open_stream(last_event_id=seen[-1][0])) == everything[10:]
     wait_until(lambda: server.read_status("Threads") <= threads, "the readers are gone")
