@@ -12,6 +12,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.db import connections
 from django.http import StreamingHttpResponse
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 
@@ -20,6 +22,7 @@ from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+    from contextvars import ContextVar
 
     from django_agent_runtime._streams import AsyncStream
     from django_agent_runtime.types import Event
@@ -51,7 +54,10 @@ class EventStreamRenderer(BaseRenderer):
 
 
 class BlocksResponse(StreamingHttpResponse):
-    """The HTTP answer that writes blocks of a stream, which it owns, until they end or the reader goes away."""
+    """The HTTP answer that writes blocks of a stream, which it owns, until they end or the reader goes away.
+
+    While it does, it holds nothing that the request took: no database connection, and under ASGI no thread.
+    """
 
     def __init__(self, blocks: AsyncIterator[bytes], *, is_async: bool) -> None:
         """Prepare the answer.
@@ -61,7 +67,7 @@ class BlocksResponse(StreamingHttpResponse):
             is_async: Whether the server is ASGI. A sync iterator would be read to its end before
                 the first byte is sent there, and an async one cannot be read under WSGI.
         """
-        super().__init__(blocks if is_async else _iterate(blocks), content_type=MEDIA_TYPE)
+        super().__init__(_AsyncBlocks(blocks) if is_async else _iterate(blocks), content_type=MEDIA_TYPE)
         self["Cache-Control"] = "no-cache, no-transform"
         self["X-Accel-Buffering"] = "no"
         # GZipMiddleware, which would hold blocks back until there are enough of them, leaves alone what has one.
@@ -135,8 +141,56 @@ def format_event(event: Event, *, named: bool = True) -> bytes:
     return f"id: {event.sequence}\n{name}data: {json.dumps(describe_event(event))}\n\n".encode()
 
 
+class _AsyncBlocks:
+    """The same blocks for an ASGI server, whose event loop waits for them without a thread.
+
+    No generator, as Python would not close one inside of another that a server drops.
+    """
+
+    def __init__(self, blocks: AsyncIterator[bytes]) -> None:
+        self._blocks = blocks
+        self._has_begun = False
+
+    def __aiter__(self) -> _AsyncBlocks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._has_begun:
+            self._has_begun = True
+            await _let_go_of_the_request()
+        return await self._blocks.__anext__()
+
+
+async def _let_go_of_the_request() -> None:
+    """Give back the thread in which views and middleware worked, and what is theirs in it.
+
+    Django gives each request one and keeps it until the answer has been sent: nothing for a stream of an hour, and
+    an `async` view would not help, as Django's own middleware takes the thread too. What comes behind the stream is
+    given another.
+    """
+    await sync_to_async(_let_go_of_databases)()
+    # Servers have a context for each request; without one, the thread is the process's own. asgiref documents neither
+    # of the two: where they are missing, a stream holds its thread.
+    current: ContextVar[Any] | None = getattr(SyncToAsync, "thread_sensitive_context", None)
+    executors = getattr(SyncToAsync, "context_to_thread_executor", {})
+    context = current.get(None) if current is not None else None
+    executor = executors.get(context) if context is not None else None
+    # One that the server brought is its own.
+    if executor is not None and executor is not getattr(context, "_executor", None):
+        del executors[context]
+        executor.shutdown(wait=False)
+
+
+def _let_go_of_databases() -> None:
+    for connection in connections.all(initialized_only=True):
+        # A transaction that is open is the caller's, and so is its connection.
+        if not connection.in_atomic_block:
+            connection.close()
+
+
 def _iterate(blocks: AsyncIterator[bytes]) -> Iterator[bytes]:
     """The same blocks for a server without an event loop: this thread runs one of its own."""
+    _let_go_of_databases()
     loop = asyncio.new_event_loop()
     try:
         while True:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # when there are many streams, and it is away for long.
 LOOK_SECONDS = 1.0
 LONGEST_LOOK_SECONDS = 5.0
+# So many events of a run that has ended are in memory for each of its readers.
+EVENTS_OF_PAGE = 100
 # Said to a reader whose run the runtime does not have, or cannot be asked about. It has no id: nothing happened.
 WAITING_TYPE = "run.waiting_for_runtime"
 # The stream cannot go on; not an event of the run.
@@ -102,6 +104,7 @@ class RunEventStream:
         self._following: asyncio.Future[RunEvent] | None = None
         self._look_seconds = LOOK_SECONDS
         self._said_that_it_waits = False
+        self._is_among_rows = False
         self._is_over = False
         self._written_at = 0.0
 
@@ -122,6 +125,8 @@ class RunEventStream:
 
     async def _wait(self) -> list[bytes]:
         """What there is to write after at most a second."""
+        if self._is_among_rows:
+            return await self._read_kept()
         runtime = get_go_runtime_integration()
         if self._watch is None or self._following is None:
             self._watch = runtime.awatch_run(
@@ -158,10 +163,13 @@ class RunEventStream:
             await watch.aclose()
 
     async def _read_kept(self) -> list[bytes]:
-        """All of a run that has ended; of another one, once, that it waits for the runtime."""
-        ended, events = await asyncio.to_thread(self._query_kept)
-        if ended:
-            self._is_over = True
+        """A page of a run that has ended, of which all is read so; of another, once, that it waits for the runtime."""
+        events = await asyncio.to_thread(self._query_kept)
+        if events is not None:
+            await self._close_watch()
+            self._is_among_rows = True
+            self._is_over = len(events) < EVENTS_OF_PAGE
+            self.position = events[-1].seq if events else self.position
             return [format_run_event(describe_event_row(event), named=self._named) for event in events]
         if self._said_that_it_waits:
             self._look_seconds = min(self._look_seconds * 2, LONGEST_LOOK_SECONDS)
@@ -170,15 +178,16 @@ class RunEventStream:
         self._written_at = time.monotonic()
         return [format_run_event({"type": WAITING_TYPE, "run_id": str(self._run_id)}, named=self._named)]
 
-    def _query_kept(self) -> tuple[bool, list[AgentEvent]]:
-        """Whether the run has ended, and then its events; a run that is gone has ended without a word."""
+    def _query_kept(self) -> list[AgentEvent] | None:
+        """The next events of a run that has ended, None where it has not; a run that is gone has none."""
         try:
             run = AgentRun.objects.filter(pk=self._run_id).only("status").first()
             if run is None:
-                return True, []
+                return []
             if not run.has_ended:
-                return False, []
-            return True, list(list_events(run, after_sequence=self.position, visibility=self._visibility))
+                return None
+            found = list_events(run, after_sequence=self.position, visibility=self._visibility)
+            return list(found[:EVENTS_OF_PAGE])
         finally:
             # This thread is one of a pool, and no request of its own ends here.
             connections.close_all()

@@ -245,6 +245,10 @@ class EventPageSerializer(serializers.Serializer[Any]):
 
     results = EventSerializer(many=True)
     next = serializers.CharField(allow_null=True, help_text="The address of what follows; null at the end for now.")
+    complete = serializers.BooleanField(
+        help_text="Whether nothing can follow any more. Where `next` is null all the same, what the run does is kept "
+        "with a delay: ask again from the last `seq`, or read the stream."
+    )
 
 
 class StreamTicketSerializer(serializers.Serializer[Any]):

@@ -13,7 +13,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -23,6 +22,7 @@ from rest_framework.generics import GenericAPIView
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
+from rest_framework.versioning import QueryParameterVersioning
 from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
@@ -32,6 +32,7 @@ from django_agent_runtime.api.event_stream import MEDIA_TYPE, BlocksResponse, Ev
 from django_agent_runtime.api.pagination import NewestFirstPagination
 from django_agent_runtime.api.parsers import BoundedJSONParser
 from django_agent_runtime.api.permissions import (
+    TOKEN_PARAMETER,
     IsAuthenticatedOrAnonymousSession,
     every_way_in,
     principal_of,
@@ -49,10 +50,11 @@ from django_agent_runtime.models import (
 from django_agent_runtime.runtime_conf import get_agent_runtime_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from django.db.models import QuerySet
     from django.http.response import HttpResponseBase
+    from rest_framework.pagination import BasePagination
     from rest_framework.request import Request
 
     from django_agent_runtime.principals import Principal
@@ -72,13 +74,31 @@ LAST_EVENT_ID = OpenApiParameter(
     "Last-Event-ID", str, OpenApiParameter.HEADER, description="Begin behind this event; it goes before the query."
 )
 # What says how to answer, and who asks.
-_OTHER_PARAMETERS = frozenset({api_settings.URL_FORMAT_OVERRIDE, "anonymous_token"})
+_PARAMETERS_OF_ALL = frozenset({api_settings.URL_FORMAT_OVERRIDE, TOKEN_PARAMETER})
 
 
 class ProblemView(APIView):
     """Its errors are problem details, and it reads no JSON that nests too deep, whatever the project has set."""
 
     parser_classes = (BoundedJSONParser,)
+    extra_query_parameters: Iterable[str] = ()
+    """What the project's own code reads of a query; what nothing reads is refused."""
+
+    def check_query(self, kind: type[serializers.Serializer[Any]] = serializers.Serializer) -> None:
+        """Refuse a query that says more than this view reads: it would not happen.
+
+        Args:
+            kind: What the view reads. The pages of a list are known beside it.
+
+        Raises:
+            ValidationError: Naming every parameter that is not known.
+        """
+        known = [*kind().fields, *self.extra_query_parameters, *_name_paging(self)]
+        allowed = _PARAMETERS_OF_ALL.union(known, _name_versioning(self.request))
+        unknown = [name for name in self.request.query_params if name not in allowed]
+        if unknown:
+            reason = f"Is not known; known are {', '.join(known)}." if known else "Is not known; none is."
+            raise serializers.ValidationError(dict.fromkeys(unknown, reason))
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         """What makes an answer of an error."""
@@ -89,7 +109,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     """Conversations of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
 
     serializer_class = schema.ConversationSerializer
-    pagination_class = NewestFirstPagination
+    pagination_class: type[BasePagination] = NewestFirstPagination
     queryset = AgentConversation.objects.none()
     lookup_field = "id"
 
@@ -99,6 +119,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     )
     def list(self, request: Request) -> Response:
         """List the conversations, newest first."""
+        self.check_query(schema.ConversationListQuerySerializer)
         wanted = _read(schema.ConversationListQuerySerializer, request.query_params)
         found = selectors.visible_conversations(principal_of(request)).filter(**wanted)
         return _page(self, found)
@@ -108,6 +129,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     )
     def create(self, request: Request) -> Response:
         """Begin a conversation."""
+        self.check_query()
         wanted = _read(schema.ConversationCreateSerializer, request.data)
         conversation = services.create_conversation(actor=principal_of(request), **wanted)
         return Response(schema.ConversationSerializer(conversation).data, status=HTTPStatus.CREATED)
@@ -115,6 +137,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     @extend_schema(parameters=[CONVERSATION_ID], responses={200: schema.ConversationSerializer, **PROBLEM})
     def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002 - what the schema calls it
         """Read a conversation."""
+        self.check_query()
         conversation = selectors.get_visible_conversation(principal_of(request), id)
         return Response(schema.ConversationSerializer(conversation).data)
 
@@ -125,6 +148,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     )
     def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002
         """Change the title or the metadata."""
+        self.check_query()
         actor = principal_of(request)
         conversation = selectors.get_visible_conversation(actor, id)
         changes = _read(schema.ConversationUpdateSerializer, request.data)
@@ -138,6 +162,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     @action(detail=True, methods=["get"])
     def messages(self, request: Request, id: str) -> Response:  # noqa: A002
         """Read the messages of all runs of the conversation."""
+        self.check_query(schema.HistoryQuerySerializer)
         conversation = selectors.get_visible_conversation(principal_of(request), id)
         wanted = _read(schema.HistoryQuerySerializer, request.query_params)
         return Response({"messages": conversation.get_message_history(**wanted)})
@@ -154,7 +179,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     """Runs of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
 
     serializer_class = schema.RunSummarySerializer
-    pagination_class = NewestFirstPagination
+    pagination_class: type[BasePagination] = NewestFirstPagination
     queryset = AgentRun.objects.none()
     lookup_field = "id"
 
@@ -163,6 +188,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     )
     def list(self, request: Request) -> Response:
         """List the runs, newest first, without what they were given and made."""
+        self.check_query(schema.RunListQuerySerializer)
         wanted = _read(schema.RunListQuerySerializer, request.query_params)
         found = selectors.visible_runs(principal_of(request)).filter(**wanted).defer("input", "output")
         return _page(self, found)
@@ -174,6 +200,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     )
     def create(self, request: Request) -> Response:
         """Have an agent run; 201 also while the runtime is away, which then gets the run when it is back."""
+        self.check_query()
         actor = principal_of(request)
         wanted = _read(schema.RunCreateSerializer, request.data) | _read_idempotency_key(request)
         conversation_id = wanted.pop("conversation_id", None)
@@ -187,6 +214,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     @extend_schema(parameters=[RUN_ID], responses={200: schema.RunSerializer, **PROBLEM})
     def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002
         """Read a run as it is now."""
+        self.check_query()
         run = selectors.read_run(selectors.get_visible_run(principal_of(request), id))
         return Response(schema.RunSerializer(run).data)
 
@@ -198,6 +226,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, id: str) -> Response:  # noqa: A002
         """End a run; 202 while the runtime cannot be told."""
+        self.check_query()
         actor = principal_of(request)
         run = selectors.get_visible_run(actor, id)
         wanted = _read(schema.RunCancelSerializer, request.data)
@@ -211,6 +240,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, id: str) -> Response:  # noqa: A002
         """Answer what a waiting run asks."""
+        self.check_query()
         actor = principal_of(request)
         run = selectors.get_visible_run(actor, id)
         wanted = _read(schema.RunResumeSerializer, request.data)
@@ -221,6 +251,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, id: str) -> Response:  # noqa: A002
         """Do again what a run did that ended badly, as a new run."""
+        self.check_query()
         actor = principal_of(request)
         run = services.retry_run(actor=actor, run=selectors.get_visible_run(actor, id))
         return Response(schema.RunSerializer(run).data, status=HTTPStatus.CREATED)
@@ -232,6 +263,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     @action(detail=True, methods=["get"], renderer_classes=[JSONRenderer, EventStreamRenderer], pagination_class=None)
     def events(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
         """Read the events of a run: a page of those kept, or all as a stream, as `Accept` says."""
+        self.check_query(schema.EventsQuerySerializer)
         if request.accepted_renderer.media_type == MEDIA_TYPE:
             return stream_events(request, id)
         return list_events(request, id)
@@ -244,9 +276,10 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     @action(detail=True, methods=["post"], url_path="stream-ticket")
     def stream_ticket(self, request: Request, id: str) -> Response:  # noqa: A002
         """Make an address at which the run's events can be read straight from the runtime."""
+        self.check_query(schema.VisibilityQuerySerializer)
         actor = principal_of(request)
         run = selectors.get_visible_run(actor, id)
-        visibility = _choose_visibility(actor, _read(schema.VisibilityQuerySerializer, _query_of(request)))
+        visibility = _choose_visibility(actor, _read(schema.VisibilityQuerySerializer, request.query_params.dict()))
         ticket = get_hurried_runtime().create_stream_ticket(str(run.pk), actor.label, visibility)
         base = get_agent_runtime_settings().public_stream_url
         described = {
@@ -277,6 +310,7 @@ class RunEventStreamView(ProblemView):
     )
     def get(self, request: Request, run_id: str) -> HttpResponseBase:
         """Stream the events; those kept, as JSON, to who accepts nothing else."""
+        self.check_query(schema.EventsQuerySerializer)
         if request.accepted_renderer.media_type == MEDIA_TYPE:
             return stream_events(request, run_id)
         return list_events(request, run_id)
@@ -298,7 +332,7 @@ def stream_events(request: Request, run_id: str) -> HttpResponseBase:
     """
     actor = principal_of(request)
     run = selectors.get_visible_run(actor, run_id)
-    wanted = _read(schema.StreamQuerySerializer, _query_of(request))
+    wanted = _read(schema.StreamQuerySerializer, request.query_params.dict())
     after_sequence = _read_place(request, wanted)
     visibility = _choose_visibility(actor, wanted)
     if selectors.has_seen_the_end(run, after_sequence):
@@ -311,17 +345,8 @@ def stream_events(request: Request, run_id: str) -> HttpResponseBase:
         named=not wanted["unnamed"],
         keepalive_seconds=get_agent_runtime_settings().sse_keepalive_seconds,
     )
-    # The sign-in took a database connection, which the stream must not hold for an hour.
-    _let_go_of_databases()
     # Only requests of an ASGI server have a scope.
     return BlocksResponse(stream.write(), is_async=hasattr(request, "scope"))
-
-
-def _let_go_of_databases() -> None:
-    for connection in connections.all(initialized_only=True):
-        # A transaction that is open is the caller's, and so is its connection.
-        if not connection.in_atomic_block:
-            connection.close()
 
 
 def list_events(request: Request, run_id: str) -> Response:
@@ -334,7 +359,7 @@ def list_events(request: Request, run_id: str) -> Response:
     """
     actor = principal_of(request)
     run = selectors.get_visible_run(actor, run_id)
-    wanted = _read(schema.EventsQuerySerializer, _query_of(request))
+    wanted = _read(schema.EventsQuerySerializer, request.query_params.dict())
     limit = wanted["limit"]
     events = selectors.list_events(
         run, after_sequence=_read_place(request, wanted), visibility=_choose_visibility(actor, wanted)
@@ -346,7 +371,9 @@ def list_events(request: Request, run_id: str) -> Response:
         query.pop("last_event_id", None)
         query["from_seq"] = str(found[limit - 1]["seq"])
         next_page = request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
-    return Response({"results": found[:limit], "next": next_page})
+    # The row was read before its events: one that has ended had them all.
+    complete = run.has_ended and next_page is None
+    return Response({"results": found[:limit], "next": next_page, "complete": complete})
 
 
 def _choose_visibility(actor: Principal, wanted: dict[str, Any]) -> str:
@@ -379,9 +406,16 @@ def _read_idempotency_key(request: Request) -> dict[str, str]:
     return {"idempotency_key": key} if key else {}
 
 
-def _query_of(request: Request) -> dict[str, Any]:
-    """The query of a request, without what says how to answer and who asks."""
-    return {name: value for name, value in request.query_params.items() if name not in _OTHER_PARAMETERS}
+def _name_paging(view: APIView) -> Iterator[str]:
+    """What a project's or the library's paginator reads of the query of a list."""
+    paginator = getattr(view, "paginator", None) if getattr(view, "action", None) == "list" else None
+    for attribute in dir(paginator):
+        if attribute.endswith("_query_param") and (name := getattr(paginator, attribute)):
+            yield name
+
+
+def _name_versioning(request: Request) -> tuple[str, ...]:
+    return (api_settings.VERSION_PARAM,) if isinstance(request.versioning_scheme, QueryParameterVersioning) else ()
 
 
 def _read(kind: type[serializers.Serializer[Any]], data: Any, *, names: dict[str, str] | None = None) -> dict[str, Any]:
@@ -396,5 +430,6 @@ def _read(kind: type[serializers.Serializer[Any]], data: Any, *, names: dict[str
 
 
 def _page(view: GenericAPIView[Any], found: QuerySet[Any]) -> Response:
-    rows = view.paginate_queryset(found)
+    # A project's own paginator need not order them.
+    rows = view.paginate_queryset(found.order_by(*NewestFirstPagination.ordering))
     return view.get_paginated_response(view.get_serializer(rows, many=True).data)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.db import connections
 
 from django_agent_runtime.api import event_stream
-from django_agent_runtime.api.event_stream import EventStreamResponse, write_blocks
+from django_agent_runtime.api.event_stream import BlocksResponse, EventStreamResponse, write_blocks
 from django_agent_runtime.exceptions import EventsTruncated
 from django_agent_runtime.go_integration import get_go_runtime_integration
 
@@ -139,3 +143,53 @@ def test_sync_answer_is_closed_by_its_server(fake_go_runtime: FakeGoRuntime) -> 
     assert read_data(next(chunks))["data"] == {"n": 1}
     response.close()
     assert fake_go_runtime.wait_for_subscriptions(0)
+
+
+class Connection:
+    """A database connection that was opened for a request."""
+
+    in_atomic_block = False
+    closed_by: threading.Thread | None = None
+
+    def close(self) -> None:
+        self.closed_by = threading.current_thread()
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Connection:
+    connection = Connection()
+    monkeypatch.setattr(connections, "all", lambda **_: [connection])
+    return connection
+
+
+async def write_three() -> AsyncIterator[bytes]:
+    for number in range(3):
+        yield b"%d" % number
+
+
+async def test_answer_of_an_asgi_server_ends_the_thread_of_its_request(connection: Connection) -> None:
+    async with ThreadSensitiveContext():
+        thread = await sync_to_async(threading.current_thread)()
+        blocks = BlocksResponse(write_three(), is_async=True).__aiter__()
+        assert await take(blocks, 1) == [b"0"]
+        await asyncio.to_thread(thread.join)
+        assert connection.closed_by is thread
+        # What is done behind the stream has a thread all the same.
+        assert await sync_to_async(threading.current_thread)() is not thread
+        assert await take(blocks, 2) == [b"1", b"2"]
+
+
+async def test_thread_that_an_asgi_server_brought_stays(connection: Connection) -> None:
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        try:
+            context = ThreadSensitiveContext(executor=executor)
+        except TypeError:
+            pytest.skip("this asgiref brings its own threads only")
+        async with context:
+            assert await take(BlocksResponse(write_three(), is_async=True).__aiter__(), 3) == [b"0", b"1", b"2"]
+            assert await sync_to_async(threading.current_thread)() is connection.closed_by
+
+
+def test_answer_of_a_wsgi_server_holds_no_connection(connection: Connection) -> None:
+    assert next(iter(BlocksResponse(write_three(), is_async=False))) == b"0"
+    assert connection.closed_by is threading.current_thread()

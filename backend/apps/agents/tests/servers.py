@@ -45,6 +45,7 @@ class Site:
     tokens: list[str]
     environment: dict[str, str]
     runtime: GoRuntimeProcess
+    pid: int
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def call(self, method: str, path: str, body: Any = None, *, user: int = 0) -> tuple[int, Any]:
@@ -75,6 +76,10 @@ class Site:
         process = self.processes.pop(command)
         process.kill()
         process.wait()
+
+    def count_threads(self) -> int:
+        """How many threads the server has, on Linux."""
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
 
     def shell(self, code: str) -> list[str]:
         """The lines that Python code of the site writes."""
@@ -112,7 +117,7 @@ def serve(server: str, folder: Path) -> Iterator[Site]:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[fd])
         stack.callback(process.wait, PATIENCE_SECONDS)
         stack.callback(process.terminate)
-        site = Site(listener.getsockname()[1], tokens, environment, runtime)
+        site = Site(listener.getsockname()[1], tokens, environment, runtime, process.pid)
         try:
             yield site
         finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,6 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MAKE_BARE_RUN = """
 from django.contrib.auth.models import User
@@ -25,15 +26,17 @@ print(AgentRun.objects.create(user=user, agent_key="chat-agent", input={"message
 ENDS = {"run.succeeded", "run.failed", "run.cancelled", "run.timed_out"}
 WORKER = "runagent --noreload"
 PROJECTOR = "projectruns"
+# By what the pools of a server may grow while it answers.
+OTHER_THREADS = 20
 
 
 class Stream:
     """One reader of a run's events, on a connection of its own."""
 
-    def __init__(self, site: Site, run_id: str, query: str = "", **headers: str) -> None:
+    def __init__(self, site: Site, run_id: str, query: str = "", *, address: str = "events/", **headers: str) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_SECONDS)
         headers = {"Authorization": f"Token {site.tokens[0]}", "Accept": "text/event-stream"} | headers
-        self.connection.request("GET", f"/api/agents/runs/{run_id}/events/?{query}", headers=headers)
+        self.connection.request("GET", f"/api/agents/runs/{run_id}/{address}?{query}", headers=headers)
         self.response = self.connection.getresponse()
         assert self.response.status == 200, self.response.read()
         assert "retry" in self.read_block()
@@ -128,6 +131,24 @@ def test_streams_do_not_hold_up_other_requests(site: Site) -> None:
     assert site.call("GET", "runs/")[0] == 200
     for stream in streams:
         stream.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
+def test_open_streams_hold_no_thread_of_an_asgi_server(site: Site, server: str) -> None:
+    if server != "uvicorn":
+        pytest.skip("a WSGI server has a thread for each answer")
+    run_id = site.create(delay_seconds=600)
+    Stream(site, run_id).close()
+    before = site.count_threads()
+    with ExitStack() as stack:
+        streams = [Stream(site, run_id, address=f"events/{more}") for more in ("", "stream/") for _ in range(25)]
+        for stream in streams:
+            stack.callback(stream.close)
+        # The client's own readers, and what the server's pools may have grown by.
+        assert site.count_threads() <= before + len(streams) + OTHER_THREADS
+        assert site.call("POST", f"runs/{run_id}/cancel/")[0] == 200
+        for stream in streams:
+            assert types_of(stream.read_all()) == ["run.cancelled"]
 
 
 def test_cancel_ends_the_run_and_its_stream(site: Site) -> None:

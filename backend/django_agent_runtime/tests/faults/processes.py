@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import selectors
 import signal
@@ -10,17 +12,24 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from django_agent_runtime.testing import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from django_agent_runtime.go_integration import GoRuntimeIntegration
     from django_agent_runtime.types import RunEvent
 
 PATIENCE_SECONDS = 60.0
+MAKE_USER = "from django.contrib.auth.models import User; User.objects.create_user('ada', password='ada')"
+AUTHORIZATION = f"Basic {b64encode(b'ada:ada').decode()}"
 
 
 def wait_until(condition: Callable[[], Any], what: str = "it", seconds: float = PATIENCE_SECONDS) -> Any:
@@ -36,6 +45,48 @@ def read_history(client: GoRuntimeIntegration, run_id: str) -> list[RunEvent]:
     """All events of a run that has ended."""
     with client.watch_run(run_id) as events:
         return list(events)
+
+
+@dataclass(frozen=True)
+class Server:
+    """The project under uvicorn; its one user signs in with `AUTHORIZATION`."""
+
+    port: int
+    pid: int
+
+    def is_there(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except OSError:
+            return False
+        return True
+
+    def request(
+        self, method: str, path: str, body: Any = None, *, room: int | None = None, **headers: str
+    ) -> http.client.HTTPResponse:
+        """The answer, to be read and closed; `room` is for how many bytes of it the system may keep unread."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.sock = socket.socket()
+        connection.sock.settimeout(PATIENCE_SECONDS)
+        if room is not None:
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        connection.sock.connect(("127.0.0.1", self.port))
+        # The answer then holds the socket alone.
+        headers |= {"Authorization": AUTHORIZATION, "Content-Type": "application/json", "Connection": "close"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        return connection.getresponse()
+
+    def create_run(self, agent_key: str, **params: Any) -> str:
+        with self.request("POST", "/runs/", {"agent_key": agent_key, "messages": [], "params": params}) as response:
+            created = json.load(response)
+        assert response.status == HTTPStatus.CREATED, created
+        run_id: str = created["id"]
+        return run_id
+
+    def read_status(self, name: str) -> int:
+        """A number of the process, as Linux shows it: `Threads`, or `VmHWM`, the most memory it has had, in kB."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(dict(line.split(":", 1) for line in status.splitlines())[name].split()[0])
 
 
 class Site:
@@ -84,6 +135,17 @@ class Site:
 
     def migrate(self) -> None:
         assert self.run("-m", "django", "migrate", "--verbosity", "0") == 0, self.read_log()
+
+    def serve(self) -> Server:
+        """Start uvicorn with the project, which knows one user."""
+        self.migrate()
+        assert self.run("-m", "django", "shell", "--command", MAKE_USER) == 0, self.read_log()
+        [port] = free_ports(1)
+        application = ("--factory", "django.core.asgi:get_asgi_application")
+        process = self.start("-m", "uvicorn", *application, "--port", str(port), "--lifespan", "off")
+        server = Server(port, process.pid)
+        wait_until(server.is_there, "uvicorn")
+        return server
 
     def touch(self, name: str) -> None:
         (self.folder / name).touch()

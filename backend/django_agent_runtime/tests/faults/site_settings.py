@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 SECRET_KEY = "test"
-INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django_agent_runtime"]
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "rest_framework", "django_agent_runtime"]
+ROOT_URLCONF = "django_agent_runtime.tests.faults.site_urls"
+ALLOWED_HOSTS = ["127.0.0.1"]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",

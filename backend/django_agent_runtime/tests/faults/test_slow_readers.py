@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import socket
 import urllib.request
+from contextlib import ExitStack
+from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from django_agent_runtime.tests.faults.processes import PATIENCE_SECONDS, read_history
+from django_agent_runtime.tests.faults.processes import PATIENCE_SECONDS, read_history, wait_until
 from django_agent_runtime.types import RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from http.client import HTTPResponse
+
     from django_agent_runtime.go_integration import GoRuntimeIntegration
     from django_agent_runtime.testing import GoRuntimeProcess
     from django_agent_runtime.tests.faults.processes import Site
@@ -21,6 +28,12 @@ pytestmark = pytest.mark.faults
 
 # Of 50 kB each: more than the buffers of two sockets and of a stream hold together.
 EVENTS = 400
+
+# Of the site: readers that do not read, and events of which each would take 50 MB if they were not held back.
+SLOW = 6
+EVENTS_OF_SITE = 1000
+# A mailbox of 8 MiB for each, and what is on the way to it and from it.
+HELD_KILOBYTES = 25_000
 
 
 def test_reader_that_does_not_read_harms_nobody(
@@ -50,3 +63,50 @@ def test_reader_that_does_not_read_harms_nobody(
         # The socket was given what it has room for and no more.
         sse.settimeout(PATIENCE_SECONDS)
         assert sse.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def read_events(response: HTTPResponse) -> Iterator[tuple[str, int]]:
+    """Id and number of each large event of a stream."""
+    place = ""
+    for line in response:
+        if line.startswith(b"id: "):
+            place = line[4:].decode().strip()
+        elif line.startswith(b'data: {"n": '):
+            yield place, json.loads(line[6:])["n"]
+
+
+def read_numbers(response: HTTPResponse) -> list[int]:
+    with response:
+        return [number for _, number in read_events(response)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="looks at a process as Linux shows it")
+def test_readers_of_the_site_that_do_not_read_harm_nobody_and_are_held_back(
+    client: GoRuntimeIntegration, site: Site
+) -> None:
+    server = site.serve()
+    site.start_worker()
+    run_id = server.create_run("large", events=EVENTS_OF_SITE)
+    everything = list(range(EVENTS_OF_SITE))
+
+    def open_stream(room: int | None = None, last_event_id: str = "0") -> HTTPResponse:
+        headers = {"Last-Event-ID": last_event_id}
+        response = server.request("GET", f"/runs/{run_id}/events/stream/", room=room, **headers)
+        assert response.status == HTTPStatus.OK, response.read()
+        return response
+
+    assert read_numbers(open_stream()) == everything
+    assert client.wait_run(run_id).state is RunState.SUCCEEDED
+    threads, memory = server.read_status("Threads"), server.read_status("VmHWM")
+    with ExitStack() as stack:
+        slow = [stack.enter_context(open_stream(room=4096)) for _ in range(SLOW)]
+        for _ in range(3):
+            assert read_numbers(open_stream()) == everything
+        assert server.read_status("VmHWM") - memory <= SLOW * HELD_KILOBYTES
+        # One reads on late, as if nothing had been; one comes back to where it was.
+        assert read_numbers(slow[0]) == everything
+        seen = list(islice(read_events(slow[1]), 10))
+        assert [number for _, number in seen] == everything[:10]
+        slow[1].close()
+        assert read_numbers(open_stream(last_event_id=seen[-1][0])) == everything[10:]
+    wait_until(lambda: server.read_status("Threads") <= threads, "the readers are gone")

@@ -13,9 +13,13 @@ from django.urls import include, path
 from django.utils import timezone
 from rest_framework.authentication import SessionAuthentication, TokenAuthentication
 from rest_framework.authtoken.models import Token
-from rest_framework.permissions import AllowAny
+from rest_framework.decorators import action
+from rest_framework.pagination import PageNumberPagination
+from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 from rest_framework.test import APIClient
+from rest_framework.versioning import QueryParameterVersioning
 
 from django_agent_runtime.api import urls
 from django_agent_runtime.api.permissions import AnonymousSessionAuthentication, IsAuthenticatedOrAnonymousSession
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.contrib.auth.models import User
+    from rest_framework.request import Request
 
     from django_agent_runtime.testing import FakeGoRuntime
 
@@ -279,6 +284,21 @@ def test_events_are_paged_as_json(api: APIClient, ada: User) -> None:
     assert [event["seq"] for event in api.get(url, headers={"Last-Event-ID": "30"}).json()["results"]] == [40]
 
 
+@pytest.mark.parametrize("status", ["running", "succeeded"])
+def test_page_of_events_says_whether_more_may_come(api: APIClient, ada: User, status: str) -> None:
+    """A run whose end has not reached its row may have events in the runtime that have not reached the tables."""
+    run = AgentRun.objects.create(user=ada, agent_key="a", status=status)
+    add_events(run)
+    url = f"{RUNS}{run.pk}/events/?include_debug=true"
+    pages = [api.get(url).json(), api.get(f"{url}&limit=2").json(), api.get(f"{url}&from_seq=40").json()]
+    ended = status == "succeeded"
+    assert [(page["next"] is None, page["complete"]) for page in pages] == [
+        (True, ended),
+        (False, False),
+        (True, ended),
+    ]
+
+
 @pytest.mark.parametrize("query", [{"from_seq": "x"}, {"from_seq": -1}, {"last_event_id": "1.5"}, {"limit": 0}])
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 def test_place_that_is_none_is_refused(api: APIClient, ada: User, query: dict[str, Any], accept: str) -> None:
@@ -371,6 +391,39 @@ def test_nothing_of_anothers_is_seen_or_changed(api: APIClient, ada: User, bob: 
     assert get_go_runtime_integration().get_run(run_id).state == "waiting"
 
 
+def every_list() -> list[tuple[str, str]]:
+    return [(method, url) for method in ("get", "post") for url in (RUNS, CONVERSATIONS)]
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_query_that_nothing_reads_is_refused_by_name(api: APIClient, ada: User, accept: str) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="failed")
+    conversation = AgentConversation.objects.create(user=ada)
+    for method, url in [*every_address(run.pk, conversation.pk), *every_list()]:
+        response = call(api, method, f"{url}?statsu=failed&a=1", accept if "events" in url else "application/json")
+        assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json"), (method, url)
+        assert {error["field"] for error in response.json()["errors"]} == {"statsu", "a"}
+    assert AgentRun.objects.count() == AgentConversation.objects.count() == 1
+    assert api.head(f"{RUNS}?statsu=failed").status_code == 400
+    assert api.options(f"{RUNS}?statsu=failed").status_code == 200
+
+
+def test_refusal_names_what_is_known(api: APIClient) -> None:
+    [error] = api.get(f"{RUNS}?statsu=failed").json()["errors"]
+    assert error["detail"] == "Is not known; known are status, agent_key, conversation, cursor, page_size."
+
+
+@pytest.mark.usefixtures("runtime")
+def test_query_that_is_for_all_addresses_is_let_through(api: APIClient, ada: User) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="failed")
+    conversation = AgentConversation.objects.create(user=ada)
+    for method, url in [*every_address(run.pk, conversation.pk), *every_list()]:
+        response = call(api, method, f"{url}?format=json&anonymous_token=")
+        assert (response.status_code, response.json().get("errors")) != (400, None), (method, url)
+        assert "Is not known" not in str(response.json()), (method, url)
+
+
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 def test_strangers_are_turned_away(accept: str) -> None:
     for method, url in [*every_address(uuid.uuid4(), uuid.uuid4()), ("get", RUNS), ("post", RUNS)]:
@@ -431,6 +484,28 @@ def route(**viewsets: Any) -> Any:
     return [path("", include(router.urls))]
 
 
+class Numbered(PageNumberPagination):
+    page_size = 1
+    page_size_query_param = "size"
+
+
+class FilteredRunViewSet(BaseAgentRunViewSet):
+    """With a query parameter, a paginator and a version of the project's own."""
+
+    permission_classes = (IsAuthenticated,)
+    pagination_class = Numbered
+    versioning_class = QueryParameterVersioning
+    extra_query_parameters = ("since",)
+
+    @action(detail=False)
+    def latest(self, request: Request) -> Response:
+        return Response({"wanted": request.query_params["anything"]})
+
+
+class FilteredUrls:
+    urlpatterns = tuple(route(runs=FilteredRunViewSet))
+
+
 class OpenUrls:
     urlpatterns = tuple(route(runs=OpenRunViewSet))
 
@@ -440,6 +515,18 @@ class SessionUrls:
         path("agent/", include(route(runs=SessionRunViewSet, conversations=SessionConversationViewSet))),
         path("ready/", include(urls)),
     )
+
+
+def test_project_says_what_else_it_reads_of_a_query(api: APIClient, ada: User) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a")
+    with override_settings(ROOT_URLCONF=FilteredUrls):
+        for query in ("since=1", "page=1&size=1", "version=1"):
+            assert api.get(f"/runs/?{query}").status_code == 200, query
+        assert api.get(f"/runs/{run.pk}/events/?since=1&version=1").status_code == 200
+        assert api.get(f"/runs/{run.pk}/events/?page=1").status_code == 400
+        assert api.get("/runs/latest/?anything=goes").json() == {"wanted": "goes"}
+        [error] = api.get("/runs/?cursor=1").json()["errors"]
+        assert error["detail"] == "Is not known; known are status, agent_key, conversation, since, page, size."
 
 
 @pytest.mark.usefixtures("runtime")

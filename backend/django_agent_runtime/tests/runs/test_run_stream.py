@@ -214,6 +214,45 @@ async def test_run_that_has_ended_is_read_from_its_rows_while_the_runtime_is_awa
     assert types_of(await read_all(open_stream(run, 5))) == ["run.succeeded"]
 
 
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sequences of the events that were read from the tables."""
+    sequences: list[int] = []
+    from_db = AgentEvent.from_db.__func__  # type: ignore[attr-defined]  # a classmethod is a function inside
+
+    def load(cls: type[AgentEvent], *arguments: Any) -> AgentEvent:
+        event: AgentEvent = from_db(cls, *arguments)
+        sequences.append(event.seq)
+        return event
+
+    monkeypatch.setattr(AgentEvent, "from_db", classmethod(load))
+    return sequences
+
+
+@pytest.mark.parametrize("runtime_is_there", [True, False])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+async def test_rows_are_read_a_page_at_a_time(
+    actor: Principal,
+    loaded: list[int],
+    request: pytest.FixtureRequest,
+    more: int,
+    *,
+    runtime_is_there: bool,
+) -> None:
+    request.getfixturevalue("runtime" if runtime_is_there else "no_runtime")
+    run = await AgentRun.objects.acreate(user=actor.user, agent_key="chat-agent", status="succeeded")
+    sequences = [3 * place for place in range(1, 2 * run_stream.EVENTS_OF_PAGE + more + 1)]
+    await AgentEvent.objects.abulk_create(
+        AgentEvent(run=run, seq=seq, event_type="assistant.message", visibility="user") for seq in sequences
+    )
+    async with aclosing(open_stream(run).write()) as blocks:
+        _, first = await take(blocks, 2)
+        assert loaded == sequences[: run_stream.EVENTS_OF_PAGE]
+        rest = [parse(block) async for block in blocks]
+    assert [int(block["id"]) for block in [first, *rest]] == sequences
+    assert loaded == sequences
+
+
 @pytest.mark.usefixtures("runtime")
 async def test_run_that_the_runtime_no_longer_has_is_read_from_its_rows(actor: Principal) -> None:
     run = await AgentRun.objects.acreate(user=actor.user, agent_key="chat-agent", status="failed")
