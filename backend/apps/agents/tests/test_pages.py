@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backend.apps.agents.delegate import find_text_field
 from backend.apps.agents.refund import RefundAgent
+from backend.apps.agents.selectors import takes_a_text
 from backend.apps.agents.travel import TravelAgent
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.testing import run_agent_locally
@@ -47,9 +47,12 @@ def make_ended_run(user: User, **changes: object) -> AgentRun:
 def test_start_page_has_every_agent_and_a_strict_policy(client: Client, ada: User) -> None:
     response = client.get("/")
     page = response.content.decode()
-    for agent in ("chat-agent", "refund-agent", "travel-agent", "app_builder_agent: design_application"):
+    for agent in ("chat-agent", "refund-agent", "travel-agent"):
         assert agent in page
-    assert "runtime-agent" not in page
+    for value in ("app_builder_agent", "app_builder_agent/design_application", "frontend_agent"):
+        assert f'value="{value}"' in page
+    # A message does not say enough for it.
+    assert "codegen_agent/generate_code" not in page
     assert "script-src 'self'" in response.headers["Content-Security-Policy"]
     assert "unsafe" not in response.headers["Content-Security-Policy"]
 
@@ -149,14 +152,14 @@ def test_refund_agent_asks_and_pays_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "field"),
+    ("schema", "takes"),
     [
-        ({"required": ["text"], "properties": {"text": {"type": "string"}}}, "text"),
-        ({"required": ["kind"], "properties": {"kind": {"type": "string", "enum": ["a"]}}}, None),
-        ({"required": ["count"], "properties": {"count": {"type": "integer"}}}, None),
-        ({"required": ["a", "b"]}, None),
-        ({}, None),
+        ({"required": ["text"], "properties": {"text": {"type": "string"}}}, True),
+        ({"required": ["kind"], "properties": {"kind": {"type": "string", "enum": ["a"]}}}, False),
+        ({"required": ["count"], "properties": {"count": {"type": "integer"}}}, False),
+        ({"required": ["a", "b"]}, False),
+        ({}, False),
     ],
 )
-def test_text_field_of_a_task(schema: dict[str, object], field: str | None) -> None:
-    assert find_text_field(TaskType("task", "", schema)) == field
+def test_tasks_that_take_a_text(schema: dict[str, object], takes: bool) -> None:
+    assert takes_a_text(TaskType("task", "", schema)) is takes
