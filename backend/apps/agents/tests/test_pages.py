@@ -7,7 +7,9 @@ import pytest
 from backend.apps.agents.refund import RefundAgent
 from backend.apps.agents.selectors import takes_a_text
 from backend.apps.agents.travel import TravelAgent
+from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
+from django_agent_runtime.projector import Projector
 from django_agent_runtime.testing import run_agent_locally
 from django_agent_runtime.types import TaskType
 
@@ -107,6 +109,30 @@ def test_message_makes_a_run_with_what_was_said_before(client: Client, ada: User
     assert page.index("Good day") < page.index("And now?")
     assert client.post(f"/runs/{new.pk}/cancel/").headers["Location"] == f"/runs/{new.pk}/"
     assert ">cancelled</span>" in read(client, f"/runs/{new.pk}/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_conversation_with_an_agent_of_the_runtime(client: Client, ada: User) -> None:
+    path = client.post("/", {"agent": "frontend_agent", "message": "A good button?"}).headers["Location"]
+    first = AgentRun.objects.get()
+    assert path == f"/runs/{first.pk}/"
+    get_go_runtime_integration().wait_run(str(first.pk))
+    assert "You said to frontend_agent: A good button?" in read(client, path)
+    Projector().run_once(idle_seconds=0.3)
+    assert first.conversation is not None
+    client.post(f"/conversations/{first.conversation.pk}/", {"message": "And a bad one?"})
+    second = first.conversation.runs.exclude(pk=first.pk).get()
+    assert [message["role"] for message in second.input["messages"]] == ["user", "assistant", "user"]
+    get_go_runtime_integration().wait_run(str(second.pk))
+    assert "You said to frontend_agent: And a bad one?" in read(client, f"/runs/{second.pk}/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_task_of_an_agent_of_the_runtime(client: Client, ada: User) -> None:
+    path = client.post("/", {"agent": "app_builder_agent/design_application", "message": "A shop"}).headers["Location"]
+    run = AgentRun.objects.get()
+    get_go_runtime_integration().wait_run(str(run.pk))
+    assert "docs/architecture.md" in read(client, path)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Servers(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Servers
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(asked)
         self.send_response(200)
