@@ -41,6 +41,7 @@ func (s *said) emit(_ context.Context, events ...engine.NewEvent) error {
 // texts joins the contents of the events of a type.
 func (s *said) texts(t *testing.T, eventType string) (count int, text string) {
 	t.Helper()
+	var all strings.Builder
 	for _, ev := range s.events {
 		if ev.Type != eventType {
 			continue
@@ -50,9 +51,9 @@ func (s *said) texts(t *testing.T, eventType string) (count int, text string) {
 			t.Fatalf("event %+v: %v", ev, err)
 		}
 		count++
-		text += payload["content"]
+		all.WriteString(payload["content"])
 	}
-	return count, text
+	return count, all.String()
 }
 
 // talk resolves agent.run of an agent with a provider, and runs it.
@@ -118,15 +119,12 @@ func TestAgentAnswersAConversationOffline(t *testing.T) {
 	for _, agentID := range sortedKeys(newRegistry(t).agents) {
 		out := &said{}
 		output, err := talk(t, provider, agentID, `{"messages": [{"role": "user", "content": "How so?"}]}`, out)
-		var answer struct {
-			FinalOutput struct{ Response string } `json:"final_output"`
-			Metadata    map[string]any
-		}
+		var answer runOutput
 		if err != nil || json.Unmarshal(output, &answer) != nil {
 			t.Fatalf("%s: %s, %v", agentID, output, err)
 		}
 		want := model.OfflineNotice + "\n\nYou said to " + agentID + ": How so?"
-		if answer.FinalOutput.Response != want || answer.Metadata["offline"] != true || answer.Metadata["model"] != "offline" {
+		if answer.FinalOutput["response"] != want || answer.Metadata["offline"] != true || answer.Metadata["model"] != "offline" {
 			t.Errorf("%s: %+v", agentID, answer)
 		}
 		if count, text := out.texts(t, eventDelta); count == 0 || text != want {
@@ -153,19 +151,15 @@ func TestAgentDoesATaskOfAConversation(t *testing.T) {
 	if asked := provider.requests[0]; asked.Messages[0].Text != question || asked.Schema == nil {
 		t.Errorf("asked %v, want %s", asked.Messages, question)
 	}
-	var answer struct {
-		FinalOutput   map[string]any   `json:"final_output"`
-		FinalMessages []map[string]any `json:"final_messages"`
-		Usage         map[string]any
-	}
+	var answer runOutput
 	if err := json.Unmarshal(output, &answer); err != nil {
 		t.Fatal(err)
 	}
 	const text = "It adds.\n\nWith +.\n\n`docs/add.md`\n\n````markdown\n```python\nx = 1\n```\n````\n\n- Integers only."
-	if answer.FinalOutput["response"] != text || answer.FinalMessages[0]["content"] != text {
+	if answer.FinalOutput["response"] != text || answer.FinalMessages[0].Content != text {
 		t.Errorf("response\n got: %q\nwant: %q", answer.FinalOutput["response"], text)
 	}
-	if answer.FinalOutput["summary"] != "It adds." || answer.FinalOutput["task_type"] != "generate_code" || answer.Usage["total_tokens"] != 15.0 {
+	if answer.FinalOutput["summary"] != "It adds." || answer.FinalOutput["task_type"] != "generate_code" || answer.Usage.(map[string]any)["total_tokens"] != 15.0 {
 		t.Errorf("output %v, usage %v", answer.FinalOutput, answer.Usage)
 	}
 	if count, message := out.texts(t, eventMessage); count != 1 || message != text || len(out.events) != 1 {
@@ -275,7 +269,7 @@ func TestCancelEndsTheCallOfTheModel(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = w.Write([]byte(`data: {"choices":[{"index":0,"delta":{"content":"Well"}}]}` + "\n\n"))
-		w.(http.Flusher).Flush() //nolint:forcetypeassert // it is one
+		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 		close(gone)
 	}))

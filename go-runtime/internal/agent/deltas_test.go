@@ -30,7 +30,7 @@ func TestDeltasAreEmittedAtOnceOrJoined(t *testing.T) {
 			t.Fatalf("emitted %q of the first piece", got)
 		}
 		say("b", "", "c")
-		time.Sleep(joinTime)
+		<-time.After(joinTime)
 		synctest.Wait()
 		say("d")
 		if err := d.close(); err != nil {

@@ -282,7 +282,7 @@ func TestCompleteInPiecesEndsWithItsContextAndWithItsReader(t *testing.T) {
 	gone := make(chan struct{}, 2)
 	e := newEndpoint(t, func(w http.ResponseWriter, r *http.Request, request wireRequest) {
 		streams(chunk("Forty", ""))(w, r, request)
-		w.(http.Flusher).Flush() //nolint:forcetypeassert // it is one
+		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 		gone <- struct{}{}
 	})
