@@ -43,7 +43,7 @@ class Servers(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
         self.gone = threading.Event()
-        """Set when the runtime has left the answer to a message that says "wait"."""
+        """Set when the runtime has left the answer to a first message that says "wait"."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for word in ANSWER.split(" "):
             self._send({"choices": [{"index": 0, "delta": {"content": word if word == "Use" else f" {word}"}}]})
-            if asked["messages"][-1]["content"] == "wait":
+            if asked["messages"][-1]["content"] == "wait" and len(self.server.asked) == 1:
                 # Nothing is sent any more: the end of the connection is all there is to read.
                 self.connection.settimeout(PATIENCE_SECONDS)
                 if not self.connection.recv(1):
@@ -103,6 +103,7 @@ def process(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(autouse=True)
 def runtime(process: GoRuntimeProcess, servers: Servers) -> Iterator[None]:
     servers.asked.clear()
+    servers.gone.clear()
     with override_settings(GO_RUNTIME=process.settings):
         yield
 
@@ -196,6 +197,24 @@ def test_cancel_ends_the_call_of_the_model(actor: Principal, servers: Servers) -
     cancel_run(actor=actor, run=run)
     assert servers.gone.wait(PATIENCE_SECONDS)
     assert wait_for_end(run).status == "cancelled"
+
+
+def test_run_is_begun_again_when_the_runtime_was_killed(
+    actor: Principal, servers: Servers, process: GoRuntimeProcess
+) -> None:
+    run = ask(actor, text="wait")
+    events = get_go_runtime_integration().watch_run(str(run.pk))
+    assert next(event for event in events if event.type == "assistant.delta").attempt == 1
+    process.kill()
+    process.start()
+    assert wait_for_end(run).status == "succeeded", run.error
+    assert run.output["final_output"] == {"response": ANSWER}
+    seen = watch(run)
+    types = [kind for kind, _, _ in seen]
+    assert types[:4] == ["run.started", "assistant.delta", "run.retrying", "run.started"]
+    second = [payload["content"] for kind, _, payload in seen[4:] if kind == "assistant.delta"]
+    assert "".join(second) == ANSWER
+    assert types[-2:] == ["assistant.message", "run.succeeded"]
 
 
 def test_message_stands_in_for_the_text_that_a_task_needs(actor: Principal, tmp_path: Any) -> None:
