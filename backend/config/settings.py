@@ -35,7 +35,6 @@ GO_RUNTIME = environment.read_go_runtime()
 DJANGO_AGENT_RUNTIME = {
     "RUNTIME_REGISTRY": [
         "backend.apps.agents.chat:register_agents",
-        "backend.apps.agents.delegate:register_agents",
         "backend.apps.agents.refund:register_agents",
         "backend.apps.agents.travel:register_agents",
     ],

@@ -77,6 +77,8 @@ LIFECYCLE_TYPES = (
     "run.cancelled",
     "run.timed_out",
 )
+# Those that an agent of the runtime's own emits; a worker says itself who sees what its agents emit.
+ANSWER_TYPES = ("assistant.delta", "assistant.message")
 # The runtime's sequences begin behind it: the only event of a run that ended before the runtime had it.
 LOCAL_END_SEQUENCE = 1
 # The most rows that one call of the reconciler sends.
@@ -582,6 +584,7 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
     # What this site's settings and its agents say of retries and timeouts, their workers tell the runtime.
     served_here = is_served_here(run.agent_key)
     retry = RetryPolicy(max_attempts=run.max_attempts) if run.max_attempts else None
+    types = LIFECYCLE_TYPES if served_here else (*LIFECYCLE_TYPES, *ANSWER_TYPES)
     if not served_here:
         retry = RetryPolicy(
             max_attempts=run.max_attempts or settings.max_retries,
@@ -599,7 +602,7 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
         "run_timeout": options.get("run_timeout", None if served_here else settings.run_timeout_seconds),
         "queue_timeout": options.get("queue_timeout"),
         "retry": retry,
-        "event_visibility": {name: str(visibility_of(name, settings)) for name in LIFECYCLE_TYPES},
+        "event_visibility": {name: str(visibility_of(name, settings)) for name in types},
         "task_type": TASK_TYPE,
     }
 

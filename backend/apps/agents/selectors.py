@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backend.apps.agents.delegate import DELEGATE_KEY, find_text_field
 from django_agent_runtime import selectors
 from django_agent_runtime.exceptions import AgentRuntimeError, NotFound
 from django_agent_runtime.live import get_hurried_runtime
@@ -13,6 +12,7 @@ from django_agent_runtime.messages import append_new
 from django_agent_runtime.models import AgentConversation, AgentRun
 from django_agent_runtime.runtime.llm import get_llm_client
 from django_agent_runtime.runtime.registry import list_runtimes
+from django_agent_runtime.services import TASK_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from django_agent_runtime.messages import Message
     from django_agent_runtime.principals import Principal
+    from django_agent_runtime.types import Agent, TaskType
 
 # What a page shows of long histories.
 MAX_CONVERSATIONS = 30
@@ -70,27 +71,36 @@ class Turn:
 
 
 def list_choices() -> Choices:
-    """The agents of the site's registry, and those of the runtime that a message can be made a task for."""
-    of_site = [
-        Choice(key, key, agent.description, key, {}) for key, agent in list_runtimes().items() if key != DELEGATE_KEY
-    ]
+    """The agents of the site's registry, and those of the runtime, with their tasks that a message can stand in for."""
+    of_site = [Choice(key, key, agent.description, key, {}) for key, agent in list_runtimes().items()]
     try:
         agents = get_hurried_runtime().list_agents()
     except AgentRuntimeError as error:
         return Choices(of_site, [], str(error))
-    of_runtime = [
-        Choice(
-            f"{agent.agent_id}/{task_type.task_type}",
-            f"{agent.agent_id}: {task_type.task_type}",
-            task_type.description,
-            DELEGATE_KEY,
-            {"agent_id": agent.agent_id, "task_type": task_type.task_type, "field": field},
-        )
-        for agent in agents
-        for task_type in agent.task_types
-        if (field := find_text_field(task_type))
-    ]
+    served_here = {choice.agent_key for choice in of_site}
+    of_runtime = [choice for agent in agents if agent.agent_id not in served_here for choice in _make_choices(agent)]
     return Choices(of_site, of_runtime, "")
+
+
+def takes_a_text(task_type: TaskType) -> bool:
+    """Whether the task type's input must have one field that is any text, for which a message can stand in."""
+    required = task_type.input_schema.get("required") or []
+    if len(required) != 1:
+        return False
+    described = (task_type.input_schema.get("properties") or {}).get(required[0]) or {}
+    return described.get("type") == "string" and "enum" not in described
+
+
+def _make_choices(agent: Agent) -> Iterable[Choice]:
+    """To talk to an agent of the runtime, and to have it do each task that a message says enough for."""
+    name = agent.agent_id
+    # Of those that take any task type, none is listed.
+    if not agent.task_types or any(task_type.task_type == TASK_TYPE for task_type in agent.task_types):
+        yield Choice(name, name, agent.description, name, {})
+    for task_type in agent.task_types:
+        if takes_a_text(task_type):
+            task = task_type.task_type
+            yield Choice(f"{name}/{task}", f"{name}: {task}", task_type.description, name, {"task_type": task})
 
 
 def is_offline() -> bool:

@@ -73,8 +73,8 @@ class SyncRuns(SyncCalls):
             queue_timeout: Seconds for which it may have been possible to begin the run; it then times out. None: any.
             step_timeout: Seconds one recorded step may take; None: the agent's.
             retry: How often the run is begun; None: as the agent says, else the runtime.
-            event_visibility: By type, who sees the run's own events (`run.started`, …); what is not there has the
-                default of its type.
+            event_visibility: By type, who sees the run's own events (`run.started`, …), and those that an agent in the
+                runtime emits (`assistant.delta`, …); what is not there has the default of its type.
 
         Raises:
             AgentNotFound: There is no such agent.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"strings"
 
@@ -13,8 +14,11 @@ import (
 
 // The catalog holds a folder per agent, named by its id:
 //
-//	instructions.md          what every agent is told
-//	answer.schema.json       what every answer of a model has
+//	instructions.md          what every agent is told that is given a task
+//	answer.schema.json       what every answer of a model to a task has
+//	conversation.schema.json the input of the task type agent.run, which every agent has
+//	conversation.md          what every agent is told that takes part in a conversation
+//	answer.tmpl              the answer to a task as a message of a conversation
 //	<agent>/description.txt  for people
 //	<agent>/instructions.md  what this agent is told
 //	<agent>/<task type>/input.schema.json   its description is the task type's
@@ -26,8 +30,11 @@ import (
 var catalogFiles embed.FS
 
 const (
-	instructionsFile = "instructions.md"
-	answerSchemaFile = "answer.schema.json"
+	instructionsFile       = "instructions.md"
+	answerSchemaFile       = "answer.schema.json"
+	conversationSchemaFile = "conversation.schema.json"
+	conversationFile       = "conversation.md"
+	answerTemplateFile     = "answer.tmpl"
 )
 
 func loadCatalog(provider model.Provider) (map[string]*agent, error) {
@@ -69,7 +76,37 @@ func (l catalogLoader) agent(id string) (*agent, error) {
 			return nil, fmt.Errorf("load task type %s: %w", name, err)
 		}
 	}
+	talking, err := l.conversation(id, maps.Clone(tasks))
+	if err != nil {
+		return nil, fmt.Errorf("load conversation: %w", err)
+	}
+	tasks[conversationTask] = talking
 	return &agent{id: id, description: description, model: l.provider.Model(), tasks: tasks}, nil
+}
+
+// conversation makes the task type with which an agent answers messages, and does
+// the given ones of its own where a conversation asks for one.
+func (l catalogLoader) conversation(agentID string, tasks map[string]*taskType) (*taskType, error) {
+	input, err := l.schema(conversationSchemaFile)
+	if err != nil {
+		return nil, err
+	}
+	instructions, err := l.texts(conversationFile, path.Join(agentID, instructionsFile))
+	if err != nil {
+		return nil, err
+	}
+	text, err := fs.ReadFile(l.files, answerTemplateFile)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := parseAnswer(answerTemplateFile, string(text))
+	if err != nil {
+		return nil, fmt.Errorf("parse %s: %w", answerTemplateFile, err)
+	}
+	talking := &conversation{
+		provider: l.provider, agentID: agentID, instructions: instructions, tasks: tasks, answer: answer,
+	}
+	return &taskType{name: conversationTask, input: input, check: talking.check, task: talking.run}, nil
 }
 
 func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
@@ -82,15 +119,9 @@ func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
 	if err != nil {
 		return nil, err
 	}
-	var instructions []string
-	for _, file := range []string{
-		instructionsFile, path.Join(agentID, instructionsFile), path.Join(folder, instructionsFile),
-	} {
-		text, err := l.text(file)
-		if err != nil {
-			return nil, err
-		}
-		instructions = append(instructions, text)
+	instructions, err := l.texts(instructionsFile, path.Join(agentID, instructionsFile), path.Join(folder, instructionsFile))
+	if err != nil {
+		return nil, err
 	}
 	sample, err := parseSample(l.files, path.Join(folder, "sample.tmpl"))
 	if err != nil {
@@ -98,7 +129,7 @@ func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
 	}
 	thinking := &thinker{
 		provider:     l.provider,
-		instructions: strings.Join(instructions, "\n\n"),
+		instructions: instructions,
 		answer:       answer,
 		sample:       sample,
 	}
@@ -133,6 +164,18 @@ func (l catalogLoader) schema(file string) (*schema, error) {
 		return nil, err
 	}
 	return newSchema(file, raw)
+}
+
+// texts joins files as paragraphs.
+func (l catalogLoader) texts(files ...string) (string, error) {
+	texts := make([]string, len(files))
+	for i, file := range files {
+		var err error
+		if texts[i], err = l.text(file); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(texts, "\n\n"), nil
 }
 
 func (l catalogLoader) text(file string) (string, error) {

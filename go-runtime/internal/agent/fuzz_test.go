@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"testing"
@@ -17,6 +18,9 @@ func FuzzResolve(f *testing.F) {
 	for _, test := range offlineCases(f, registry) {
 		f.Add([]byte(test.input))
 	}
+	f.Add([]byte(`{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "tool", "content": null}]}`))
+	f.Add([]byte(`{"messages": [{"role": "user", "content": "a"}], "params": {"task_type": "explain_code", "input": {"code": "b"}}}`))
+	f.Add([]byte(`{"messages": [{"role": "user"}], "messages": "x", "params": {"task_type": 1e999}}`))
 	f.Add([]byte(`{"seconds": 1e999999999}`))
 	f.Add([]byte(`{"seconds": 0.` + "\xff" + `}`))
 	f.Add([]byte(`{"component_type": "1 . *", "props": {"label": null, "__proto__": {}}}`))
@@ -47,7 +51,7 @@ func checkResolved(t *testing.T, registry *Registry, target engine.Target, agent
 		checkViolation(t, err)
 		return
 	}
-	output, err := task(t.Context(), engine.Call{AgentID: agentID, TaskType: taskType, Input: input})
+	output, err := task(t.Context(), engine.Call{AgentID: agentID, TaskType: taskType, Input: input, Emit: discard})
 	if err != nil {
 		t.Fatalf("%s/%s took %q and failed: %v", agentID, taskType, input, err)
 	}
@@ -58,6 +62,8 @@ func checkResolved(t *testing.T, registry *Registry, target engine.Target, agent
 		t.Fatalf("%s/%s made no object of %q: %s", agentID, taskType, input, output)
 	}
 }
+
+func discard(context.Context, ...engine.NewEvent) error { return nil }
 
 func checkViolation(t *testing.T, err error) {
 	t.Helper()

@@ -49,7 +49,17 @@ type agent struct {
 type taskType struct {
 	name  string
 	input *schema
+	// check refuses what the schema takes and the work does not; it may be nil.
+	check func(input []byte) error
 	task  engine.Task
+}
+
+// fits returns a *violation.Error for an input that the work does not take.
+func (t *taskType) fits(input []byte) error {
+	if err := t.input.check("input", input); err != nil || t.check == nil {
+		return err
+	}
+	return t.check(input)
 }
 
 // New returns the built-in tasks, the agents of the catalog, which ask the
@@ -97,7 +107,7 @@ func (r *Registry) Resolve(target engine.Target, agentID, name string, input []b
 		}
 		return nil, unknown
 	}
-	if err := found.input.check("input", input); err != nil {
+	if err := found.fits(input); err != nil {
 		return nil, err
 	}
 	return found.task, nil

@@ -107,7 +107,7 @@ func TestResolveRefusesWhatItDoesNotKnow(t *testing.T) {
 		},
 		"a task type of another agent": {
 			engine.AgentTarget, "codegen_agent", "generate_component",
-			`no task type of agent codegen_agent is called "generate_component"; known are explain_code, generate_code, write_tests; ` +
+			`no task type of agent codegen_agent is called "generate_component"; known are agent.run, explain_code, generate_code, write_tests; ` +
 				`"generate_component" is a task type of agent frontend_agent`,
 		},
 	}

@@ -20,6 +20,9 @@ type schema struct {
 	raw []byte
 	// description is its top-level `description`, which every schema here has.
 	description string
+	// required are the properties that it asks for, texts those that are any text.
+	required []string
+	texts    map[string]bool
 	// open says that every object fits.
 	open     bool
 	compiled *jsonschema.Schema
@@ -27,7 +30,12 @@ type schema struct {
 
 func newSchema(name string, raw []byte) (*schema, error) {
 	var head struct {
-		Description string `json:"description"`
+		Description string   `json:"description"`
+		Required    []string `json:"required"`
+		Properties  map[string]struct {
+			Type any   `json:"type"`
+			Enum []any `json:"enum"`
+		} `json:"properties"`
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
 		return nil, fmt.Errorf("parse schema %s: %w", name, err)
@@ -48,7 +56,30 @@ func newSchema(name string, raw []byte) (*schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile schema %s: %w", name, err)
 	}
-	return &schema{raw: raw, description: head.Description, open: isOpen(document), compiled: compiled}, nil
+	texts := map[string]bool{}
+	for property, of := range head.Properties {
+		texts[property] = of.Type == "string" && of.Enum == nil
+	}
+	return &schema{
+		raw: raw, description: head.Description, required: head.Required, texts: texts,
+		open: isOpen(document), compiled: compiled,
+	}, nil
+}
+
+// missingText returns the one required property that an object lacks, if that is
+// any text; empty otherwise.
+func (s *schema) missingText(object map[string]json.RawMessage) string {
+	missing := ""
+	for _, property := range s.required {
+		if _, given := object[property]; given {
+			continue
+		}
+		if missing != "" || !s.texts[property] {
+			return ""
+		}
+		missing = property
+	}
+	return missing
 }
 
 // isOpen reports whether a schema asks for nothing but an object.

@@ -96,6 +96,9 @@ func TestInstructionsNameTheirTaskType(t *testing.T) {
 	loader := newCatalogLoader(t)
 	for agentID, a := range newRegistry(t).agents {
 		for name := range a.tasks {
+			if name == conversationTask {
+				continue
+			}
 			text, err := loader.text(path.Join(agentID, name, instructionsFile))
 			if err != nil || !strings.HasPrefix(text, "Task type `"+name+"`: ") {
 				t.Errorf("instructions of %s/%s begin with another task type (%v)", agentID, name, err)

@@ -34,6 +34,13 @@ func (s *scripted) Complete(_ context.Context, request model.Request) (model.Res
 	}
 	text := s.answers[0]
 	s.answers = s.answers[1:]
+	if request.Pieces != nil {
+		for word := range strings.SplitAfterSeq(text, " ") {
+			if err := request.Pieces(word); err != nil {
+				return model.Response{}, err
+			}
+		}
+	}
 	return model.Response{
 		Text: text, Model: "script-1", FinishReason: "stop",
 		Usage: model.Usage{InputTokens: 10, OutputTokens: 5, TotalTokens: 15},

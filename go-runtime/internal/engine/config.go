@@ -50,8 +50,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func setDefault[T int | time.Duration](field *T, value T) {
-	if *field == 0 {
+func setDefault[T comparable](field *T, value T) {
+	if *field == *new(T) {
 		*field = value
 	}
 }

@@ -77,6 +77,7 @@ func (e *Engine) attempt(ent *entry) {
 		return
 	}
 	call.Attempt = run.Attempt
+	call.Emit = e.emitter(ent, run.Lease)
 	e.execute(ctx, ent, run, task, call)
 }
 
@@ -110,6 +111,27 @@ func (e *Engine) execute(ctx context.Context, ent *entry, run Run, task Task, ca
 		span.SetStatus(codes.Error, context.Cause(ctx).Error())
 		e.finish(ent, nil, context.Cause(ctx)) //nolint:contextcheck // recorded although ctx ended
 		<-done
+	}
+}
+
+// emitter returns what a task of the runtime adds events to its run's log with, for
+// as long as the lease lasts.
+func (e *Engine) emitter(ent *entry, token uint64) func(context.Context, ...NewEvent) error {
+	l := &lease{ent: ent, token: token, place: -1}
+	run := ent.snapshot()
+	visibilities := run.options().Visibility
+	return func(ctx context.Context, events ...NewEvent) error {
+		for i := range events {
+			setDefault(&events[i].Visibility, visibilities[events[i].Type])
+			setDefault(&events[i].Visibility, User)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		_, err := e.emit(ctx, l, l.report+1, events)
+		if err == nil {
+			l.advance(l.report + 1)
+		}
+		return err
 	}
 }
 

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// lease is a run that a worker executes.
+// lease is a run that a worker executes, or one that the runtime itself does, which
+// has neither session nor timeout.
 type lease struct {
 	session *Session
 	ent     *entry

@@ -156,9 +156,9 @@ func (c *Connection) handle(ctx context.Context, l *lease, r *Report) (seq uint6
 	}
 	switch {
 	case r.Events != nil:
-		seq, err = e.emit(l, r)
+		seq, err = e.emit(e.work, l, r.Number, r.Events)
 	case r.Step != nil:
-		seq, err = e.recordStep(l, r)
+		seq, err = e.recordStep(e.work, l, r)
 	case r.Release:
 		c.mu.Lock()
 		over := l.over
@@ -276,7 +276,7 @@ func (e *Engine) park(run *Run, w *Wait) {
 }
 
 // recordStep keeps what a step returned.
-func (e *Engine) recordStep(l *lease, r *Report) (uint64, error) {
+func (e *Engine) recordStep(ctx context.Context, l *lease, r *Report) (uint64, error) {
 	if err := violation.Join(
 		checkText("step.key", r.Step.Key, maxStepKeyBytes), jsonvalue.Validate("step.result", r.Step.Result),
 	); err != nil {
@@ -286,13 +286,13 @@ func (e *Engine) recordStep(l *lease, r *Report) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("encode step %s: %w", r.Step.Key, err)
 	}
-	return e.add(l, r.Number, []NewEvent{{Type: eventStep, Visibility: Internal, Payload: payload}})
+	return e.add(ctx, l, r.Number, []NewEvent{{Type: eventStep, Visibility: Internal, Payload: payload}})
 }
 
-// emit adds what an agent emitted.
-func (e *Engine) emit(l *lease, r *Report) (uint64, error) {
-	for i := range r.Events {
-		ev := &r.Events[i]
+// emit adds what an agent emitted as the report of that number.
+func (e *Engine) emit(ctx context.Context, l *lease, number uint64, events []NewEvent) (uint64, error) {
+	for i := range events {
+		ev := &events[i]
 		field := fmt.Sprintf("events[%d]", i)
 		if len(ev.Payload) == 0 {
 			ev.Payload = []byte("{}")
@@ -311,13 +311,13 @@ func (e *Engine) emit(l *lease, r *Report) (uint64, error) {
 			return 0, err
 		}
 	}
-	return e.add(l, r.Number, r.Events)
+	return e.add(ctx, l, number, events)
 }
 
 // add appends the events of a report to the run's log, those that are not there
 // yet, and returns the sequence of the last.
-func (e *Engine) add(l *lease, number uint64, events []NewEvent) (seq uint64, err error) {
-	if err := l.ent.enter(e.work); err != nil {
+func (e *Engine) add(ctx context.Context, l *lease, number uint64, events []NewEvent) (seq uint64, err error) {
+	if err := l.ent.enter(ctx); err != nil {
 		return 0, err
 	}
 	defer l.ent.leave()
@@ -335,7 +335,7 @@ func (e *Engine) add(l *lease, number uint64, events []NewEvent) (seq uint64, er
 			Type: events[i].Type, Visibility: events[i].Visibility, Attempt: run.Attempt, Lease: l.token,
 			Report: number, Place: i, Payload: events[i].Payload,
 		}
-		if seq, err = e.addSurely(subject, &m); err != nil {
+		if seq, err = e.addSurely(ctx, subject, &m); err != nil {
 			return 0, err
 		}
 		l.place = i
@@ -345,30 +345,30 @@ func (e *Engine) add(l *lease, number uint64, events []NewEvent) (seq uint64, er
 }
 
 // addSurely appends an event; when it is not known whether it was appended, it looks.
-func (e *Engine) addSurely(subject string, m *emitted) (uint64, error) {
+func (e *Engine) addSurely(ctx context.Context, subject string, m *emitted) (uint64, error) {
 	data, err := m.encode()
 	if err != nil {
 		return 0, err
 	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		seq, err := e.stream.Append(e.work, journal.Message{Subject: subject, Data: data, Purpose: journal.Finish})
+		seq, err := e.stream.Append(ctx, journal.Message{Subject: subject, Data: data, Purpose: journal.Finish})
 		switch {
 		case err == nil:
 			return seq, nil
 		case errors.Is(err, journal.ErrNoSpace):
 		case errors.Is(err, journal.ErrUnavailable):
-			last, seq, errLast := e.lastEmitted(e.work, subject)
+			last, seq, errLast := e.lastEmitted(ctx, subject)
 			if errLast == nil && last.Lease == m.Lease && last.Report == m.Report && last.Place == m.Place {
 				return seq, nil
 			}
 		default:
 			return 0, err
 		}
-		e.log.Warn("event not kept yet", "subject", subject, "type", m.Type, "err", err)
+		e.log.WarnContext(ctx, "event not kept yet", "subject", subject, "type", m.Type, "err", err)
 		select {
 		case <-time.After(pause):
-		case <-e.work.Done():
-			return 0, errors.Join(err, context.Cause(e.work))
+		case <-ctx.Done():
+			return 0, errors.Join(err, context.Cause(ctx))
 		}
 	}
 }

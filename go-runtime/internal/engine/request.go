@@ -2,7 +2,6 @@ package engine
 
 import (
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -126,9 +125,10 @@ func (o *Options) check() error {
 		checks = append(checks, violation.New("step_timeout", "must be positive"))
 	}
 	for eventType, v := range o.Visibility {
-		if !strings.HasPrefix(eventType, ownPrefix) || len(eventType) > maxEventTypeBytes {
-			checks = append(checks, violation.New("event_visibility", "%q is none of the run's own events", eventType))
+		if eventType == "" {
+			checks = append(checks, violation.New("event_visibility", "must name a type"))
 		}
+		checks = append(checks, checkText("event_visibility", eventType, maxEventTypeBytes))
 		if v != Internal && v != Debug && v != User {
 			checks = append(checks, violation.New("event_visibility", "of %q must be internal, debug or user", eventType))
 		}

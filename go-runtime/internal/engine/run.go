@@ -102,7 +102,8 @@ type Options struct {
 	StepTimeout  time.Duration `json:"step_timeout_ns,omitempty"`
 	// Retry is how the run is retried; nil: as its agent says, else by Config.Retry.
 	Retry *RetryPolicy `json:"retry,omitempty"`
-	// Visibility is that of the run's own events where it is not the type's default.
+	// Visibility is that of the run's own events, and of those that a task of the
+	// runtime emits, where it is not the type's default.
 	Visibility map[string]Visibility `json:"visibility,omitempty"`
 	// ParentID is the run that created this one as its sub-run.
 	ParentID string `json:"parent_id,omitempty"`

@@ -16,6 +16,12 @@ type Call struct {
 	Input []byte
 	// Metadata is a JSON object, or empty.
 	Metadata []byte
+	// Emit adds events to the run's log, behind those of earlier calls, and does not
+	// wait until they are durable. One without a visibility has that which the run's
+	// creator asked for its type, else User. Once the attempt is over nothing is
+	// added: the error is then the cause with which ctx ended, or ErrLeaseLost. An
+	// event that cannot be kept is a *violation.Error or *violation.TooLargeError.
+	Emit func(ctx context.Context, events ...NewEvent) error
 }
 
 // Task does the work of one run and returns a JSON object. It stops soon after

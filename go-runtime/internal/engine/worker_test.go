@@ -337,7 +337,7 @@ func TestRunWhosePastCannotBeReadFails(t *testing.T) {
 	id := b.create(r).ID
 	a := w.assignment()
 	broken := emitted{Type: eventStep, Visibility: Internal, Attempt: 1, Lease: a.Lease, Report: 1, Payload: []byte(`[]`)}
-	if _, err := b.addSurely(eventSubject("default", id), &broken); err != nil {
+	if _, err := b.addSurely(t.Context(), eventSubject("default", id), &broken); err != nil {
 		t.Fatal(err)
 	}
 	w.report(a, 1, Report{Fail: &Fail{Message: "once more", Retryable: true}})

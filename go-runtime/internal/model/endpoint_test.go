@@ -21,7 +21,11 @@ type wireRequest struct {
 	} `json:"messages"`
 	MaxTokens           *int `json:"max_tokens"`
 	MaxCompletionTokens *int `json:"max_completion_tokens"`
-	ResponseFormat      *struct {
+	Stream              bool `json:"stream"`
+	StreamOptions       *struct {
+		IncludeUsage bool `json:"include_usage"`
+	} `json:"stream_options"`
+	ResponseFormat *struct {
 		Type       string `json:"type"`
 		JSONSchema struct {
 			Name   string          `json:"name"`
@@ -95,6 +99,32 @@ func answers(content, finishReason string) reply {
 			}},
 			"usage": map[string]any{"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
 		})
+	}
+}
+
+// chunk is one piece of a streamed answer, in OpenAI's form.
+func chunk(content, finishReason string) string {
+	var reason any
+	if finishReason != "" {
+		reason = finishReason
+	}
+	text, err := json.Marshal(map[string]any{
+		"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "small-model-2026",
+		"choices": []any{map[string]any{"index": 0, "delta": map[string]any{"content": content}, "finish_reason": reason}},
+	})
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// streams replies with server-sent events.
+func streams(events ...string) reply {
+	return func(w http.ResponseWriter, _ *http.Request, _ wireRequest) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for _, event := range events {
+			_, _ = io.WriteString(w, "data: "+event+"\n\n")
+		}
 	}
 }
 

@@ -56,6 +56,10 @@ type Request struct {
 	// that carries the notice. The offline provider answers with it; others
 	// never call it. Nil makes the offline answer the notice alone.
 	Sample func(notice string) (string, error)
+	// Pieces, unless it is nil, is given the text of the answer while it comes, in
+	// order and by one goroutine. An error of its ends the call, which returns it.
+	// When the call fails otherwise, a beginning of an answer may have been given.
+	Pieces func(text string) error
 }
 
 // Usage counts the tokens that an answer took; all are 0 where the provider does not say.

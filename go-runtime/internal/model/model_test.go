@@ -86,6 +86,28 @@ func TestOfflineAnswersWithTheSample(t *testing.T) {
 	}
 }
 
+func TestOfflineGivesItsAnswerInPieces(t *testing.T) {
+	t.Parallel()
+	provider, err := New(Config{}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pieces []string
+	request := Request{Pieces: func(text string) error {
+		pieces = append(pieces, text)
+		return nil
+	}}
+	response, err := provider.Complete(t.Context(), request)
+	if err != nil || strings.Join(pieces, "") != response.Text || len(pieces) < 10 {
+		t.Errorf("Complete = %q, %v in %d pieces", response.Text, err, len(pieces))
+	}
+	enough := errors.New("enough")
+	request.Pieces = func(string) error { return enough }
+	if _, err := provider.Complete(t.Context(), request); !errors.Is(err, enough) {
+		t.Errorf("Complete error = %v, want the reader's", err)
+	}
+}
+
 func TestOfflineEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	provider, err := New(Config{}, quiet)

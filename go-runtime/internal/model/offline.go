@@ -3,6 +3,7 @@ package model
 import (
 	"context"
 	"fmt"
+	"strings"
 )
 
 // OfflineNotice is in every answer of the offline provider.
@@ -29,6 +30,13 @@ func (offline) Complete(ctx context.Context, request Request) (Response, error) 
 			return Response{}, &Error{Kind: Malformed, Model: offlineName, Cause: err}
 		}
 		text = sample
+	}
+	if request.Pieces != nil {
+		for piece := range strings.SplitAfterSeq(text, " ") {
+			if err := request.Pieces(piece); err != nil {
+				return Response{}, err
+			}
+		}
 	}
 	return Response{Text: text, Model: offlineName, Offline: true, FinishReason: "stop"}, nil
 }

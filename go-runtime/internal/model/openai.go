@@ -11,11 +11,13 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
+	"github.com/openai/openai-go/v3/packages/ssestream"
 	"github.com/openai/openai-go/v3/shared"
 )
 
@@ -79,12 +81,12 @@ func (p *openAI) Complete(ctx context.Context, request Request) (Response, error
 	if constrained {
 		params.ResponseFormat = responseFormat(request.Schema)
 	}
-	completion, err := p.send(ctx, params)
+	completion, err := p.send(ctx, params, request.Pieces)
 	if refused := new(Error); constrained && errors.As(err, &refused) && refused.Kind == Rejected {
 		// Endpoints differ in what they say when they lack response_format, so
 		// the proof is that the same request is taken without it.
 		params.ResponseFormat = openai.ChatCompletionNewParamsResponseFormatUnion{}
-		completion, err = p.send(ctx, params)
+		completion, err = p.send(ctx, params, request.Pieces)
 		if err == nil && !p.unconstrained.Swap(true) {
 			p.log.WarnContext(ctx, "model endpoint refuses response_format, asking for JSON in the prompt only",
 				slog.String("model", p.model))
@@ -135,24 +137,89 @@ func responseFormat(schema *Schema) openai.ChatCompletionNewParamsResponseFormat
 	}
 }
 
-func (p *openAI) send(ctx context.Context, params openai.ChatCompletionNewParams) (*openai.ChatCompletion, error) {
+// send asks once, and passes the pieces of the answer on where somebody wants them.
+func (p *openAI) send(
+	ctx context.Context, params openai.ChatCompletionNewParams, pieces func(string) error,
+) (*openai.ChatCompletion, error) {
 	// The SDK's own error lacks the status when the body is not in OpenAI's form.
 	var answered *http.Response
-	completion, err := p.completions.New(ctx, params, option.WithResponseInto(&answered))
-	if err == nil {
-		return completion, nil
+	if pieces != nil {
+		params.StreamOptions = openai.ChatCompletionStreamOptionsParam{IncludeUsage: openai.Bool(true)}
+		stream := p.completions.NewStreaming(ctx, params, option.WithResponseInto(&answered))
+		completion, err := assemble(stream, pieces)
+		if errors.Is(err, errStream) {
+			return nil, p.failure(ctx, answered, err)
+		}
+		return completion, err
 	}
+	completion, err := p.completions.New(ctx, params, option.WithResponseInto(&answered))
+	if err != nil {
+		return nil, p.failure(ctx, answered, err)
+	}
+	return completion, nil
+}
+
+// errStream marks what the stream of an answer failed with.
+var errStream = errors.New("read the answer as it comes")
+
+// assemble puts an answer together from its pieces. One that ends without saying
+// why was cut off, and has no choices. It fails with errStream, or as pieces does.
+func assemble(stream *ssestream.Stream[openai.ChatCompletionChunk], pieces func(string) error) (*openai.ChatCompletion, error) {
+	defer stream.Close() //nolint:errcheck // it was only read
+	var whole openai.ChatCompletion
+	var choice openai.ChatCompletionChoice
+	var text, refusal strings.Builder
+	for stream.Next() {
+		chunk := stream.Current()
+		whole.Model = cmp.Or(chunk.Model, whole.Model)
+		if chunk.Usage.TotalTokens > 0 {
+			whole.Usage = chunk.Usage
+		}
+		for _, c := range chunk.Choices {
+			if c.Index != 0 {
+				continue
+			}
+			choice.FinishReason = cmp.Or(c.FinishReason, choice.FinishReason)
+			refusal.WriteString(c.Delta.Refusal)
+			text.WriteString(c.Delta.Content)
+			if c.Delta.Content == "" {
+				continue
+			}
+			if err := pieces(c.Delta.Content); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := stream.Err(); err != nil {
+		if _, reported := errors.AsType[*ssestream.StreamError](err); reported {
+			// Its text may quote the request.
+			err = errors.New("the endpoint reported an error")
+		}
+		return nil, fmt.Errorf("%w: %w", errStream, err)
+	}
+	if choice.FinishReason != "" {
+		choice.Message.Content, choice.Message.Refusal = text.String(), refusal.String()
+		whole.Choices = []openai.ChatCompletionChoice{choice}
+	}
+	return &whole, nil
+}
+
+// failure makes an *Error of the SDK's, or passes on why ctx ended. answered is
+// nil when there was no answer.
+func (p *openAI) failure(ctx context.Context, answered *http.Response, err error) error {
 	if cause := ended(ctx); cause != nil {
-		return nil, fmt.Errorf("ask model %s: %w", p.model, cause)
+		return fmt.Errorf("ask model %s: %w", p.model, cause)
 	}
 	failure := &Error{Kind: Unavailable, Model: p.model, Cause: err}
 	if answered == nil {
-		return nil, failure
+		return failure
 	}
 	failure.StatusCode = answered.StatusCode
-	failure.Kind = kindOf(answered.StatusCode, err)
 	failure.RetryAfter = retryAfter(answered.Header)
-	return nil, failure
+	if begun := answered.StatusCode < http.StatusBadRequest && errors.Is(err, errStream); !begun {
+		failure.Kind = kindOf(answered.StatusCode, err)
+	}
+	return failure
 }
 
 func kindOf(status int, err error) Kind {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -203,6 +204,108 @@ func TestCompleteReportsAnEndpointThatIsNotThere(t *testing.T) {
 	if failure := new(Error); !errors.As(err, &failure) || failure.Kind != Unavailable || failure.StatusCode != 0 {
 		t.Errorf("Complete error = %#v, want it unavailable", err)
 	}
+}
+
+func TestCompleteGivesTheAnswerInPieces(t *testing.T) {
+	t.Parallel()
+	const usage = `{"id":"chatcmpl-1","model":"small-model-2026","choices":[],` +
+		`"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}`
+	e := newEndpoint(t, streams(chunk("", ""), chunk("Forty", ""), chunk("-two.", ""), chunk("", "stop"), usage, "[DONE]"))
+	var pieces []string
+	request := ask(nil)
+	request.Pieces = func(text string) error {
+		pieces = append(pieces, text)
+		return nil
+	}
+	response, err := e.provider(t, quiet).Complete(t.Context(), request)
+	want := Response{
+		Text: "Forty-two.", Model: "small-model-2026", FinishReason: "stop",
+		Usage: Usage{InputTokens: 11, OutputTokens: 7, TotalTokens: 18},
+	}
+	if err != nil || response != want {
+		t.Errorf("Complete = %+v, %v; want %+v", response, err, want)
+	}
+	if !slices.Equal(pieces, []string{"Forty", "-two."}) {
+		t.Errorf("pieces %q", pieces)
+	}
+	if sent := e.sent()[0]; !sent.Stream || !sent.StreamOptions.IncludeUsage {
+		t.Errorf("sent %+v", sent)
+	}
+}
+
+func TestCompleteInPiecesClassifiesFailures(t *testing.T) {
+	t.Parallel()
+	cutOff := func(w http.ResponseWriter, r *http.Request, request wireRequest) {
+		w.Header().Set("Content-Length", "1000")
+		streams(chunk("Forty", ""))(w, r, request)
+	}
+	for name, test := range map[string]struct {
+		reply reply
+		kind  Kind
+	}{
+		"bad key":        {fails(http.StatusUnauthorized, "invalid_api_key"), Unauthorized},
+		"rate limit":     {fails(http.StatusTooManyRequests, "", "Retry-After", "3600"), RateLimited},
+		"always down":    {fails(http.StatusBadGateway, "", "Retry-After-Ms", "1"), Unavailable},
+		"cut off":        {cutOff, Unavailable},
+		"ends early":     {streams(chunk("Forty", "")), Malformed},
+		"reports":        {streams(chunk("Forty", ""), `{"error":{"message":"`+payload+` `+testKey+`"}}`), Unavailable},
+		"no JSON":        {streams(chunk("Forty", ""), `{"id":`), Unavailable},
+		"a web page":     {raw(http.StatusOK, "text/html", "<h1>Log in</h1>"), Malformed},
+		"not streamed":   {answers("Forty-two.", "stop"), Malformed},
+		"empty":          {streams(chunk("", "stop"), "[DONE]"), Malformed},
+		"too long":       {streams(chunk("Forty", ""), chunk("", "length"), "[DONE]"), Truncated},
+		"content filter": {streams(chunk("Forty", ""), chunk("", "content_filter"), "[DONE]"), Refused},
+		"refusal": {streams(
+			`{"choices":[{"index":0,"delta":{"refusal":"I cannot."},"finish_reason":"stop"}]}`, "[DONE]"), Refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEndpoint(t, test.reply)
+			request := ask(nil)
+			request.Pieces = func(string) error { return nil }
+			response, err := e.provider(t, quiet).Complete(t.Context(), request)
+			var failure *Error
+			if !errors.As(err, &failure) || response != (Response{}) || failure.Kind != test.kind {
+				t.Fatalf("Complete = %+v, %v; want %s", response, err, test.kind)
+			}
+			for _, text := range []string{failure.Error(), fmt.Sprint(failure.Cause)} {
+				if strings.Contains(text, testKey) || strings.Contains(text, payload) {
+					t.Errorf("a secret got into %q", text)
+				}
+			}
+		})
+	}
+}
+
+func TestCompleteInPiecesEndsWithItsContextAndWithItsReader(t *testing.T) {
+	t.Parallel()
+	gone := make(chan struct{}, 2)
+	e := newEndpoint(t, func(w http.ResponseWriter, r *http.Request, request wireRequest) {
+		streams(chunk("Forty", ""))(w, r, request)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		gone <- struct{}{}
+	})
+	provider := e.provider(t, quiet)
+	enough := errors.New("enough")
+	request := ask(nil)
+	request.Pieces = func(string) error { return enough }
+	if _, err := provider.Complete(t.Context(), request); !errors.Is(err, enough) {
+		t.Errorf("Complete error = %v, want the reader's", err)
+	}
+	<-gone
+
+	cancelled := errors.New("cancelled by its owner")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	request.Pieces = func(string) error {
+		cancel(cancelled)
+		return nil
+	}
+	_, err := provider.Complete(ctx, request)
+	if failure := new(Error); !errors.Is(err, cancelled) || !errors.Is(err, context.Canceled) || errors.As(err, &failure) {
+		t.Errorf("Complete error = %v, want the cause of the cancellation", err)
+	}
+	<-gone
 }
 
 // stalls returns a reply that never comes, and a channel that says when it was asked for.

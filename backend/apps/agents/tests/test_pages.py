@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backend.apps.agents.delegate import find_text_field
 from backend.apps.agents.refund import RefundAgent
+from backend.apps.agents.selectors import takes_a_text
 from backend.apps.agents.travel import TravelAgent
+from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
+from django_agent_runtime.projector import Projector
 from django_agent_runtime.testing import run_agent_locally
 from django_agent_runtime.types import TaskType
 
@@ -47,9 +49,12 @@ def make_ended_run(user: User, **changes: object) -> AgentRun:
 def test_start_page_has_every_agent_and_a_strict_policy(client: Client, ada: User) -> None:
     response = client.get("/")
     page = response.content.decode()
-    for agent in ("chat-agent", "refund-agent", "travel-agent", "app_builder_agent: design_application"):
+    for agent in ("chat-agent", "refund-agent", "travel-agent"):
         assert agent in page
-    assert "runtime-agent" not in page
+    for value in ("app_builder_agent", "app_builder_agent/design_application", "frontend_agent"):
+        assert f'value="{value}"' in page
+    # A message does not say enough for it.
+    assert "codegen_agent/generate_code" not in page
     assert "script-src 'self'" in response.headers["Content-Security-Policy"]
     assert "unsafe" not in response.headers["Content-Security-Policy"]
 
@@ -106,6 +111,30 @@ def test_message_makes_a_run_with_what_was_said_before(client: Client, ada: User
     assert ">cancelled</span>" in read(client, f"/runs/{new.pk}/")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_conversation_with_an_agent_of_the_runtime(client: Client, ada: User) -> None:
+    path = client.post("/", {"agent": "frontend_agent", "message": "A good button?"}).headers["Location"]
+    first = AgentRun.objects.get()
+    assert path == f"/runs/{first.pk}/"
+    get_go_runtime_integration().wait_run(str(first.pk))
+    assert "You said to frontend_agent: A good button?" in read(client, path)
+    Projector().run_once(idle_seconds=0.3)
+    assert first.conversation is not None
+    client.post(f"/conversations/{first.conversation.pk}/", {"message": "And a bad one?"})
+    second = first.conversation.runs.exclude(pk=first.pk).get()
+    assert [message["role"] for message in second.input["messages"]] == ["user", "assistant", "user"]
+    get_go_runtime_integration().wait_run(str(second.pk))
+    assert "You said to frontend_agent: And a bad one?" in read(client, f"/runs/{second.pk}/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_task_of_an_agent_of_the_runtime(client: Client, ada: User) -> None:
+    path = client.post("/", {"agent": "app_builder_agent/design_application", "message": "A shop"}).headers["Location"]
+    run = AgentRun.objects.get()
+    get_go_runtime_integration().wait_run(str(run.pk))
+    assert "docs/architecture.md" in read(client, path)
+
+
 @pytest.mark.parametrize(
     ("form", "sentence"),
     [
@@ -149,14 +178,14 @@ def test_refund_agent_asks_and_pays_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "field"),
+    ("schema", "takes"),
     [
-        ({"required": ["text"], "properties": {"text": {"type": "string"}}}, "text"),
-        ({"required": ["kind"], "properties": {"kind": {"type": "string", "enum": ["a"]}}}, None),
-        ({"required": ["count"], "properties": {"count": {"type": "integer"}}}, None),
-        ({"required": ["a", "b"]}, None),
-        ({}, None),
+        ({"required": ["text"], "properties": {"text": {"type": "string"}}}, True),
+        ({"required": ["kind"], "properties": {"kind": {"type": "string", "enum": ["a"]}}}, False),
+        ({"required": ["count"], "properties": {"count": {"type": "integer"}}}, False),
+        ({"required": ["a", "b"]}, False),
+        ({}, False),
     ],
 )
-def test_text_field_of_a_task(schema: dict[str, object], field: str | None) -> None:
-    assert find_text_field(TaskType("task", "", schema)) == field
+def test_tasks_that_take_a_text(schema: dict[str, object], takes: bool) -> None:
+    assert takes_a_text(TaskType("task", "", schema)) is takes

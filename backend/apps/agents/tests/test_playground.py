@@ -366,6 +366,24 @@ def test_agent_of_the_runtime(visit: Visit) -> None:
     assert "docs/architecture.md" in answers(page)[0]
 
 
+def test_conversation_with_an_agent_of_the_runtime(visit: Visit) -> None:
+    page = visit.page
+    page.locator("summary", has_text="in the runtime itself").click()
+    page.get_by_role("radio", name="frontend_agent").first.check()
+    page.get_by_label("Message").fill("What is a good button?")
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_url("**/runs/*/")
+    wait_for_status(page, "succeeded")
+    first = page.url
+    assert "What is a good button?" in answers(page)[0]
+    page.get_by_label("Message").fill("And a bad one?")
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_url(lambda url: url != first)
+    wait_for_status(page, "succeeded")
+    assert page.locator(".said.you p").all_inner_texts() == ["What is a good button?", "And a bad one?"]
+    assert "And a bad one?" in answers(page)[0]
+
+
 def test_stream_says_that_the_runtime_is_away_and_goes_on(visit: Visit, site: Site) -> None:
     page = visit.page
     page.get_by_role("radio", name="chat-agent").check()

@@ -819,7 +819,8 @@ type CreateRunRequest struct {
 	StepTimeout *durationpb.Duration `protobuf:"bytes,18,opt,name=step_timeout,json=stepTimeout,proto3" json:"step_timeout,omitempty"`
 	// Unset: the agent's own, else the runtime's.
 	Retry *RetryPolicy `protobuf:"bytes,19,opt,name=retry,proto3" json:"retry,omitempty"`
-	// Visibility of the run's own events (`run.started`, …) where it is not the default of the type.
+	// Visibility of the run's own events (`run.started`, …), and of those that an agent of the runtime's own emits
+	// (`assistant.delta`, `assistant.message`), where it is not the default of the type. A worker says it with each event.
 	EventVisibility map[string]EventVisibility `protobuf:"bytes,20,rep,name=event_visibility,json=eventVisibility,proto3" json:"event_visibility,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value,enum=agentruntime.v1.EventVisibility"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// speaker is a task that says a word for every message of said, and returns when that is closed.
+type speaker struct {
+	said chan string
+	// failed gets what Emit returns.
+	failed chan error
+}
+
+func newSpeaker() *speaker { return &speaker{said: make(chan string), failed: make(chan error, 100)} }
+
+func (s *speaker) run(ctx context.Context, call Call) ([]byte, error) {
+	for {
+		select {
+		case word, more := <-s.said:
+			if !more {
+				return []byte(`{}`), nil
+			}
+			s.failed <- call.Emit(ctx, NewEvent{Type: "assistant.delta", Payload: fmt.Appendf(nil, `{"content":%q}`, word)})
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (s *speaker) say(t *testing.T, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		s.said <- word
+		if err := <-s.failed; err != nil {
+			t.Fatalf("Emit: %v", err)
+		}
+	}
+}
+
+func TestTaskOfTheRuntimeEmits(t *testing.T) {
+	t.Parallel()
+	s := newSpeaker()
+	b := setup(t, Config{}, tasks{"speak": s.run})
+	run := b.create(CreateRequest{TaskType: "speak"})
+	s.say(t, "one", "two")
+	// They are seen while the run goes on.
+	events := b.history(run.ID, 0, 3)
+	if got := typesOf(events); !slices.Equal(got, []string{eventStarted, "assistant.delta", "assistant.delta"}) {
+		t.Fatalf("events %v", got)
+	}
+	for i, word := range []string{"one", "two"} {
+		ev := events[i+1]
+		if string(ev.Payload) != fmt.Sprintf(`{"content":%q}`, word) || ev.Visibility != User || ev.Attempt != 1 || ev.Run != nil {
+			t.Errorf("event %+v", ev)
+		}
+	}
+	close(s.said)
+	b.wait(run.ID)
+	if got := typesOf(b.history(run.ID, events[2].Sequence, 0)); !slices.Equal(got, []string{eventSucceeded}) {
+		t.Errorf("the end is %v", got)
+	}
+}
+
+func TestVisibilityOfWhatATaskEmits(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{"emit": func(ctx context.Context, call Call) ([]byte, error) {
+		return []byte(`{}`), call.Emit(ctx,
+			NewEvent{Type: "assistant.message"}, NewEvent{Type: "assistant.delta"}, NewEvent{Type: "assistant.delta", Visibility: Debug})
+	}})
+	run := b.create(CreateRequest{
+		TaskType: "emit", Wait: true,
+		Options: Options{Visibility: map[string]Visibility{"assistant.delta": Internal}},
+	})
+	var got []Visibility
+	for _, ev := range b.history(run.ID, 0, 0) {
+		if ev.Run == nil {
+			got = append(got, ev.Visibility)
+		}
+	}
+	if want := []Visibility{User, Internal, Debug}; !slices.Equal(got, want) {
+		t.Errorf("visibilities %v, want %v", got, want)
+	}
+	_, _, err := b.CreateRun(t.Context(), "default", CreateRequest{
+		TaskType: "emit", Options: Options{Visibility: map[string]Visibility{"": User}},
+	})
+	if !errors.As(err, new(*violation.Error)) {
+		t.Errorf("a visibility of no type: %v", err)
+	}
+}
+
+func TestWhatATaskCannotEmit(t *testing.T) {
+	t.Parallel()
+	large := make([]byte, 100)
+	refused := make(chan error, 4)
+	b := setup(t, Config{MaxInputBytes: 50}, tasks{"emit": func(ctx context.Context, call Call) ([]byte, error) {
+		for _, ev := range []NewEvent{{Type: ""}, {Type: "run.succeeded"}, {Type: "x", Payload: []byte(`[1]`)}, {Type: "x", Payload: large}} {
+			refused <- call.Emit(ctx, ev)
+		}
+		return []byte(`{}`), call.Emit(ctx, NewEvent{Type: "x"})
+	}})
+	run := b.create(CreateRequest{TaskType: "emit", Wait: true})
+	for range cap(refused) {
+		if err := <-refused; !errors.As(err, new(*violation.Error)) && !errors.As(err, new(*violation.TooLargeError)) {
+			t.Errorf("Emit: %v", err)
+		}
+	}
+	if got := typesOf(b.history(run.ID, 0, 0)); !slices.Equal(got, []string{eventStarted, "x", eventSucceeded}) {
+		t.Errorf("events %v", got)
+	}
+}
+
+// TestTaskThatGoesOnEmitsNothing holds a task that does not heed its context to its lease.
+func TestTaskThatGoesOnEmitsNothing(t *testing.T) {
+	t.Parallel()
+	begun, ended, late := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	b := setup(t, Config{}, tasks{"deaf": func(_ context.Context, call Call) ([]byte, error) {
+		close(begun)
+		<-ended
+		late <- call.Emit(context.Background(), NewEvent{Type: "late"}) //nolint:contextcheck // it is deaf
+		return []byte(`{}`), nil
+	}})
+	run := b.create(CreateRequest{TaskType: "deaf"})
+	<-begun
+	if _, err := b.CancelRun(t.Context(), "default", run.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	b.wait(run.ID)
+	close(ended)
+	if err := <-late; !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("Emit behind the end: %v", err)
+	}
+	if got := typesOf(b.history(run.ID, 0, 0)); !slices.Equal(got, []string{eventStarted, eventCancelled}) {
+		t.Errorf("events %v", got)
+	}
+}
+
+func TestTaskThatIsBegunAgainAfterACrashEmitsAgain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := newSpeaker()
+	b := openEngine(t, dir, Config{}, tasks{"speak": s.run})
+	id := b.create(CreateRequest{TaskType: "speak"}).ID
+	s.say(t, "one")
+	b.history(id, 0, 2) // until it is durable
+	b.crash()
+
+	s = newSpeaker()
+	b = openEngine(t, dir, Config{}, tasks{"speak": s.run})
+	s.say(t, "one", "two")
+	close(s.said)
+	if run := b.wait(id); run.State != Succeeded || run.Attempt != 2 {
+		t.Fatalf("run %+v", run)
+	}
+	events := b.history(id, 0, 0)
+	want := []string{
+		eventStarted, "assistant.delta", eventRetrying,
+		eventStarted, "assistant.delta", "assistant.delta", eventSucceeded,
+	}
+	if got := typesOf(events); !slices.Equal(got, want) {
+		t.Fatalf("events %v, want %v", got, want)
+	}
+	if events[1].Attempt != 1 || events[5].Attempt != 2 {
+		t.Errorf("attempts %d and %d", events[1].Attempt, events[5].Attempt)
+	}
+}
+
+func TestTasksEmitAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	const each = 50
+	b := setup(t, Config{}, tasks{"crowd": func(ctx context.Context, call Call) ([]byte, error) {
+		var crowd sync.WaitGroup
+		failures := make(chan error, 4*each)
+		for range 4 {
+			crowd.Go(func() {
+				for range each {
+					failures <- call.Emit(ctx, NewEvent{Type: "x"})
+				}
+			})
+		}
+		crowd.Wait()
+		close(failures)
+		var all []error
+		for err := range failures {
+			all = append(all, err)
+		}
+		return []byte(`{}`), errors.Join(all...)
+	}})
+	run := b.create(CreateRequest{TaskType: "crowd", Wait: true})
+	if run.State != Succeeded {
+		t.Fatalf("run %+v", run.Error)
+	}
+	if events := b.history(run.ID, 0, 0); len(events) != 4*each+2 {
+		t.Errorf("%d events, want %d", len(events), 4*each+2)
+	}
+}
