@@ -20,6 +20,7 @@ from django_agent_runtime.runtime._signature import is_async
 from django_agent_runtime.runtime._threads import run_in_thread
 from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visibility
+from django_agent_runtime.runtime.registry import list_runtimes
 
 __all__ = ["Reporter", "WorkerRunContext", "check_payload", "to_duration"]
 
@@ -205,7 +206,8 @@ class WorkerRunContext(RunContext):
         if recorded is not None:
             return _to_output(agent_key, decode_object(recorded))
         request = agent_pb.CreateRunRequest(
-            target=agent_pb.RUN_TARGET_WORKER,
+            # One of this project's may wait for a worker; of others the runtime says whether it knows them.
+            target=agent_pb.RUN_TARGET_WORKER if agent_key in list_runtimes() else agent_pb.RUN_TARGET_AGENT,
             agent_id=agent_key,
             task_type="agent.run",
             input=check_payload(_encode_input(messages, input, params), "input"),

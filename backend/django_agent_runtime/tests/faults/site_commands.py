@@ -12,10 +12,8 @@ import django
 from django.core.management import call_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
 
     from django_agent_runtime.principals import Principal
-    from django_agent_runtime.types import RunEvent
 
 DEATH_CODE = 9
 
@@ -76,11 +74,10 @@ def project(death: str) -> None:
     projector.LEASE_SECONDS = 1.0
     write, left = projector.Projector._write_events, int(death)
 
-    def write_and_die(self: projector.Projector, events: Iterable[RunEvent]) -> None:
+    def write_and_die(self: projector.Projector, *batch: Any) -> None:
         nonlocal left
-        events = list(events)
-        write(self, events)
-        left -= bool(events)
+        write(self, *batch)
+        left -= 1
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -198,6 +198,21 @@ def test_interrupt_and_sub_runs(caller: Caller, start_worker: Callable[..., Any]
     assert run.attempt == 1
 
 
+def test_sub_run_of_an_agent_of_the_runtime(caller: Caller, start_worker: Callable[..., Any]) -> None:
+    async def delegate(ctx: RunContext) -> Any:
+        answer = await ctx.run_agent("frontend_agent", [{"role": "user", "content": "A button, please."}])
+        return {"answer": answer["final_output"]["response"]}
+
+    async def err(ctx: RunContext) -> Any:
+        return await ctx.run_agent("nobody_knows_it", [])
+
+    start_worker(caller, agent(delegate), agent(err, "erring", max_attempts=1))
+    assert response_of(caller.wait_for(caller.submit("agent")))["answer"]
+    failed = caller.wait_for(caller.submit("erring"))
+    assert failed.state == agent_pb.RUN_STATE_FAILED
+    assert "nobody_knows_it" in failed.error.message
+
+
 @pytest.mark.parametrize("gracefully", [False, True], ids=["killed", "stopped"])
 def test_runtime_restarts_under_runs(caller: Caller, start_worker: Callable[..., Any], gracefully: bool) -> None:
     """Runs go on meanwhile: executed once, and no event is lost or doubled."""
