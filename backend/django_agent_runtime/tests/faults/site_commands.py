@@ -82,7 +82,7 @@ def project(death: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if left:
-        projector.Projector._write_events = write_and_die  # type: ignore[method-assign]
+        patch.object(projector.Projector, "_write_events", write_and_die).start()
     call_command("projectruns")
 
 
