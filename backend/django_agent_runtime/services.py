@@ -422,7 +422,7 @@ def reconcile_runs(*, runtime: GoRuntimeIntegration | None = None, limit: int = 
 def refresh_run(*, run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> AgentRun:
     """Write to the row what the runtime says of the run now: for rows whose events the projector cannot get.
 
-    A run that the runtime does not know ends as `failed`.
+    A run that the runtime does not know any more ends as `failed`.
 
     Raises:
         RuntimeUnavailable: The runtime cannot be reached.
@@ -431,9 +431,7 @@ def refresh_run(*, run: AgentRun, runtime: GoRuntimeIntegration | None = None) -
     try:
         live = runtime.get_run(str(run.pk))
     except RunNotFound as error:
-        gone = {"message": str(error), "reason": error.reason, "retryable": True, "error_type": ""}
-        changes = {"status": RunStatus.FAILED, "error": gone, "finished_at": timezone.now()}
-        AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES).update(**changes)
+        _end_unknown(run, RunStatus.FAILED, error, was_accepted=True)
         return run
     with transaction.atomic():
         row = AgentRun.objects.select_for_update().filter(pk=run.pk).first()
@@ -681,15 +679,18 @@ def _pass_on_deletion(note: AbandonedRun, runtime: GoRuntimeIntegration | None =
     AbandonedRun.objects.filter(pk=note.pk).delete()
 
 
-def _end_unknown(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | None) -> None:
+def _end_unknown(
+    run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | None, *, was_accepted: bool = False
+) -> None:
     """End a run that the runtime does not have, with the event that its readers wait for."""
     now = timezone.now()
+    never_began = refusal is not None and not was_accepted
     cancelled = "The run was cancelled before it began." if not run.last_sequence else "The run was cancelled."
     run.status, run.finished_at = status, now
     run.error = {
         "message": str(refusal) if refusal else cancelled,
         "reason": refusal.reason if refusal else "RUN_CANCELLED",
-        "retryable": refusal is None,
+        "retryable": not never_began,
         "error_type": "",
     }
     payload = {"error": run.error["message"], "reason": run.error["reason"], "error_type": ""}
@@ -698,11 +699,12 @@ def _end_unknown(run: AgentRun, status: RunStatus, refusal: AgentRuntimeError | 
         # Nothing is done to one of which the projector has learned something since it was read.
         unchanged = AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES, last_sequence=run.last_sequence)
         changed = unchanged.update(
-            status=status, error=run.error, finished_at=now, **({"idempotency_key": ""} if refusal else {})
+            status=status, error=run.error, finished_at=now, **({"idempotency_key": ""} if never_began else {})
         )
         if changed:
-            # What never began takes nothing back.
-            _rolled_back_by(run).update(rolled_back_by=None)
+            if not was_accepted:
+                # What never began takes nothing back.
+                _rolled_back_by(run).update(rolled_back_by=None)
             latest = AgentEvent.objects.filter(run=run).aggregate(seq=models.Max("seq"))["seq"]
             AgentEvent.objects.bulk_create(
                 [

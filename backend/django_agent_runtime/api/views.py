@@ -109,7 +109,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     """Conversations of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
 
     serializer_class = schema.ConversationSerializer
-    pagination_class: type[BasePagination] = NewestFirstPagination
+    pagination_class: type[BasePagination] | None = NewestFirstPagination
     queryset = AgentConversation.objects.none()
     lookup_field = "id"
 
@@ -170,6 +170,7 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
     @extend_schema(parameters=[CONVERSATION_ID], responses={204: None, **PROBLEM})
     def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
         """Delete a conversation with its runs; those that have not ended are cancelled."""
+        self.check_query()
         actor = principal_of(request)
         services.delete_conversation(actor=actor, conversation=selectors.get_visible_conversation(actor, id))
         return Response(status=HTTPStatus.NO_CONTENT)
@@ -179,7 +180,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     """Runs of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
 
     serializer_class = schema.RunSummarySerializer
-    pagination_class: type[BasePagination] = NewestFirstPagination
+    pagination_class: type[BasePagination] | None = NewestFirstPagination
     queryset = AgentRun.objects.none()
     lookup_field = "id"
 
@@ -292,6 +293,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     @extend_schema(parameters=[RUN_ID], responses={204: None, **PROBLEM})
     def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
         """Delete a run with its events; one that has not ended is cancelled."""
+        self.check_query()
         actor = principal_of(request)
         services.delete_run(actor=actor, run=selectors.get_visible_run(actor, id))
         return Response(status=HTTPStatus.NO_CONTENT)
@@ -431,5 +433,9 @@ def _read(kind: type[serializers.Serializer[Any]], data: Any, *, names: dict[str
 
 def _page(view: GenericAPIView[Any], found: QuerySet[Any]) -> Response:
     # A project's own paginator need not order them.
-    rows = view.paginate_queryset(found.order_by(*NewestFirstPagination.ordering))
+    found = found.order_by(*NewestFirstPagination.ordering)
+    rows = view.paginate_queryset(found)
+    if rows is None:
+        # The project wants no pages.
+        return Response(view.get_serializer(found, many=True).data)
     return view.get_paginated_response(view.get_serializer(rows, many=True).data)

@@ -12,7 +12,6 @@ import django
 from django.core.management import call_command
 
 if TYPE_CHECKING:
-
     from django_agent_runtime.principals import Principal
 
 DEATH_CODE = 9

@@ -37,6 +37,7 @@ from django_agent_runtime.services import (
     create_run,
     delete_run,
     reconcile_runs,
+    refresh_open_runs,
     resume_run,
     retry_run,
     submit_run,
@@ -253,6 +254,20 @@ def test_run_that_the_runtime_has_forgotten_is_not_done_again(
     before = (run.status, run.output)
     run.refresh_from_db()
     assert (run.status, run.output) == before
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_that_is_gone_ends_with_an_event_and_keeps_its_key(actor: Principal) -> None:
+    """The runtime had it, and nobody learned how it ended: its readers wait for an end all the same."""
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, idempotency_key="k").run
+    with FakeGoRuntime() as empty, override_settings(GO_RUNTIME=empty.settings):
+        assert refresh_open_runs() == 1
+    run.refresh_from_db()
+    assert run.error
+    assert (run.status, run.error["reason"], run.error["retryable"]) == ("failed", "RUN_NOT_FOUND", True)
+    event = AgentEvent.objects.get(run=run)
+    assert (event.event_type, event.payload["reason"]) == ("run.failed", "RUN_NOT_FOUND")
+    assert run.idempotency_key == "k"
 
 
 @pytest.mark.usefixtures("runtime")
