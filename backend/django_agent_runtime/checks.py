@@ -75,7 +75,7 @@ def check_agent_settings(**_kwargs: Any) -> list[CheckMessage]:
         kind, code = (Error, "E010") if is_setting else (CheckWarning, "W005")
         subject = f"DJANGO_AGENT_RUNTIME[{problem.key!r}]" if problem.key else "DJANGO_AGENT_RUNTIME"
         messages.append(kind(f"{subject} {problem.message}.", hint=problem.hint, id=f"django_agent_runtime.{code}"))
-    if messages:
+    if any(isinstance(message, Error) for message in messages):
         return messages
     messages.extend(_check_what_is_named())
     backends = [key for key in ("QUEUE_BACKEND", "EVENT_BUS_BACKEND") if key in given]

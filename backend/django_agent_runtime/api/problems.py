@@ -16,7 +16,7 @@ import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig
 from django.http import HttpRequest, JsonResponse
 from rest_framework import serializers
 from rest_framework.exceptions import APIException, ValidationError
@@ -84,6 +84,7 @@ RUNTIME_CODES = sorted(
 SITE_CODES = (
     "AUTHENTICATION_FAILED",
     "METHOD_NOT_ALLOWED",
+    "MISCONFIGURED",
     "NOT_ACCEPTABLE",
     "NOT_AUTHENTICATED",
     "PARSE_ERROR",
@@ -124,7 +125,7 @@ class ProblemSerializer(serializers.Serializer[dict[str, Any]]):
 def handle_exception(exc: Exception, context: dict[str, Any]) -> Response | None:
     """Turn an error of a DRF view into problem details.
 
-    Knows the library's exceptions and DRF's; anything else is left to Django (None), which
+    Knows the library's exceptions, DRF's, and settings that are wrong; anything else is left to Django (None), which
     answers 500 and logs it.
     """
     if isinstance(exc, exceptions.AgentRuntimeError):
@@ -133,6 +134,14 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> Response | None
     if isinstance(exc, RequestDataTooBig):
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         problem = describe_problem(status, code="TOO_LARGE", detail=str(exc))
+        return Response(problem, status=status, content_type=CONTENT_TYPE)
+    if isinstance(exc, ImproperlyConfigured):
+        # What exactly is for the log, and not for whoever asks.
+        logger.error("request not answered for the settings", exc_info=exc)
+        set_rollback()
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        detail = "The settings of this site are wrong; its log and `manage.py check` say which."
+        problem = describe_problem(status, code="MISCONFIGURED", detail=detail)
         return Response(problem, status=status, content_type=CONTENT_TYPE)
     response = exception_handler(exc, context)
     if response is None:

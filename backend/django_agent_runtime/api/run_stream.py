@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
+from django.utils import timezone
 
 from django_agent_runtime.api.event_stream import MAX_STREAM_SECONDS, RETRY_MILLISECONDS
 from django_agent_runtime.api.problems import describe_error, find_status
@@ -49,10 +50,14 @@ def describe_run_event(
         "type": event_type,
         "seq": sequence,
         "run_id": run_id,
-        "ts": at.isoformat().replace("+00:00", "Z"),
+        "ts": _format_time(at),
         "visibility": visibility,
         "payload": payload,
     }
+
+
+def _format_time(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def describe_event_row(event: AgentEvent) -> dict[str, Any]:
@@ -176,7 +181,8 @@ class RunEventStream:
             return self._keep_alive()
         self._said_that_it_waits = True
         self._written_at = time.monotonic()
-        return [format_run_event({"type": WAITING_TYPE, "run_id": str(self._run_id)}, named=self._named)]
+        notice = {"type": WAITING_TYPE, "run_id": str(self._run_id), "ts": _format_time(timezone.now())}
+        return [format_run_event(notice, named=self._named)]
 
     def _query_kept(self) -> list[AgentEvent] | None:
         """The next events of a run that has ended, None where it has not; a run that is gone has none."""

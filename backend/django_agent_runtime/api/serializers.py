@@ -36,7 +36,7 @@ class RequestSerializer(serializers.Serializer[dict[str, Any]]):
         """
         unknown = [name for name in data if name not in self.fields] if isinstance(data, Mapping) else []
         if unknown:
-            reason = f"Is not known; known are {', '.join(self.fields)}."
+            reason = f"Is not known; known are {', '.join(self.fields)}." if self.fields else "Is not known; none is."
             raise serializers.ValidationError(dict.fromkeys(unknown, reason))
         return super().to_internal_value(data)
 

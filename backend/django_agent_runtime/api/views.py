@@ -254,6 +254,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
         """Do again what a run did that ended badly, as a new run."""
         self.check_query()
         actor = principal_of(request)
+        _read(schema.RequestSerializer, request.data)
         run = services.retry_run(actor=actor, run=selectors.get_visible_run(actor, id))
         return Response(schema.RunSerializer(run).data, status=HTTPStatus.CREATED)
 
@@ -278,6 +279,7 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
     def stream_ticket(self, request: Request, id: str) -> Response:  # noqa: A002
         """Make an address at which the run's events can be read straight from the runtime."""
         self.check_query(schema.VisibilityQuerySerializer)
+        _read(schema.RequestSerializer, request.data)
         actor = principal_of(request)
         run = selectors.get_visible_run(actor, id)
         visibility = _choose_visibility(actor, _read(schema.VisibilityQuerySerializer, request.query_params.dict()))

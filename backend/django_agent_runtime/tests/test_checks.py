@@ -122,3 +122,13 @@ def test_what_the_settings_name_must_be_there(given: dict[str, Any], code: str, 
         clear_registry()
     assert message.id == f"django_agent_runtime.{code}"
     assert said in message.msg
+
+
+def test_unknown_key_hides_no_other_message(settings: Any) -> None:
+    settings.DJANGO_AGENT_RUNTIME = {
+        "ANONYMOUS_SESSION_MODEL": "accounts.Nope",
+        "QUEUE_BACKEND": "redis_streams",
+        "WHATEVER": 3,
+    }
+    codes = {message.id for message in check_agent_settings()}
+    assert codes == {f"django_agent_runtime.{code}" for code in ("W005", "E011", "I001")}

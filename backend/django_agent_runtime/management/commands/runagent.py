@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import traceback
@@ -31,6 +33,7 @@ from django_agent_runtime.runtime_conf import get_agent_runtime_settings
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
     from django_agent_runtime.conf import RuntimeSettings
     from django_agent_runtime.runtime.interfaces import AgentRuntime
@@ -175,7 +178,9 @@ class Command(BaseCommand):
     def _serve_reloading(self, plan: _Plan) -> None:
         """Serve in a thread, as `runserver` does: the main one watches the files."""
         if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
-            autoreload.run_with_reloader(_do_nothing)
+            code = _run_reloaded()
+            if code:
+                sys.exit(code)
             return
         self._announce(plan)
         worker = plan.make_worker()
@@ -222,14 +227,41 @@ def _do_nothing() -> None:
     """What the process above the one that is reloaded serves."""
 
 
+def _run_reloaded() -> int:
+    """Run this command in a process below, again whenever its code has changed; its exit code in the end.
+
+    As Django's own, but for signals: that one kills the process below, with the runs that it has.
+    """
+    child: subprocess.Popen[bytes] | None = None
+    stopping = False
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        # A Ctrl-C in a terminal has reached it already.
+        if child is not None and not (number == signal.SIGINT and sys.stdin.isatty()):
+            child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    while not stopping:
+        child = subprocess.Popen(  # noqa: S603  # this command once more
+            autoreload.get_child_arguments(), env={**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
+        )
+        code = child.wait()
+        if code != _RELOAD_CODE:
+            return code if code >= 0 else 128 - code
+    return 0
+
+
 def _stop_thread(worker: Worker, grace: float, code: int) -> None:
-    """Stop a worker that runs in another thread, and wait for it; Ctrl-C hurries."""
+    """Stop a worker that runs in another thread, and wait for it; another signal hurries."""
     worker.stop(grace)
     try:
         worker.finished.wait(grace + _RELOAD_SECONDS)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         worker.stop()
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt, SystemExit):
             worker.finished.wait(_RELOAD_SECONDS)
     # Whatever threads agents have left behind.
     end_within(1.0 if worker.finished.is_set() else 0, code)

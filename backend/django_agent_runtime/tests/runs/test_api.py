@@ -26,6 +26,7 @@ from django_agent_runtime.api.permissions import AnonymousSessionAuthentication,
 from django_agent_runtime.api.views import BaseAgentConversationViewSet, BaseAgentRunViewSet
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
+from django_agent_runtime.runtime.registry import clear_registry
 from django_agent_runtime.tests.runs.support import MESSAGES, AnonymousSession, sign_in, wait_until
 
 if TYPE_CHECKING:
@@ -535,6 +536,29 @@ def test_project_says_what_else_it_reads_of_a_query(api: APIClient, ada: User) -
         assert api.get("/runs/latest/?anything=goes").json() == {"wanted": "goes"}
         [error] = api.get("/runs/?cursor=1").json()["errors"]
         assert error["detail"] == "Is not known; known are status, agent_key, conversation, since, page, size."
+
+
+@pytest.mark.usefixtures("runtime")
+def test_body_that_nothing_reads_is_refused_by_name(api: APIClient, ada: User) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="failed")
+    for action_name in ("retry", "stream-ticket"):
+        response = post(api, f"{RUNS}{run.pk}/{action_name}/", {"include_debug": True})
+        assert response.status_code == 400
+        assert response.json()["errors"] == [{"field": "include_debug", "detail": "Is not known; none is."}]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_settings_that_are_wrong_are_a_problem_without_their_details(api: APIClient) -> None:
+    clear_registry()
+    try:
+        with override_settings(DJANGO_AGENT_RUNTIME={"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}):
+            response = post(api, RUNS, BODY)
+    finally:
+        clear_registry()
+    assert (response.status_code, response["Content-Type"]) == (500, "application/problem+json")
+    assert response.json()["code"] == "MISCONFIGURED"
+    assert "nowhere" not in str(response.content)
+    assert not AgentRun.objects.exists()
 
 
 def test_list_of_a_project_that_wants_no_pages(api: APIClient, ada: User) -> None:

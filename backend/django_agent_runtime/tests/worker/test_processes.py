@@ -111,19 +111,31 @@ def test_frozen_worker_wakes_after_its_lease(runtime: Any, site: Any) -> None:
     assert late.output["final_output"]["pid"] == frozen.pid
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_stop_gives_back(runtime: Any, site: Any, processes: str) -> None:
-    worker = site.start("--processes", processes, "--noreload", "--grace", "0")
+every_way = pytest.mark.parametrize(
+    ("options", "variables"),
+    [(["--noreload"], {}), (["--processes", "2"], {}), ([], {"SITE_DEBUG": "1"})],
+    ids=["alone", "supervised", "reloaded"],
+)
+
+
+@every_way
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_gives_back(
+    runtime: Any, site: Any, options: list[str], variables: dict[str, str], number: signal.Signals
+) -> None:
+    worker = site.start(*options, "--grace", "0", **variables)
     run = runtime.submit("wait")
     runtime.wait_for_event(run, "begun", PATIENCE_SECONDS)
-    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(number)
     assert wait_for_exit(site, worker) == 0
     assert (run.state, run.attempt, run.history[-1]) == ("queued", 0, "given back")
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_stop_lets_finish_and_a_second_signal_hurries(runtime: Any, site: Any, processes: str) -> None:
-    worker = site.start("--processes", processes, "--noreload", "--grace", "3600")
+@every_way
+def test_stop_lets_finish_and_a_second_signal_hurries(
+    runtime: Any, site: Any, options: list[str], variables: dict[str, str]
+) -> None:
+    worker = site.start(*options, "--grace", "3600", **variables)
     runs = [runtime.submit("wait"), runtime.submit("deaf")]
     for run in runs:
         runtime.wait_for_event(run, "begun", PATIENCE_SECONDS)
