@@ -183,19 +183,29 @@ class Command(BaseCommand):
                 sys.exit(code)
             return
         self._announce(plan)
-        worker = plan.make_worker()
-        grace, code = plan.grace, 0
+        worker, reloader = plan.make_worker(), autoreload.get_reloader()
+
+        def stop(*_: object) -> None:
+            # An exception, which Django's own reloader counts on, is lost where a signal comes at a bad moment.
+            worker.stop(plan.grace)
+            reloader.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        code = 0
         try:
             with projecting(wanted=plan.projects):
-                autoreload.run_with_reloader(worker.run)
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
+                autoreload.start_django(reloader, worker.run)
+        except BaseException as end:
+            code = end.code if isinstance(end, SystemExit) and isinstance(end.code, int) else 1
             if code == _RELOAD_CODE:
                 self.stdout.write("The code has changed: reloading.")
-                grace = 0
+            worker.stop(0)
             raise
         finally:
-            _stop_thread(worker, grace, code)
+            worker.finished.wait(plan.grace + _RELOAD_SECONDS)
+            # Whatever threads agents have left behind.
+            end_within(1.0 if worker.finished.is_set() else 0, code)
 
     def _wait_for_change(self, error: CommandError) -> None:
         """Say what is wrong with code that was just changed, and watch it until it is changed again."""
@@ -252,19 +262,6 @@ def _run_reloaded() -> int:
         if code != _RELOAD_CODE:
             return code if code >= 0 else 128 - code
     return 0
-
-
-def _stop_thread(worker: Worker, grace: float, code: int) -> None:
-    """Stop a worker that runs in another thread, and wait for it; another signal hurries."""
-    worker.stop(grace)
-    try:
-        worker.finished.wait(grace + _RELOAD_SECONDS)
-    except (KeyboardInterrupt, SystemExit):
-        worker.stop()
-        with suppress(KeyboardInterrupt, SystemExit):
-            worker.finished.wait(_RELOAD_SECONDS)
-    # Whatever threads agents have left behind.
-    end_within(1.0 if worker.finished.is_set() else 0, code)
 
 
 def _make_plan(options: Mapping[str, Any]) -> _Plan:
