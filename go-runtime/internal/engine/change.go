@@ -64,6 +64,16 @@ func (ent *entry) enter(ctx context.Context) error {
 	}
 }
 
+// tryEnter takes a run's turn if nobody has it.
+func (ent *entry) tryEnter() bool {
+	select {
+	case ent.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 func (ent *entry) leave() { <-ent.turn }
 
 // changeInTurn does what needs the run's turn. left is the lease that a worker

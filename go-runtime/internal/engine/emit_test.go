@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -199,4 +201,74 @@ func TestTasksEmitAtTheSameTime(t *testing.T) {
 	if events := b.history(run.ID, 0, 0); len(events) != 4*each+2 {
 		t.Errorf("%d events, want %d", len(events), 4*each+2)
 	}
+}
+
+func TestEventsOfManyRunsInOneMessage(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(3, 0)
+	var runs []Assignment
+	for range 3 {
+		b.create(chat())
+		runs = append(runs, w.assignment())
+	}
+	of := func(run int, number uint64, r Report) Report {
+		r.RunID, r.Lease, r.Number = runs[run].Run.ID, runs[run].Lease, number
+		return r
+	}
+	lost := of(2, 4, emitText("of no lease"))
+	lost.Lease = 12345
+	message := []Report{
+		of(0, 1, emitText("one")), of(1, 1, emitText("one")), of(0, 2, emitText("two")),
+		of(2, 1, Report{Events: []NewEvent{{Type: "run.mine"}}}),
+		of(2, 2, emitText("two")), lost, of(1, 2, emitText("two")),
+		of(2, 3, Report{Events: append(emitText("three").Events, emitText("four").Events...)}),
+		of(0, 3, Report{Succeed: &Succeed{Output: []byte(`{}`)}}), of(1, 3, emitText("three")),
+	}
+	// A worker whose connection broke sends again what was not acknowledged.
+	for range 2 {
+		if err := w.conn.Report(t.Context(), message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for run, want := range [][]string{{"one", "two"}, {"one", "two", "three"}, {"two", "three", "four"}} {
+		var texts []string
+		for _, ev := range b.history(runs[run].Run.ID, 0, len(want)+1) {
+			var payload struct {
+				Content string `json:"content"`
+			}
+			if ev.Type != "assistant.message" {
+				continue
+			}
+			if err := json.Unmarshal(ev.Payload, &payload); err != nil {
+				t.Fatal(err)
+			}
+			texts = append(texts, payload.Content)
+		}
+		if !slices.Equal(texts, want) {
+			t.Errorf("run %d emitted %v, want %v", run, texts, want)
+		}
+	}
+	refused := map[uint64]bool{}
+	for range 3 {
+		r := next(w, &w.refusals)
+		refused[r.Report] = true
+		if r.Lease == lost.Lease && !errors.Is(r.Err, ErrLeaseLost) {
+			t.Errorf("report %d refused with %v", r.Report, r.Err)
+		}
+	}
+	if !refused[1] || !refused[4] {
+		t.Errorf("refused %v, want the one of a type of the runtime's and the one of no lease", refused)
+	}
+	acked := map[string]uint64{}
+	for want := map[string]uint64{runs[0].Run.ID: 3, runs[1].Run.ID: 3, runs[2].Run.ID: 3}; !maps.Equal(acked, want); {
+		a := next(w, &w.acks)
+		acked[a.RunID] = max(acked[a.RunID], a.Report)
+	}
+	b.wait(runs[0].Run.ID)
+	for run := 1; run <= 2; run++ {
+		w.succeed(runs[run], 4)
+		b.wait(runs[run].Run.ID)
+	}
+	b.free()
 }

@@ -78,8 +78,13 @@ const (
 // with a Refusal; what is kept, with an ack once it is durable.
 // Errors: ErrReplaced when the worker has connected again.
 func (c *Connection) Report(ctx context.Context, reports []Report) error {
-	for i := range reports {
-		r := &reports[i]
+	for len(reports) > 0 {
+		if n := c.emitTogether(reports); n > 0 {
+			reports = reports[n:]
+			continue
+		}
+		r := &reports[0]
+		reports = reports[1:]
 		c.mu.Lock()
 		current, l := c.current(), c.leases[r.Lease]
 		c.mu.Unlock()
@@ -287,100 +292,6 @@ func (e *Engine) recordStep(ctx context.Context, l *lease, r *Report) (uint64, e
 		return 0, fmt.Errorf("encode step %s: %w", r.Step.Key, err)
 	}
 	return e.add(ctx, l, r.Number, []NewEvent{{Type: eventStep, Visibility: Internal, Payload: payload}})
-}
-
-// emit adds what an agent emitted as the report of that number.
-func (e *Engine) emit(ctx context.Context, l *lease, number uint64, events []NewEvent) (uint64, error) {
-	for i := range events {
-		ev := &events[i]
-		field := fmt.Sprintf("events[%d]", i)
-		if len(ev.Payload) == 0 {
-			ev.Payload = []byte("{}")
-		}
-		switch {
-		case ev.Type == "":
-			return 0, violation.New(field+".type", "is required")
-		case strings.HasPrefix(ev.Type, ownPrefix):
-			return 0, violation.New(field+".type", "%q is the runtime's: types that begin with %q cannot be emitted", ev.Type, ownPrefix)
-		case len(ev.Payload) > e.cfg.MaxInputBytes:
-			return 0, &violation.TooLargeError{Field: field + ".payload", Size: len(ev.Payload), Limit: e.cfg.MaxInputBytes}
-		}
-		if err := violation.Join(
-			checkText(field+".type", ev.Type, maxEventTypeBytes), jsonvalue.ValidateObject(field+".payload", ev.Payload),
-		); err != nil {
-			return 0, err
-		}
-	}
-	return e.add(ctx, l, number, events)
-}
-
-// add appends the events of a report to the run's log, those that are not there
-// yet, and returns the sequence of the last.
-func (e *Engine) add(ctx context.Context, l *lease, number uint64, events []NewEvent) (seq uint64, err error) {
-	if err := l.ent.enter(ctx); err != nil {
-		return 0, err
-	}
-	defer l.ent.leave()
-	run := l.ent.snapshot()
-	if run.State != Running || run.Lease != l.token {
-		return 0, ErrLeaseLost
-	}
-	subject := eventSubject(run.Namespace, run.ID)
-	from := 0
-	if number == l.report+1 && l.place >= 0 {
-		from = l.place + 1
-	}
-	for i := from; i < len(events); i++ {
-		m := emitted{
-			Type: events[i].Type, Visibility: events[i].Visibility, Attempt: run.Attempt, Lease: l.token,
-			Report: number, Place: i, Payload: events[i].Payload,
-		}
-		if seq, err = e.addSurely(ctx, subject, &m); err != nil {
-			return 0, err
-		}
-		l.place = i
-	}
-	l.place = -1
-	return seq, nil
-}
-
-// addSurely appends an event; when it is not known whether it was appended, it looks.
-func (e *Engine) addSurely(ctx context.Context, subject string, m *emitted) (uint64, error) {
-	data, err := m.encode()
-	if err != nil {
-		return 0, err
-	}
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		seq, err := e.stream.Append(ctx, journal.Message{Subject: subject, Data: data, Purpose: journal.Finish})
-		switch {
-		case err == nil:
-			return seq, nil
-		case errors.Is(err, journal.ErrNoSpace):
-		case errors.Is(err, journal.ErrUnavailable):
-			last, seq, errLast := e.lastEmitted(ctx, subject)
-			if errLast == nil && last.Lease == m.Lease && last.Report == m.Report && last.Place == m.Place {
-				return seq, nil
-			}
-		default:
-			return 0, err
-		}
-		e.log.WarnContext(ctx, "event not kept yet", "subject", subject, "type", m.Type, "err", err)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return 0, errors.Join(err, context.Cause(ctx))
-		}
-	}
-}
-
-// lastEmitted returns the last event that was added to a run's log.
-func (e *Engine) lastEmitted(ctx context.Context, subject string) (emitted, uint64, error) {
-	last, err := e.stream.Last(ctx, subject)
-	if err != nil {
-		return emitted{}, 0, err
-	}
-	m, err := decodeEmitted(last.Data)
-	return m, last.Sequence, err
 }
 
 // recallReport returns the number of the last report of a lease that was kept.

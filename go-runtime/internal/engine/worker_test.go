@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -337,7 +338,11 @@ func TestRunWhosePastCannotBeReadFails(t *testing.T) {
 	id := b.create(r).ID
 	a := w.assignment()
 	broken := emitted{Type: eventStep, Visibility: Internal, Attempt: 1, Lease: a.Lease, Report: 1, Payload: []byte(`[]`)}
-	if _, err := b.addSurely(t.Context(), eventSubject("default", id), &broken); err != nil {
+	data, err := broken.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.stream.Append(t.Context(), journal.Message{Subject: eventSubject("default", id), Data: data}); err != nil {
 		t.Fatal(err)
 	}
 	w.report(a, 1, Report{Fail: &Fail{Message: "once more", Retryable: true}})

@@ -29,6 +29,8 @@ _WORK = Rpc("agentruntime.v1.WorkerService", "Work", worker_pb.WorkRequest, work
 
 # What is put into one message; a single report may be larger.
 _BATCH_BYTES = 1 << 20
+# What nobody waits for is sent that many seconds after what was sent before, at the earliest.
+_REST_SECONDS = 0.005
 # How long a stream that the runtime wants to end is kept for acknowledgements, in seconds.
 _DRAIN_SECONDS = 1.0
 _LONGEST_PROBE_INTERVAL = 5.0
@@ -68,6 +70,7 @@ class Connection(StreamReader):
 
     def _forget_streams(self) -> None:
         self._stream = 0
+        self._sent_at = 0.0
         self._open = False
         self._welcomed = False
         self._leaving = 0.0
@@ -186,14 +189,30 @@ class Connection(StreamReader):
                 now = read_clock()
                 if self._leaving and (now >= self._leaving or not self.ledger.has_unacknowledged):
                     return None
+                if self._welcomed and self._rest(now):
+                    continue
                 request = self._gather(now) if self._welcomed else None
                 if request is not None:
+                    self._sent_at = now
                     return request
                 wait = self._next_probe - now if self._welcomed else None
                 if self._leaving:
                     wait = min(wait or _DRAIN_SECONDS, self._leaving - now)
                 self._changed.wait(wait)
         return None
+
+    def _rest(self, now: float) -> bool:
+        """Wait for more to send, if a message has gone out just now and nobody waits for the next; whether it did.
+
+        A message costs a process of Python as much as several events.
+        """
+        rest = self._sent_at + _REST_SECONDS - now
+        if rest <= 0 or self.ledger.urgent or not self.ledger.has_unsent:
+            return False
+        self.ledger.resting = True
+        self._changed.wait(rest)
+        self.ledger.resting = False
+        return True
 
     def _gather(self, now: float) -> worker_pb.WorkRequest | None:
         reports = self.ledger.take(_BATCH_BYTES)

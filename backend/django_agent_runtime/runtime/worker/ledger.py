@@ -60,6 +60,10 @@ class Ledger:
         """Notified when there is something to send. Its lock is that of the ledger."""
         self.expires = 0.0
         """When the leases lapse, by this worker's clock, unless the runtime gives a sign of life that moves it."""
+        self.urgent = False
+        """Whether somebody waits for what is to be sent."""
+        self.resting = False
+        """Whether what nobody waits for notifies nobody: it is about to be looked for."""
         self._on_lost = on_lost
         self._clock = clock
         self._leases: dict[LeaseKey, Lease] = {}
@@ -71,6 +75,11 @@ class Ledger:
     def size(self) -> int:
         """How many leases there are."""
         return len(self._leases)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._unsent)
 
     @property
     def has_unacknowledged(self) -> bool:
@@ -89,10 +98,13 @@ class Ledger:
         """A lease that is held."""
         return self._leases.get(key)
 
-    def report(self, lease: Lease, report: worker_pb.Report, size: int, *, final: bool = False) -> int:
+    def report(
+        self, lease: Lease, report: worker_pb.Report, size: int, *, final: bool = False, urgent: bool = True
+    ) -> int:
         """Give a report its number and have it sent; 0 if the lease is over, and nothing of it will be kept.
 
-        `size` is about what it takes in bytes; after a `final` one there are no others.
+        `size` is about what it takes in bytes; after a `final` one there are no others. One that is not `urgent` may
+        be sent a moment later, together with others.
         """
         with self.changed:
             if lease.lost or lease.closed:
@@ -110,7 +122,9 @@ class Ledger:
                 lease.closed = final
                 if self._streaming:
                     self._unsent.append((lease, report, size))
-                    self.changed.notify_all()
+                    self.urgent = self.urgent or urgent
+                    if urgent or not self.resting:
+                        self.changed.notify_all()
                 return lease.reported
         self._on_lost(lapsed)
         return 0
@@ -125,6 +139,7 @@ class Ledger:
             report = worker_pb.Report(number=lease.reported, release=worker_pb.Release())
             report.run_id, report.lease = key
             self._unsent.append((lease, report, 0))
+            self.urgent = True
             self.changed.notify_all()
 
     def acknowledge(self, acks: Iterable[worker_pb.Ack]) -> None:
@@ -206,7 +221,7 @@ class Ledger:
                 again = [*lease.unacked, *((report, 0) for report in lease.asked.values())]
                 again.sort(key=lambda entry: entry[0].number)
                 self._unsent.extend((lease, report, size) for report, size in again)
-            self._streaming = True
+            self._streaming = self.urgent = True
             self.changed.notify_all()
         self._on_lost(lost)
 
@@ -227,6 +242,7 @@ class Ledger:
                 lease.sent = report.number
                 most_bytes -= size
                 reports.append(report)
+            self.urgent = bool(self._unsent)
         return reports
 
     def lapse(self) -> bool:

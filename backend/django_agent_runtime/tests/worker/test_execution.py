@@ -298,6 +298,24 @@ def test_deltas_are_joined_in_order(runtime: Any, start_worker: Callable[..., An
     assert len(types) < 500
 
 
+def test_events_of_many_runs_go_in_few_messages(runtime: Any, start_worker: Callable[..., Any]) -> None:
+    begun = ended = 0.0
+
+    async def emit(ctx: RunContext) -> None:
+        nonlocal begun, ended
+        begun = begun or time.monotonic()
+        for number in range(100):
+            await asyncio.sleep(0.002)
+            await ctx.emit("mine", {"number": number})
+        ended = time.monotonic()
+
+    start_worker(runtime, agent(emit), concurrency=3)
+    for run in [runtime.submit("agent") for _ in range(3)]:
+        assert [event.payload["number"] for event in runtime.wait_for(run).events] == list(range(100))
+    # One each 5 ms, but for the results, for which somebody may wait.
+    assert runtime.messages < (ended - begun) / 0.005 + 10
+
+
 def test_first_delta_does_not_wait_for_a_second(runtime: Any, start_worker: Callable[..., Any]) -> None:
     seen = threading.Event()
 
