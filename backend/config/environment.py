@@ -60,7 +60,8 @@ def read_database(name: str, *, default_path: Path) -> dict[str, Any]:
     """The default database: the one the URL in the variable names, else SQLite in the file `default_path`.
 
     `postgresql://user:password@host:5432/name?sslmode=require` is a PostgreSQL database, and what
-    follows the `?` is passed to its driver; `sqlite:////var/lib/site.sqlite3` is a file.
+    follows the `?` is passed to its driver, but for `pool=20`: a pool of at most so many connections for
+    each process, in place of one for each thread; `sqlite:////var/lib/site.sqlite3` is a file.
     """
     url = os.environ.get(name, "")
     if not url:
@@ -83,6 +84,9 @@ def read_database(name: str, *, default_path: Path) -> dict[str, Any]:
             f"{name} names a PostgreSQL database, which needs psycopg: run `make setup`, "
             "or `pip install 'psycopg[binary]>=3.2'` where the site was installed without it."
         )
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    if "pool" in options:
+        options["pool"] = _describe_pool(name, options["pool"])
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": database,
@@ -90,8 +94,16 @@ def read_database(name: str, *, default_path: Path) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": unquote(parts.hostname or ""),
         "PORT": str(port or ""),
-        "OPTIONS": dict(parse_qsl(parts.query)),
+        "OPTIONS": options,
     }
+
+
+def _describe_pool(name: str, size: str) -> dict[str, Any]:
+    if not (size.isdecimal() and int(size) > 0):
+        raise ImproperlyConfigured(f"{name} has pool={size}; it must be a number of connections, such as pool=20.")
+    if not find_spec("psycopg_pool"):
+        raise ImproperlyConfigured(f"{name} has a pool, which needs `pip install 'psycopg[binary,pool]>=3.2'`.")
+    return {"min_size": 1, "max_size": int(size)}
 
 
 def _describe_sqlite(path: str) -> dict[str, Any]:

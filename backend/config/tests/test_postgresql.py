@@ -105,7 +105,7 @@ def test_every_migration_runs(database_url: str) -> None:
     run(["backend/manage.py", "migrate", "--verbosity=0"], database_url)
 
 
-def test_the_tests_of_the_site_pass(database_url: str) -> None:
+def test_the_tests_of_the_site_pass_on_a_pool_of_connections(database_url: str) -> None:
     files = [str(LIBRARY_TESTS), *(str(SITE_TESTS / name) for name in SUBSET)]
     options = ["-c", "backend/pyproject.toml", "--rootdir", ".", "-p", "no:cacheprovider", "--quiet"]
-    run(["-m", "pytest", *options, *files], database_url)
+    run(["-m", "pytest", *options, *files], f"{database_url}?pool=5")

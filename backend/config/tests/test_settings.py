@@ -100,6 +100,10 @@ def test_runtime_setting_is_the_defaults_with_the_environment_over_them(monkeypa
                 "OPTIONS": {"sslmode": "require"},
             },
         ),
+        (
+            "postgresql://db/bridge?pool=20&sslmode=require",
+            {"NAME": "bridge", "OPTIONS": {"sslmode": "require", "pool": {"min_size": 1, "max_size": 20}}},
+        ),
     ],
 )
 def test_database_is_named_by_a_url(
@@ -111,7 +115,13 @@ def test_database_is_named_by_a_url(
     assert {key: database[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("url", ["mysql://db/bridge", "postgresql://db:port/bridge", "postgresql://db", "bridge"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("mysql://db/bridge", "postgresql://db:port/bridge", "postgresql://db", "bridge"),
+        *("postgresql://db/bridge?pool=many", "postgresql://db/bridge?pool=0"),
+    ],
+)
 def test_bad_database_url_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     with pytest.raises(ImproperlyConfigured, match=r"^DATABASE_URL .*\.$"):

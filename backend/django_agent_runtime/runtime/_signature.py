@@ -121,6 +121,8 @@ def read_signature(function: Callable[..., Any]) -> Signature:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether a call of the function is to be awaited, also where a decorator has wrapped it."""
+    if inspect.iscoroutinefunction(function):
+        return True
     target = inspect.unwrap(_unwrap(function))
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
@@ -22,7 +21,7 @@ from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visibility
 from django_agent_runtime.runtime.registry import list_runtimes
 
-__all__ = ["Reporter", "WorkerRunContext", "check_payload", "to_duration"]
+__all__ = ["Reporter", "WorkerRunContext", "check_payload", "from_duration", "to_duration"]
 
 T = TypeVar("T")
 
@@ -84,8 +83,8 @@ class WorkerRunContext(RunContext):
         self._visibility_of = visibility_of
         self._step_timeout = step_timeout
         if assignment.HasField("step_timeout"):
-            self._step_timeout = assignment.step_timeout.ToTimedelta().total_seconds()
-        self._counts: Counter[str] = Counter()
+            self._step_timeout = from_duration(assignment.step_timeout)
+        self._counts: dict[str, int] = {}
         self._recorded = {step.key: step.result for step in assignment.steps}
         self._answers = {answer.interrupt_id: answer.payload for answer in assignment.answers}
         self._state = assignment.checkpoint
@@ -239,8 +238,8 @@ class WorkerRunContext(RunContext):
     def _count(self, name: str) -> str:
         if not 0 < len(name.encode(errors="surrogatepass")) <= _MOST_NAME_BYTES:
             raise InvalidValue(f"name must be a text of 1 to {_MOST_NAME_BYTES} bytes, not {name!r}")
-        self._counts[name] += 1
-        return f"{name}#{self._counts[name]}"
+        self._counts[name] = count = self._counts.get(name, 0) + 1
+        return f"{name}#{count}"
 
     def _rest(self) -> None:
         self._busy -= 1
@@ -295,6 +294,11 @@ def to_duration(seconds: float) -> Duration:
     """`seconds` as the runtime takes it: not nothing, and not for ever."""
     seconds = min(max(seconds, 0.001), MAX_SECONDS)
     return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+
+
+def from_duration(duration: Duration) -> float:
+    """The seconds of what the runtime says."""
+    return duration.seconds + duration.nanos / 1e9
 
 
 async def _call(fn: Callable[[], Any], timeout: float | None) -> Any:

@@ -14,7 +14,7 @@ from django_agent_runtime._errors import reason_error
 from django_agent_runtime.exceptions import InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
-from django_agent_runtime.runtime.context import WorkerRunContext, check_payload, to_duration
+from django_agent_runtime.runtime.context import WorkerRunContext, check_payload, from_duration, to_duration
 from django_agent_runtime.runtime.errors import AgentError, ControlFlow
 from django_agent_runtime.runtime.execution import execute_agent
 from django_agent_runtime.runtime.interfaces import AgentRuntime, EventType, RunResult
@@ -84,7 +84,7 @@ class Attempt:
         """Whether there is nothing more to be done for it."""
         self._host = host
         self._agent = agent
-        self._timeout = assignment.run_timeout.ToTimedelta().total_seconds()
+        self._timeout = from_duration(assignment.run_timeout)
         self._ctx = WorkerRunContext(
             self,
             assignment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ def serve(worker: Worker) -> None:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     _watch_lifeline(worker.stop)
+    # What was loaded by now stays: the collector need not look at it again and again.
+    gc.freeze()
     try:
         clean = worker.run()
     finally:

@@ -224,12 +224,13 @@ class Worker:
             self._lose((cancellation.run_id, cancellation.lease))
 
     def _begin(self, assignment: worker_pb.Assignment) -> None:
-        key = (assignment.run.run_id, assignment.lease)
+        run = assignment.run
+        key = (run.run_id, assignment.lease)
         lease = self.ledger.find(key)
         if lease is None:
             # It was over before it began.
             return
-        agent = self._agents.get(assignment.run.agent_id)
+        agent = self._agents.get(run.agent_id)
         attempt = self._attempts[key] = Attempt(
             self,
             assignment,
