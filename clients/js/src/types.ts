@@ -56,6 +56,8 @@ export interface RunSummary {
   metadata: Record<string, unknown>;
   idempotency_key: string | null;
   retry_of: string | null;
+  /** The run with the strategy `rollback` that takes this one back; once cancelled, it is no part of the history. */
+  rolled_back_by: string | null;
   created_at: string;
   started_at: string | null;
   finished_at: string | null;
