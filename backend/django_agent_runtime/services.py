@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from django_agent_runtime.go_integration import GoRuntimeIntegration
     from django_agent_runtime.principals import Principal
+    from django_agent_runtime.runtime.interfaces import AgentRuntime
     from django_agent_runtime.types import Strategy
 
 logger = logging.getLogger(__name__)
@@ -579,13 +580,15 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
         strategy = _STRATEGIES.get(options.get("multitask_strategy", ""), "queue")
         concurrency = Concurrency(key=f"conversation:{run.conversation_id}", limit=1, strategy=strategy)
     run_at = options.get("run_at")
-    # What this site's settings and its agents say of retries and timeouts, their workers tell the runtime.
-    served_here = is_served_here(run.agent_key)
-    retry = RetryPolicy(max_attempts=run.max_attempts) if run.max_attempts else None
+    # What this site's settings and its agents say of pauses and timeouts, their workers tell the runtime. The number of
+    # attempts is seen before a worker has the run.
+    agent = list_runtimes().get(run.agent_key)
+    served_here = agent is not None
+    retry = RetryPolicy(max_attempts=run.max_attempts or _attempts_of(agent) or settings.max_retries)
     types = LIFECYCLE_TYPES if served_here else (*LIFECYCLE_TYPES, *ANSWER_TYPES)
     if not served_here:
         retry = RetryPolicy(
-            max_attempts=run.max_attempts or settings.max_retries,
+            max_attempts=retry.max_attempts,
             initial_backoff=min(settings.retry_backoff_base, settings.retry_backoff_max),
             max_backoff=settings.retry_backoff_max,
             multiplier=settings.retry_backoff_base,
@@ -603,6 +606,13 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
         "event_visibility": {name: str(visibility_of(name, settings)) for name in types},
         "task_type": TASK_TYPE,
     }
+
+
+def _attempts_of(agent: AgentRuntime | None) -> int | None:
+    """How often an agent is to be tried, where it says so itself."""
+    if agent is None:
+        return None
+    return (agent.retry.max_attempts if agent.retry else None) or agent.max_attempts
 
 
 def _check_agent(agent_key: str) -> None:
