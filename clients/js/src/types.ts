@@ -140,7 +140,8 @@ export interface RunEvent {
 export interface RunEventPayloads {
   "run.queued": object;
   "run.started": { attempt: number };
-  "run.retrying": { attempt: number; error: string; reason: string; retry_at: string };
+  /** `reason` is `GIVEN_BACK`, without an `error`, where the worker stopped and the same attempt goes on elsewhere. */
+  "run.retrying": { attempt: number; reason: string; error?: string; error_type?: string; retry_at?: string };
   /** `payload` is the question; beside the envelope it is only in `event.payload.payload`. */
   "run.interrupted": { interrupt_id: string; payload: unknown };
   "run.resumed": { interrupt_id: string };
