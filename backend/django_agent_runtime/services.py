@@ -517,6 +517,10 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
     try:
         if run.retry_of_id is None or not _send_retry(run, runtime):
             runtime.create_run(run.agent_key, run.input, **_describe_run(run))
+    except AgentNotFound as refusal:
+        raise _unknown_agent(
+            run.agent_key, set(filter(None, refusal.metadata.get("known", "").split(",")))
+        ) from refusal
     except IdempotencyConflict as error:
         # The id is ours alone: it has the run, accepted under other settings.
         logger.warning("run was accepted with other settings", extra={"run_id": str(run.pk), "err": str(error)})
@@ -630,11 +634,16 @@ def _check_agent(agent_key: str) -> None:
     except AgentRuntimeError:
         return
     if agent_key not in known:
-        names = sorted(known | set(list_runtimes()))
-        raise AgentNotFound(
-            f"There is no agent {agent_key!r}; known are {', '.join(names)}.",
-            metadata={"agent_id": agent_key, "known": ",".join(names)},
-        )
+        raise _unknown_agent(agent_key, known)
+
+
+def _unknown_agent(agent_key: str, known: set[str]) -> AgentNotFound:
+    """The refusal of an agent that is neither among those the runtime knows nor in the site's own registry."""
+    names = sorted(known | set(list_runtimes()))
+    return AgentNotFound(
+        f"There is no agent {agent_key!r}; known are {', '.join(names)}.",
+        metadata={"agent_id": agent_key, "known": ",".join(names)},
+    )
 
 
 def is_served_here(agent_key: str) -> bool:

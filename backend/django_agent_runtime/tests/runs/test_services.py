@@ -157,12 +157,16 @@ def test_unknown_agent_is_refused(actor: Principal) -> None:
     assert not AgentRun.objects.exists()
 
 
-@pytest.mark.usefixtures("runtime")
-def test_run_of_an_agent_that_proves_unknown_ends(actor: Principal) -> None:
+def test_run_of_an_agent_that_proves_unknown_ends(runtime: FakeGoRuntime, actor: Principal) -> None:
+    runtime.add_agent("echo", answer)
+    register_runtime(SiteAgent(), "only-here")
     run = AgentRun.objects.create(agent_key="nobody", input={"messages": MESSAGES}, **actor.owner_fields())
     reconcile_runs()
     run.refresh_from_db()
-    assert (run.status, (run.error or {})["reason"]) == ("failed", "AGENT_NOT_FOUND")
+    assert run.error
+    assert (run.status, run.error["reason"]) == ("failed", "AGENT_NOT_FOUND")
+    # The runtime's own agents, and the site's.
+    assert "echo, failing-agent, only-here" in run.error["message"]
     assert [event.event_type for event in run.events.all()] == ["run.failed"]
 
 
