@@ -94,6 +94,14 @@ def test_links(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", ["add-to-a-project.md", "move-from-django-agent-runtime.md"])
+def test_versions_that_are_needed_are_those_of_the_package(page: str) -> None:
+    text = (ROOT / "docs" / "how-to" / page).read_text()
+    package = (ROOT / "backend" / "pyproject.toml").read_text()
+    for subject, needed in (("Django", r'"Django>=([\d.]+)"'), ("Python", r'requires-python = ">=([\d.]+)"')):
+        assert re.findall(rf"{subject} ([\d.]*\d) or newer", text) == re.findall(needed, package) != []
+
+
 def _parse_blocks(document: Document) -> Iterable[Region]:
     for region in READ_BLOCKS(document):
         region.parsed = region.lexemes["source"]

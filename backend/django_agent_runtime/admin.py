@@ -118,7 +118,15 @@ class AgentRunAdmin(ReadOnlyAdmin):
     search_fields = ("id__exact", "agent_key", "conversation__id__exact", "anonymous_session_id__exact")
     date_hierarchy = "created_at"
     ordering = ("-created_at", "-id")
-    readonly_fields = ("conversation_link", "retry_of_link", "events_link", "input_text", "output_text", "error_text")
+    readonly_fields = (
+        "conversation_link",
+        "retry_of_link",
+        "rolled_back_by_link",
+        "events_link",
+        "input_text",
+        "output_text",
+        "error_text",
+    )
     exclude = ("input", "output", "error", "conversation", "retry_of")
     actions = ("cancel_runs", "retry_runs", "resume_runs")
 
@@ -141,6 +149,11 @@ class AgentRunAdmin(ReadOnlyAdmin):
     def retry_of_link(self, run: AgentRun) -> str:
         """To what it does again."""
         return _link_to_row("agentrun", run.retry_of_id)
+
+    @admin.display(description="rolled back by")
+    def rolled_back_by_link(self, run: AgentRun) -> str:
+        """To what takes it back."""
+        return _link_to_row("agentrun", run.rolled_back_by)
 
     @admin.display(description="input")
     def input_text(self, run: AgentRun) -> str:

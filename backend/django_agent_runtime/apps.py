@@ -18,8 +18,10 @@ class DjangoAgentRuntimeConfig(AppConfig):
             check_agent_settings,
             check_environment,
             check_settings,
+            check_stream_url,
         )
 
         checks.register(check_settings, "django_agent_runtime")
         checks.register(check_agent_settings, "django_agent_runtime")
         checks.register(check_environment, "django_agent_runtime")
+        checks.register(check_stream_url, "django_agent_runtime", deploy=True)

@@ -17,6 +17,7 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
     W005  a key of it that is not a setting
     I001  QUEUE_BACKEND or EVENT_BUS_BACKEND is set: the runtime's journal is both
     I002  LANGFUSE_ENABLED is set: Langfuse gets its traces from OpenTelemetry
+    I003  PUBLIC_STREAM_URL is not set: stream tickets have no address (with `check --deploy`)
 """
 
 from __future__ import annotations
@@ -97,6 +98,21 @@ def check_agent_settings(**_kwargs: Any) -> list[CheckMessage]:
             )
         )
     return messages
+
+
+def check_stream_url(**_kwargs: Any) -> list[CheckMessage]:
+    """Tell of stream tickets without an address: a site that is deployed has readers, which Django need not serve."""
+    given = getattr(settings, "DJANGO_AGENT_RUNTIME", {})
+    if isinstance(given, dict) and given.get("PUBLIC_STREAM_URL"):
+        return []
+    return [
+        Info(
+            "DJANGO_AGENT_RUNTIME: PUBLIC_STREAM_URL is not set, so that stream-ticket/ answers with url null.",
+            hint="To have browsers read events from the runtime, set it to where they reach its HTTP port, and its "
+            "--stream-origins to this site. Through Django they are read without.",
+            id="django_agent_runtime.I003",
+        )
+    ]
 
 
 def _check_what_is_named() -> list[CheckMessage]:

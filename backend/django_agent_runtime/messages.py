@@ -23,6 +23,10 @@ def append_new(history: list[Message], messages: object) -> None:
     Callers and agents differ in what they hand over: only what is new, the latest part of the conversation with it,
     or all of it, with or without instructions in front. So what both share, the end of the one and the beginning of
     the other, is taken once. What is no list of objects is taken as empty: rows are filled by many hands.
+
+    A message that is equal to the last one of the history, and comes alone, counts once for that: nobody can tell
+    whether it was said again, or the history was handed over once more with nothing new. Only an answer between them,
+    which an agent leaves in its `final_messages`, keeps them apart.
     """
     if not isinstance(messages, list):
         return

@@ -112,6 +112,9 @@ class AgentConversation(models.Model):
     def get_message_history(self, *, include_failed_runs: bool = False) -> list[Message]:
         """The messages of all runs in order, each once: what was asked and what the agent made of it.
 
+        The same words asked of two runs one after the other are one message where the first left no `final_messages`:
+        see `messages.append_new`.
+
         Args:
             include_failed_runs: Whether runs count that ended in another way than success. Runs that have not
                 ended never do, nor those that a later one rolled back.

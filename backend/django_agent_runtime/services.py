@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from django_agent_runtime.go_integration import GoRuntimeIntegration
     from django_agent_runtime.principals import Principal
+    from django_agent_runtime.runtime.interfaces import AgentRuntime
     from django_agent_runtime.types import Strategy
 
 logger = logging.getLogger(__name__)
@@ -516,6 +517,10 @@ def _send(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> None:
     try:
         if run.retry_of_id is None or not _send_retry(run, runtime):
             runtime.create_run(run.agent_key, run.input, **_describe_run(run))
+    except AgentNotFound as refusal:
+        raise _unknown_agent(
+            run.agent_key, set(filter(None, refusal.metadata.get("known", "").split(",")))
+        ) from refusal
     except IdempotencyConflict as error:
         # The id is ours alone: it has the run, accepted under other settings.
         logger.warning("run was accepted with other settings", extra={"run_id": str(run.pk), "err": str(error)})
@@ -579,13 +584,15 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
         strategy = _STRATEGIES.get(options.get("multitask_strategy", ""), "queue")
         concurrency = Concurrency(key=f"conversation:{run.conversation_id}", limit=1, strategy=strategy)
     run_at = options.get("run_at")
-    # What this site's settings and its agents say of retries and timeouts, their workers tell the runtime.
-    served_here = is_served_here(run.agent_key)
-    retry = RetryPolicy(max_attempts=run.max_attempts) if run.max_attempts else None
+    # What this site's settings and its agents say of pauses and timeouts, their workers tell the runtime. The number of
+    # attempts is seen before a worker has the run.
+    agent = list_runtimes().get(run.agent_key)
+    served_here = agent is not None
+    retry = RetryPolicy(max_attempts=run.max_attempts or _attempts_of(agent) or settings.max_retries)
     types = LIFECYCLE_TYPES if served_here else (*LIFECYCLE_TYPES, *ANSWER_TYPES)
     if not served_here:
         retry = RetryPolicy(
-            max_attempts=run.max_attempts or settings.max_retries,
+            max_attempts=retry.max_attempts,
             initial_backoff=min(settings.retry_backoff_base, settings.retry_backoff_max),
             max_backoff=settings.retry_backoff_max,
             multiplier=settings.retry_backoff_base,
@@ -605,6 +612,13 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
     }
 
 
+def _attempts_of(agent: AgentRuntime | None) -> int | None:
+    """How often an agent is to be tried, where it says so itself."""
+    if agent is None:
+        return None
+    return (agent.retry.max_attempts if agent.retry else None) or agent.max_attempts
+
+
 def _check_agent(agent_key: str) -> None:
     """Refuse a key that neither the site nor the runtime knows.
 
@@ -620,11 +634,16 @@ def _check_agent(agent_key: str) -> None:
     except AgentRuntimeError:
         return
     if agent_key not in known:
-        names = sorted(known | set(list_runtimes()))
-        raise AgentNotFound(
-            f"There is no agent {agent_key!r}; known are {', '.join(names)}.",
-            metadata={"agent_id": agent_key, "known": ",".join(names)},
-        )
+        raise _unknown_agent(agent_key, known)
+
+
+def _unknown_agent(agent_key: str, known: set[str]) -> AgentNotFound:
+    """The refusal of an agent that is neither among those the runtime knows nor in the site's own registry."""
+    names = sorted(known | set(list_runtimes()))
+    return AgentNotFound(
+        f"There is no agent {agent_key!r}; known are {', '.join(names)}.",
+        metadata={"agent_id": agent_key, "known": ",".join(names)},
+    )
 
 
 def is_served_here(agent_key: str) -> bool:

@@ -16,6 +16,7 @@ import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig
 from django.http import HttpRequest, JsonResponse
 from rest_framework import serializers
@@ -174,7 +175,10 @@ def describe_problem(status: HTTPStatus, *, code: str, detail: str, **extra: Any
 
 
 def describe_error(exc: exceptions.AgentRuntimeError, status: HTTPStatus) -> dict[str, Any]:
-    """An error of the library as the members of a problem."""
+    """An error of the library as the members of a problem; one that is not the caller's is logged.
+
+    Where the runtime is, which the text of some errors says, is for the log, and without DEBUG for nobody else.
+    """
     extra: dict[str, Any] = {key: value for key, value in exc.metadata.items() if key in RUNTIME_MEMBERS}
     if exc.request_id:
         extra["runtime_request_id"] = exc.request_id
@@ -182,7 +186,12 @@ def describe_error(exc: exceptions.AgentRuntimeError, status: HTTPStatus) -> dic
         extra["errors"] = [{"field": field, "detail": text} for field, text in exc.violations]
     if isinstance(exc, exceptions.RunFailed):
         extra["run_id"] = exc.run.run_id
-    return describe_problem(status, code=exc.reason, detail=str(exc), **extra)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("runtime call failed", extra={"code": exc.reason, "status": int(status), "err": str(exc)})
+    detail = str(exc)
+    if isinstance(exc, (exceptions.RuntimeUnavailable, exceptions.CallTimedOut)) and not settings.DEBUG:
+        detail = "The agent runtime does not answer; the log of this site says why."
+    return describe_problem(status, code=exc.reason, detail=detail, **extra)
 
 
 def answer_not_found(request: HttpRequest, *, hint: str = "") -> JsonResponse:
@@ -218,10 +227,7 @@ def _answer_runtime_error(exc: exceptions.AgentRuntimeError, request: HttpReques
     headers = {}
     if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         headers["Retry-After"] = str(math.ceil(exc.retry_after or DEFAULT_RETRY_AFTER_SECONDS))
-    problem = describe_error(exc, status)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("runtime call failed", extra={"code": problem["code"], "status": int(status), "err": str(exc)})
-    return Response(problem, status=status, headers=headers, content_type=CONTENT_TYPE)
+    return Response(describe_error(exc, status), status=status, headers=headers, content_type=CONTENT_TYPE)
 
 
 def _name_code(exc: APIException) -> str:

@@ -130,6 +130,12 @@ class RunSummarySerializer(serializers.ModelSerializer[AgentRun]):
 
     conversation_id = serializers.UUIDField(allow_null=True, read_only=True)
     retry_of = serializers.UUIDField(source="retry_of_id", allow_null=True, read_only=True)
+    rolled_back_by = serializers.UUIDField(
+        allow_null=True,
+        read_only=True,
+        help_text="The run with the strategy `rollback` that takes this one back: once this one is `cancelled`, its "
+        "messages are no part of the history.",
+    )
     status = serializers.ChoiceField(choices=RunStatus.choices, read_only=True)
     error = RunErrorSerializer(allow_null=True, read_only=True)
     interrupt = InterruptSerializer(allow_null=True, read_only=True)
@@ -152,6 +158,7 @@ class RunSummarySerializer(serializers.ModelSerializer[AgentRun]):
             "metadata",
             "idempotency_key",
             "retry_of",
+            "rolled_back_by",
             "created_at",
             "started_at",
             "finished_at",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.core.checks import registry
+from django.core.checks import registry, run_checks
 from django.test import override_settings
 
 from django_agent_runtime.checks import ERROR_IDS, check_agent_settings, check_environment, check_settings
@@ -122,6 +122,28 @@ def test_what_the_settings_name_must_be_there(given: dict[str, Any], code: str, 
         clear_registry()
     assert message.id == f"django_agent_runtime.{code}"
     assert said in message.msg
+
+
+@pytest.mark.parametrize(
+    ("given", "codes"),
+    [
+        ({}, ["django_agent_runtime.I003"]),
+        ({"PUBLIC_STREAM_URL": None}, ["django_agent_runtime.I003"]),
+        ({"PUBLIC_STREAM_URL": "https://runs.example.com"}, []),
+    ],
+)
+def test_deployed_site_is_told_of_tickets_without_an_address(
+    given: dict[str, Any], codes: list[str], settings: Any
+) -> None:
+    settings.DJANGO_AGENT_RUNTIME = given
+    messages = [
+        message
+        for message in run_checks(tags=["django_agent_runtime"], include_deployment_checks=True)
+        if "PUBLIC_STREAM_URL" in f"{message.msg}{message.hint}"
+    ]
+    assert [message.id for message in messages] == codes
+    assert not any(message.is_serious() for message in messages)
+    assert "I003" not in str(run_checks(tags=["django_agent_runtime"]))
 
 
 def test_unknown_key_hides_no_other_message(settings: Any) -> None:

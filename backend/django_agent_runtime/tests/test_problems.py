@@ -99,10 +99,23 @@ def test_each_error_of_the_library_has_a_status_and_a_code(
     body = read(response)
     assert response.status_code == body["status"] == status
     assert response["Content-Type"] == CONTENT_TYPE
-    assert (body["code"], body["detail"]) == (code, str(error))
+    assert body["code"] == code
+    assert body["detail"] == str(error) or isinstance(error, (exceptions.RuntimeUnavailable, exceptions.CallTimedOut))
     assert body["type"].startswith("urn:agentruntime:problem:")
     assert body["request_id"]
     assert set(ProblemSerializer().fields) >= {key for key in body if key not in error.metadata}
+
+
+@pytest.mark.parametrize("kind", [exceptions.RuntimeUnavailable, exceptions.ClientClosed, exceptions.CallTimedOut])
+def test_address_of_the_runtime_is_for_the_log(
+    kind: type[exceptions.AgentRuntimeError], settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = kind("the agent runtime at 10.0.0.7:50051 cannot be reached")
+    settings.DEBUG = False
+    assert "10.0.0.7" not in read(answer(error))["detail"]
+    assert [record.err for record in caplog.records if hasattr(record, "err")] == [str(error)]
+    settings.DEBUG = True
+    assert read(answer(error))["detail"] == str(error)
 
 
 def test_codes_are_described() -> None:

@@ -60,7 +60,7 @@ export interface WatchOptions extends KeepUpOptions, VisibilityOptions {
 }
 
 interface Call {
-  method?: "GET" | "POST";
+  method?: "GET" | "POST" | "DELETE";
   query?: object;
   body?: unknown;
   headers?: Record<string, string>;
@@ -124,6 +124,11 @@ export class AgentRuntimeClient {
     return this.#act(runId, "retry", {}, false, options);
   }
 
+  /** Deletes a run with its events; one that has not ended is cancelled. */
+  deleteRun(runId: string, options: CallOptions = {}): Promise<void> {
+    return this.#call(`/runs/${encodeURIComponent(runId)}/`, { ...options, method: "DELETE", isRepeatable: true });
+  }
+
   /** Begins a conversation. */
   createConversation(conversation: NewConversation = {}, options: CallOptions = {}): Promise<Conversation> {
     return this.#call("/conversations/", { ...options, method: "POST", body: conversation, isRepeatable: false });
@@ -132,6 +137,12 @@ export class AgentRuntimeClient {
   /** A page of the caller's conversations, newest first. */
   async listConversations(query: ConversationQuery = {}, options: CallOptions = {}): Promise<Page<Conversation>> {
     return readPage(await this.#call("/conversations/", { ...options, query, isRepeatable: true }));
+  }
+
+  /** Deletes a conversation with its runs; those that have not ended are cancelled. */
+  deleteConversation(conversationId: string, options: CallOptions = {}): Promise<void> {
+    const path = `/conversations/${encodeURIComponent(conversationId)}/`;
+    return this.#call(path, { ...options, method: "DELETE", isRepeatable: true });
   }
 
   /** The messages of all runs of a conversation, oldest first. */
@@ -231,6 +242,9 @@ export class AgentRuntimeClient {
         return await this.#callOnce<T>(url, call);
       } catch (error) {
         call.signal?.throwIfAborted();
+        const isGone = call.method === "DELETE" && error instanceof ProblemError && error.status === 404;
+        // The try before got through, and its answer did not.
+        if (isGone && tries > 1) return undefined as T;
         if (!call.isRepeatable || tries >= MAX_TRIES) throw error;
         if (error instanceof ProblemError) {
           waitSeconds = error.retryAfterSeconds ?? 0;
@@ -258,6 +272,7 @@ export class AgentRuntimeClient {
       }
       const response = await this.#fetch(url, init);
       if (!response.ok) throw await ProblemError.fromResponse(response);
+      if (response.status === 204) return undefined as T;
       const type = response.headers.get("Content-Type") ?? "";
       if (!/\bjson\b/i.test(type)) {
         const detail = `The server answered with ${type || "no content type"} where JSON was expected.`;

@@ -56,6 +56,8 @@ export interface RunSummary {
   metadata: Record<string, unknown>;
   idempotency_key: string | null;
   retry_of: string | null;
+  /** The run with the strategy `rollback` that takes this one back; once cancelled, it is no part of the history. */
+  rolled_back_by: string | null;
   created_at: string;
   started_at: string | null;
   finished_at: string | null;
@@ -138,7 +140,8 @@ export interface RunEvent {
 export interface RunEventPayloads {
   "run.queued": object;
   "run.started": { attempt: number };
-  "run.retrying": { attempt: number; error: string; reason: string; retry_at: string };
+  /** `reason` is `GIVEN_BACK`, without an `error`, where the worker stopped and the same attempt goes on elsewhere. */
+  "run.retrying": { attempt: number; reason: string; error?: string; error_type?: string; retry_at?: string };
   /** `payload` is the question; beside the envelope it is only in `event.payload.payload`. */
   "run.interrupted": { interrupt_id: string; payload: unknown };
   "run.resumed": { interrupt_id: string };

@@ -33,6 +33,8 @@ test("each call asks what the API has", limit, async (t) => {
   await client.listConversations({ agent_key: "chat" });
   assert.deepEqual(await client.listMessages("c/1"), [{ role: "user" }]);
   await client.createStreamTicket(RUN_ID, { includeAll: true });
+  await client.deleteRun(RUN_ID);
+  await client.deleteConversation("c/1");
   const of = (path: string): string => `/api/agents${path}`;
   const one = `/runs/${RUN_ID}`;
   assert.deepEqual(
@@ -49,6 +51,8 @@ test("each call asks what the API has", limit, async (t) => {
       ["GET", of("/conversations/?agent_key=chat"), ""],
       ["GET", of("/conversations/c%2F1/messages/"), ""],
       ["POST", of(`${one}/stream-ticket/?include_all=true`), ""],
+      ["DELETE", of(`${one}/`), ""],
+      ["DELETE", of("/conversations/c%2F1/"), ""],
     ],
   );
   for (const { request, body } of site.seen) {
@@ -91,6 +95,8 @@ const calls: Record<string, { call: (client: AgentRuntimeClient) => Promise<unkn
   resumeRun: { call: (client) => client.resumeRun(RUN_ID, 1), tries: 1 },
   retryRun: { call: (client) => client.retryRun(RUN_ID), tries: 1 },
   createConversation: { call: (client) => client.createConversation(), tries: 1 },
+  deleteRun: { call: (client) => client.deleteRun(RUN_ID), tries: 3 },
+  deleteConversation: { call: (client) => client.deleteConversation("c"), tries: 3 },
 };
 
 for (const [name, { call, tries }] of Object.entries(calls)) {
@@ -100,6 +106,19 @@ for (const [name, { call, tries }] of Object.entries(calls)) {
     assert.equal(site.seen.length, tries);
   });
 }
+
+const deleted = ({ response }: Exchange): unknown => response.writeHead(204).end();
+const notFound = (exchange: Exchange): void => answerProblem(exchange, 404, "RUN_NOT_FOUND");
+
+test("what was deleted has no answer, and is gone also where the first one was lost", limit, async (t) => {
+  const lost = ({ request }: Exchange): unknown => request.socket.destroy();
+  const site = await Site.start(t, inTurn(deleted, lost, notFound, notFound));
+  const client = new AgentRuntimeClient({ baseUrl: site.baseUrl });
+  assert.equal(await client.deleteRun(RUN_ID), undefined);
+  assert.equal(await client.deleteRun(RUN_ID), undefined);
+  assert.equal(site.seen.length, 3);
+  await assert.rejects(client.deleteRun(RUN_ID), { code: "RUN_NOT_FOUND" });
+});
 
 test("a refusal is a problem with all that the body says, and is not tried again", limit, async (t) => {
   const body = {
@@ -165,11 +184,12 @@ test("the CSRF cookie goes to the page's own origin, and only with what changes 
   const client = new AgentRuntimeClient({ baseUrl: site.baseUrl });
   await client.cancelRun(RUN_ID);
   await client.getRun(RUN_ID);
+  await client.deleteRun(RUN_ID);
   const own = new AgentRuntimeClient({ baseUrl: site.baseUrl, headers: () => ({ "x-csrftoken": "own" }) });
   await own.cancelRun(RUN_ID);
   await new AgentRuntimeClient({ baseUrl: site.baseUrl, csrf: "off" }).cancelRun(RUN_ID);
   await new AgentRuntimeClient({ baseUrl: site.baseUrl, csrf: () => "from a form" }).cancelRun(RUN_ID);
-  assert.deepEqual(site.seen.map(csrf), ["a/b", undefined, "own", undefined, "from a form"]);
+  assert.deepEqual(site.seen.map(csrf), ["a/b", undefined, "a/b", "own", undefined, "from a form"]);
 });
 
 test("another origin does not learn the CSRF token", limit, async (t) => {

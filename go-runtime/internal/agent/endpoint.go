@@ -105,7 +105,7 @@ func excerpt(text []byte) error {
 	return errors.New(strings.ToValidUTF8(string(text[:min(len(text), most)]), "\uFFFD"))
 }
 
-// longestRetryAfter bounds what an endpoint may ask for.
+// longestRetryAfter bounds what an endpoint or a model's provider may ask for.
 const longestRetryAfter = time.Hour
 
 // retryAfter reads the header of that name, seconds or a date; 0 when it says nothing sensible.

@@ -71,17 +71,19 @@ func (t *thinker) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	return result(call, response)
 }
 
-// modelFailure passes the end of the context on, and makes every other failure MODEL_FAILED.
+// modelFailure passes the end of the context on, and makes every other failure
+// MODEL_FAILED, to be tried again when the provider asks for it.
 func modelFailure(err error) error {
 	var failure *model.Error
 	if !errors.As(err, &failure) {
 		return err
 	}
 	return &engine.TaskError{
-		Reason:    engine.ReasonModelFailed,
-		Message:   failure.Error(),
-		Retryable: failure.Retryable(),
-		Cause:     failure.Cause,
+		Reason:     engine.ReasonModelFailed,
+		Message:    failure.Error(),
+		Retryable:  failure.Retryable(),
+		RetryAfter: min(failure.RetryAfter, longestRetryAfter),
+		Cause:      failure.Cause,
 	}
 }
 

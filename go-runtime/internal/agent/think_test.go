@@ -147,24 +147,35 @@ func TestThinkingReportsTheModelsFailure(t *testing.T) {
 		err       error
 		message   string
 		retryable bool
+		after     time.Duration
 	}{
 		"rate limited": {
 			nil,
 			&model.Error{Kind: model.RateLimited, Model: "m", StatusCode: 429, RetryAfter: 20 * time.Second, Cause: cause},
 			"model m is rate limited by its provider (HTTP 429); retry after 20s",
 			true,
+			20 * time.Second,
+		},
+		"asks for more than an hour": {
+			nil,
+			&model.Error{Kind: model.Unavailable, Model: "m", StatusCode: 503, RetryAfter: 48 * time.Hour, Cause: cause},
+			"model m is unavailable: its endpoint cannot be reached, failed, or took too long (HTTP 503); retry after 48h0m0s",
+			true,
+			time.Hour,
 		},
 		"bad key": {
 			nil,
 			&model.Error{Kind: model.Unauthorized, Model: "m", StatusCode: 401, Cause: cause},
 			"model m cannot be asked: its endpoint does not accept the API key (HTTP 401)",
 			false,
+			0,
 		},
 		"in the repair": {
 			[]string{"no"},
 			&model.Error{Kind: model.Truncated, Model: "m", Cause: cause},
 			"model m was cut short: the answer is longer than its token limit",
 			false,
+			0,
 		},
 	}
 	for name, test := range tests {
@@ -175,8 +186,9 @@ func TestThinkingReportsTheModelsFailure(t *testing.T) {
 			if !errors.As(err, &failure) || failure.Reason != engine.ReasonModelFailed {
 				t.Fatalf("error = %v, want MODEL_FAILED", err)
 			}
-			if failure.Message != test.message || failure.Retryable != test.retryable || !errors.Is(err, cause) {
-				t.Errorf("failure = %+v; want %q, retryable %t", failure, test.message, test.retryable)
+			if failure.Message != test.message || failure.Retryable != test.retryable || failure.RetryAfter != test.after ||
+				!errors.Is(err, cause) {
+				t.Errorf("failure = %+v; want %q, retryable %t after %s", failure, test.message, test.retryable, test.after)
 			}
 		})
 	}

@@ -69,6 +69,10 @@ const (
 	// ownPrefix begins the types that agents may not emit.
 	ownPrefix = "run."
 
+	// reasonGivenBack stands where another run.retrying has the reason of a failure:
+	// whoever executed the run stopped, and the same attempt goes on elsewhere.
+	reasonGivenBack = "GIVEN_BACK"
+
 	eventStep       = "step.completed"
 	eventCheckpoint = "state.checkpoint"
 )
@@ -267,7 +271,10 @@ func (r *record) queuedEvent(about map[string]any) string {
 		if r.Created == 0 {
 			return eventQueued
 		}
-	case causeRetry, causeGivenBack, causeLost:
+	case causeGivenBack:
+		about["reason"] = reasonGivenBack
+	case causeRetry, causeLost:
+		// The run's error says why.
 	}
 	about["attempt"] = run.Attempt
 	return eventRetrying

@@ -949,6 +949,10 @@ func TestDrainingWorkerGetsNoRuns(t *testing.T) {
 	if run, _ := b.GetRun(t.Context(), "default", first); run.Attempt != 1 {
 		t.Fatalf("attempt %d: a run that is given back counts none", run.Attempt)
 	}
+	events := b.history(first, 0, 4)
+	if back := events[2]; back.Type != eventRetrying || string(back.Payload) != `{"attempt":1,"reason":"GIVEN_BACK"}` {
+		t.Errorf("%s %s", back.Type, back.Payload)
+	}
 }
 
 func TestThousandRunsAreCancelledAtOnce(t *testing.T) {

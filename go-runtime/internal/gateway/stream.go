@@ -6,16 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/ticket"
+)
+
+// The parameters of a stream's query.
+const (
+	ticketParameter      = "ticket"
+	lastEventIDParameter = "last_event_id"
+	unnamedParameter     = "unnamed"
 )
 
 // StreamPath is the path of a run's events, before the query: `ticket`, and as
@@ -145,7 +155,7 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 		header.Set("Access-Control-Allow-Origin", origin)
 		header.Set("Access-Control-Expose-Headers", "Retry-After")
 	} else if origin != "" && !sameHost(origin, r.Host) {
-		return newProblem(http.StatusForbidden, "ORIGIN_NOT_ALLOWED", "Origin not allowed",
+		return newProblem(http.StatusForbidden, "ORIGIN_NOT_ALLOWED",
 			"Pages of this origin may not read streams; the runtime's stream-origins names those that may.")
 	}
 	switch r.Method {
@@ -158,7 +168,7 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 		return nil
 	default:
 		header.Set("Allow", "GET, OPTIONS")
-		return newProblem(http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "Method not allowed", "Streams are read with GET.")
+		return newProblem(http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "Streams are read with GET.")
 	}
 	if s.running.Err() != nil || !s.serving() {
 		s.comeAgain(w)
@@ -168,6 +178,9 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil || t == nil {
 		return p
 	}
+	if p := checkQuery(r); p != nil {
+		return p
+	}
 	after, p := position(r)
 	if p != nil {
 		return p
@@ -175,7 +188,7 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 	end, err := s.cfg.Runs.EndOfRun(r.Context(), t.Namespace, t.RunID)
 	switch {
 	case errors.Is(err, ErrRunNotFound):
-		return newProblem(http.StatusNotFound, "RUN_NOT_FOUND", "Run not found", "There is no such run, or no more.")
+		return newProblem(http.StatusNotFound, "RUN_NOT_FOUND", "There is no such run, or no more.")
 	case err != nil:
 		s.comeAgain(w)
 		return nil
@@ -201,20 +214,20 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 
 // admit returns what the request's ticket allows; nothing when that was answered.
 func (s *streams) admit(w http.ResponseWriter, r *http.Request) (*ticket.Ticket, *problem) {
-	t, err := s.cfg.Tickets.Verify(r.Context(), r.URL.Query().Get("ticket"))
+	t, err := s.cfg.Tickets.Verify(r.Context(), r.URL.Query().Get(ticketParameter))
 	switch {
 	case errors.Is(err, ticket.ErrExpired):
-		return nil, newProblem(http.StatusUnauthorized, "TICKET_EXPIRED", "Ticket expired",
+		return nil, newProblem(http.StatusUnauthorized, "TICKET_EXPIRED",
 			"The time of this address is over; ask for a new stream ticket.")
 	case errors.Is(err, ticket.ErrInvalid):
-		return nil, newProblem(http.StatusUnauthorized, "TICKET_INVALID", "Ticket not valid",
+		return nil, newProblem(http.StatusUnauthorized, "TICKET_INVALID",
 			"The address has no ticket, or one that this runtime did not make.")
 	case err != nil:
 		s.log.Warn("stream ticket not checked", "err", err)
 		s.comeAgain(w)
 		return nil, nil
 	case t.RunID != r.PathValue("run_id"):
-		return nil, newProblem(http.StatusForbidden, "TICKET_OF_ANOTHER_RUN", "Ticket of another run",
+		return nil, newProblem(http.StatusForbidden, "TICKET_OF_ANOTHER_RUN",
 			"The ticket is not for the run of this address.")
 	}
 	return &t, nil
@@ -223,18 +236,33 @@ func (s *streams) admit(w http.ResponseWriter, r *http.Request) (*ticket.Ticket,
 // position returns the sequence after which the reader goes on. The header goes
 // first: a browser that comes again sends it with the address it had.
 func position(r *http.Request) (uint64, *problem) {
-	for _, given := range []string{r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id")} {
-		if given == "" {
-			continue
-		}
-		after, err := strconv.ParseUint(given, 10, 64)
-		if err != nil || after > math.MaxInt64 {
-			return 0, newProblem(http.StatusBadRequest, "INVALID_ARGUMENT", "Last event id not valid",
-				"Last-Event-ID must be the id of an event of the stream, a whole number.")
-		}
-		return after, nil
+	name, given := "Last-Event-ID", r.Header.Get("Last-Event-ID")
+	if given == "" {
+		name, given = lastEventIDParameter, r.URL.Query().Get(lastEventIDParameter)
 	}
-	return 0, nil
+	if given == "" {
+		return 0, nil
+	}
+	after, err := strconv.ParseUint(given, 10, 64)
+	if err != nil || after > math.MaxInt64 {
+		return 0, doesNotFit(fieldProblem{name, "Must be the id of an event of the stream, a whole number."})
+	}
+	return after, nil
+}
+
+// checkQuery refuses a query that says more than is read: it would not happen.
+func checkQuery(r *http.Request) *problem {
+	known := []string{ticketParameter, lastEventIDParameter, unnamedParameter}
+	var unknown []fieldProblem
+	for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+		if !slices.Contains(known, name) {
+			unknown = append(unknown, fieldProblem{name, "Is not known; known are " + strings.Join(known, ", ") + "."})
+		}
+	}
+	if unknown == nil {
+		return nil
+	}
+	return doesNotFit(unknown...)
 }
 
 // sameHost reports whether an origin is the host that the request was sent to.
@@ -261,7 +289,7 @@ func setStreamHeader(header http.Header) {
 // the runtime stops; it returns which.
 func (s *streams) stream(w http.ResponseWriter, request *http.Request, t *ticket.Ticket, after uint64) string {
 	setStreamHeader(w.Header())
-	named := request.URL.Query().Get("unnamed") != "1"
+	named := request.URL.Query().Get(unnamedParameter) != "1"
 	r := newReader(w, request, s.cfg.SendTimeout, s.cfg.Heartbeat)
 	defer context.AfterFunc(s.running, func() { r.cancel(errDraining) })()
 	err := r.write([]byte(retryLine))
@@ -334,7 +362,7 @@ func appendFailure(to []byte, truncated *TruncatedError, named bool) []byte {
 	}
 	data, _ := json.Marshal(map[string]any{ //nolint:errchkjson // texts and numbers alone
 		"type": failure,
-		"problem": newProblem(http.StatusGone, "EVENTS_TRUNCATED", "Events are gone",
+		"problem": newProblem(http.StatusGone, "EVENTS_TRUNCATED",
 			truncated.Error()),
 	})
 	to = append(to, "\ndata: "...)
@@ -358,10 +386,10 @@ func (p *places) take(user string) *problem {
 	var refusal *problem
 	switch {
 	case p.taken[user] >= p.limitPerUser:
-		refusal = newProblem(http.StatusTooManyRequests, "TOO_MANY_STREAMS", "Too many streams",
+		refusal = newProblem(http.StatusTooManyRequests, "TOO_MANY_STREAMS",
 			fmt.Sprintf("At most %d streams of one user may be open.", p.limitPerUser))
 	case p.all >= p.limit:
-		refusal = newProblem(http.StatusServiceUnavailable, "STREAMS_FULL", "No stream is free",
+		refusal = newProblem(http.StatusServiceUnavailable, "STREAMS_FULL",
 			"The runtime has as many readers as it may.")
 	default:
 		p.taken[user]++

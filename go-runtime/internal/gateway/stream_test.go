@@ -276,19 +276,20 @@ func TestRefusals(t *testing.T) {
 		status        int
 		code          string
 	}{
-		"no ticket":           {http.MethodGet, "", nil, 401, "TICKET_INVALID"},
-		"no such ticket":      {http.MethodGet, "ticket=x", nil, 401, "TICKET_INVALID"},
-		"expired":             {http.MethodGet, "ticket=old", nil, 401, "TICKET_EXPIRED"},
-		"another run's":       {http.MethodGet, "ticket=n/other/u/user", nil, 403, "TICKET_OF_ANOTHER_RUN"},
-		"another namespace":   {http.MethodGet, "ticket=m/r/u/user", nil, 404, "RUN_NOT_FOUND"},
-		"a word as position":  {http.MethodGet, "ticket=n/r/u/user&last_event_id=x", nil, 400, "INVALID_ARGUMENT"},
-		"a negative position": {http.MethodGet, "ticket=n/r/u/user", []string{"Last-Event-ID", "-1"}, 400, "INVALID_ARGUMENT"},
-		"a huge position":     {http.MethodGet, "ticket=n/r/u/user&last_event_id=18446744073709551615", nil, 400, "INVALID_ARGUMENT"},
-		"foreign origin":      {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "https://evil.example"}, 403, "ORIGIN_NOT_ALLOWED"},
-		"origin of a suffix":  {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "https://site.example.evil"}, 403, "ORIGIN_NOT_ALLOWED"},
-		"no origin":           {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "null"}, 403, "ORIGIN_NOT_ALLOWED"},
-		"foreign preflight":   {http.MethodOptions, "", []string{"Origin", "https://evil.example"}, 403, "ORIGIN_NOT_ALLOWED"},
-		"post":                {http.MethodPost, "ticket=n/r/u/user", nil, 405, "METHOD_NOT_ALLOWED"},
+		"no ticket":            {http.MethodGet, "", nil, 401, "TICKET_INVALID"},
+		"no such ticket":       {http.MethodGet, "ticket=x", nil, 401, "TICKET_INVALID"},
+		"expired":              {http.MethodGet, "ticket=old", nil, 401, "TICKET_EXPIRED"},
+		"another run's":        {http.MethodGet, "ticket=n/other/u/user", nil, 403, "TICKET_OF_ANOTHER_RUN"},
+		"another namespace":    {http.MethodGet, "ticket=m/r/u/user", nil, 404, "RUN_NOT_FOUND"},
+		"a word as position":   {http.MethodGet, "ticket=n/r/u/user&last_event_id=x", nil, 400, "INVALID_ARGUMENT"},
+		"a negative position":  {http.MethodGet, "ticket=n/r/u/user", []string{"Last-Event-ID", "-1"}, 400, "INVALID_ARGUMENT"},
+		"a huge position":      {http.MethodGet, "ticket=n/r/u/user&last_event_id=18446744073709551615", nil, 400, "INVALID_ARGUMENT"},
+		"an unknown parameter": {http.MethodGet, "ticket=n/r/u/user&last_event=2", nil, 400, "INVALID_ARGUMENT"},
+		"foreign origin":       {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "https://evil.example"}, 403, "ORIGIN_NOT_ALLOWED"},
+		"origin of a suffix":   {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "https://site.example.evil"}, 403, "ORIGIN_NOT_ALLOWED"},
+		"no origin":            {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "null"}, 403, "ORIGIN_NOT_ALLOWED"},
+		"foreign preflight":    {http.MethodOptions, "", []string{"Origin", "https://evil.example"}, 403, "ORIGIN_NOT_ALLOWED"},
+		"post":                 {http.MethodPost, "ticket=n/r/u/user", nil, 405, "METHOD_NOT_ALLOWED"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -298,7 +299,9 @@ func TestRefusals(t *testing.T) {
 			if err := json.Unmarshal([]byte(text(t, response)), &p); err != nil {
 				t.Fatal(err)
 			}
-			if response.StatusCode != test.status || p.Status != test.status || p.Code != test.code || p.Title == "" || p.Detail == "" ||
+			if response.StatusCode != test.status || p.Status != test.status || p.Code != test.code || p.Detail == "" ||
+				p.Title != http.StatusText(test.status) ||
+				p.Type != "urn:agentruntime:problem:"+strings.ToLower(strings.ReplaceAll(test.code, "_", "-")) ||
 				response.Header.Get("Content-Type") != "application/problem+json" {
 				t.Errorf("%d %s %+v, want %d %s", response.StatusCode, response.Header.Get("Content-Type"), p, test.status, test.code)
 			}
@@ -309,6 +312,31 @@ func TestRefusals(t *testing.T) {
 	}
 	if head := s.ask(t, http.MethodHead, "ticket=n/r/u/user"); head.StatusCode != http.StatusMethodNotAllowed || head.Header.Get("Allow") != "GET, OPTIONS" {
 		t.Errorf("head: %d %v", head.StatusCode, head.Header)
+	}
+}
+
+func TestWhatDoesNotFitIsNamed(t *testing.T) {
+	t.Parallel()
+	s := serve(t, three(), nil)
+	for query, want := range map[string]string{
+		"ticket=n/r/u/user&Unnamed=1&_=2":     "Unnamed, _",
+		"ticket=n/r/u/user&last_event_id=x":   "last_event_id",
+		"ticket=n/r/u/user&last_event_id=1&a": "a",
+	} {
+		var p problem
+		if err := json.Unmarshal([]byte(text(t, s.ask(t, http.MethodGet, query))), &p); err != nil {
+			t.Fatal(err)
+		}
+		var fields []string
+		for _, named := range p.Errors {
+			if named.Detail == "" {
+				t.Errorf("%s: %s is not explained", query, named.Field)
+			}
+			fields = append(fields, named.Field)
+		}
+		if got := strings.Join(fields, ", "); got != want {
+			t.Errorf("%s: named %q, want %q", query, got, want)
+		}
 	}
 }
 

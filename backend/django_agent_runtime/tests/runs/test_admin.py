@@ -53,6 +53,8 @@ def test_pages_lead_to_each_other(root: Client, ada: User) -> None:
     run = AgentRun.objects.create(
         conversation=conversation, agent_key="chat-agent", retry_of=old, input={"messages": [{"role": "<b>"}]}
     )
+    later = AgentRun.objects.create(conversation=conversation, agent_key="chat-agent")
+    AgentRun.objects.filter(pk=run.pk).update(rolled_back_by=later.pk)
     event = AgentEvent.objects.create(run=run, seq=3, event_type="error", payload={"a": "<script>"})
     page = root.get(reverse(CONVERSATIONS), {"q": "chat"}).content.decode()
     assert f"{reverse(RUNS)}?conversation__id__exact={conversation.pk}" in page
@@ -62,6 +64,7 @@ def test_pages_lead_to_each_other(root: Client, ada: User) -> None:
     page = root.get(reverse("admin:django_agent_runtime_agentrun_change", args=[run.pk])).content.decode()
     assert str(conversation.pk) in page
     assert str(old.pk) in page
+    assert reverse("admin:django_agent_runtime_agentrun_change", args=[later.pk]) in page
     assert "&lt;b&gt;" in page
     page = root.get(reverse(EVENTS), {"run__id__exact": str(run.pk)}).content.decode()
     assert str(run.pk) in page

@@ -256,6 +256,17 @@ def test_failed_run_is_retried(api: APIClient) -> None:
 
 
 @pytest.mark.usefixtures("runtime")
+def test_run_that_another_takes_back_names_it(api: APIClient) -> None:
+    conversation_id = post(api, CONVERSATIONS).json()["id"]
+    old = create(api, agent_key="asking-agent", conversation_id=conversation_id)
+    wait_for(old, "waiting")
+    new = create(api, conversation_id=conversation_id, multitask_strategy="rollback")
+    assert [api.get(f"{RUNS}{run_id}/").json()["rolled_back_by"] for run_id in (old, new)] == [new, None]
+    listed = api.get(RUNS).json()["results"]
+    assert [run["rolled_back_by"] for run in listed] == [None, new]
+
+
+@pytest.mark.usefixtures("runtime")
 def test_stream_ticket_is_given_out(api: APIClient, settings: Any) -> None:
     run_id = create(api)
     ticket = post(api, f"{RUNS}{run_id}/stream-ticket/").json()

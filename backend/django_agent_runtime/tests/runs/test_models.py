@@ -158,6 +158,13 @@ def test_the_same_question_twice_is_two_messages(conversation: AgentConversation
     assert conversation.get_message_history() == [PROMPT, ASK, ANSWER, ASK, ANSWER]
 
 
+def test_message_that_repeats_the_end_of_the_history_counts_once(conversation: AgentConversation) -> None:
+    # It may as well be the conversation so far, given to the agent once more.
+    add_run(conversation, [ASK])
+    add_run(conversation, [ASK], [ANSWER])
+    assert conversation.get_message_history() == [ASK, ANSWER]
+
+
 def test_failed_runs_count_when_asked_for(conversation: AgentConversation) -> None:
     add_run(conversation, [ASK], status=RunStatus.FAILED)
     add_run(conversation, [THANKS], status=RunStatus.QUEUED)

@@ -29,6 +29,7 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_run
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.projector import Projector
+from django_agent_runtime.runtime.interfaces import RetryPolicy
 from django_agent_runtime.runtime.registry import register_runtime
 from django_agent_runtime.selectors import get_visible_run, read_run
 from django_agent_runtime.services import (
@@ -75,6 +76,28 @@ def test_run_is_handed_over_under_the_id_of_its_row(runtime: FakeGoRuntime, acto
     run.refresh_from_db()
     assert run.submitted_at is not None
     assert (run.user, run.status) == (actor.user, "queued")
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "attempts"),
+    [
+        ({}, None, 2),
+        ({"max_attempts": 5}, None, 5),
+        ({"max_attempts": 5, "retry": RetryPolicy(initial_backoff=1)}, None, 5),
+        ({"max_attempts": 5, "retry": RetryPolicy(max_attempts=7)}, None, 7),
+        ({"max_attempts": 5}, 4, 4),
+    ],
+)
+def test_attempts_are_as_many_before_a_worker_has_the_run(
+    said: dict[str, Any], asked: int | None, attempts: int, runtime: FakeGoRuntime, actor: Principal, settings: Any
+) -> None:
+    settings.DJANGO_AGENT_RUNTIME = {"MAX_RETRIES": 2}
+    agent = SiteAgent()
+    for name, value in said.items():
+        setattr(agent, name, value)
+    register_runtime(agent, "chat-agent")
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, max_attempts=asked).run
+    assert run_in_runtime(run).max_attempts == attempts
 
 
 def test_runs_of_a_conversation_are_served_one_after_another(runtime: FakeGoRuntime, actor: Principal) -> None:
@@ -134,12 +157,16 @@ def test_unknown_agent_is_refused(actor: Principal) -> None:
     assert not AgentRun.objects.exists()
 
 
-@pytest.mark.usefixtures("runtime")
-def test_run_of_an_agent_that_proves_unknown_ends(actor: Principal) -> None:
+def test_run_of_an_agent_that_proves_unknown_ends(runtime: FakeGoRuntime, actor: Principal) -> None:
+    runtime.add_agent("echo", answer)
+    register_runtime(SiteAgent(), "only-here")
     run = AgentRun.objects.create(agent_key="nobody", input={"messages": MESSAGES}, **actor.owner_fields())
     reconcile_runs()
     run.refresh_from_db()
-    assert (run.status, (run.error or {})["reason"]) == ("failed", "AGENT_NOT_FOUND")
+    assert run.error
+    assert (run.status, run.error["reason"]) == ("failed", "AGENT_NOT_FOUND")
+    # The runtime's own agents, and the site's.
+    assert "echo, failing-agent, only-here" in run.error["message"]
     assert [event.event_type for event in run.events.all()] == ["run.failed"]
 
 
