@@ -30,7 +30,8 @@ from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, 
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
-from django_agent_runtime.services import LOCAL_END_SEQUENCE, reconcile_runs, refresh_open_runs
+from django_agent_runtime.services.ends import LOCAL_END_SEQUENCE
+from django_agent_runtime.services.reconciliation import reconcile_runs, refresh_open_runs
 from django_agent_runtime.types import ENDS
 
 if TYPE_CHECKING:

@@ -105,6 +105,8 @@ def test_every_migration_runs(database_url: str) -> None:
     run(["backend/manage.py", "migrate", "--verbosity=0"], database_url)
 
 
+# All the tests that it runs count as one.
+@pytest.mark.timeout(900)
 def test_the_tests_of_the_site_pass_on_a_pool_of_connections(database_url: str) -> None:
     files = [str(LIBRARY_TESTS), *(str(SITE_TESTS / name) for name in SUBSET)]
     options = ["-c", "backend/pyproject.toml", "--rootdir", ".", "-p", "no:cacheprovider", "--quiet"]

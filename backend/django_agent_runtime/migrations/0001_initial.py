@@ -16,6 +16,14 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="AbandonedRun",
+            fields=[
+                ("run_id", models.UUIDField(primary_key=True, serialize=False)),
+                ("deleted_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("missed_at", models.DateTimeField(null=True)),
+            ],
+        ),
+        migrations.CreateModel(
             name="ProjectorCursor",
             fields=[
                 ("namespace", models.CharField(max_length=63, primary_key=True, serialize=False)),
@@ -96,6 +104,8 @@ class Migration(migrations.Migration):
                 ("started_at", models.DateTimeField(blank=True, null=True)),
                 ("finished_at", models.DateTimeField(blank=True, null=True)),
                 ("cancel_requested_at", models.DateTimeField(blank=True, null=True)),
+                ("cancel_acknowledged_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("rolled_back_by", models.UUIDField(blank=True, editable=False, null=True)),
                 ("submitted_at", models.DateTimeField(blank=True, null=True)),
                 ("last_sequence", models.BigIntegerField(default=0, editable=False)),
                 (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,24 +101,41 @@ def wait_until(condition: Callable[[], Any]) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Accounts:
+    """A database with two users, to be copied, and their tokens."""
+
+    database: Path
+    tokens: list[str]
+
+
+def make_environment(database: Path) -> dict[str, str]:
+    """The environment of a site's processes; no paid model is in it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("GO_RUNTIME_", "DJANGO_"))}
+    kept = {key: value for key, value in kept.items() if not key.endswith("_API_KEY")}
+    return kept | {"DATABASE_URL": f"sqlite:///{database}"}
+
+
+def make_accounts(folder: Path) -> Accounts:
+    database = folder / "db.sqlite3"
+    environment = make_environment(database)
+    subprocess.run([*MANAGE, "migrate", "--verbosity=0"], env=environment, check=True)
+    return Accounts(database, run_code(MAKE_TOKENS, environment))
+
+
 @contextmanager
-def serve(server: str, folder: Path) -> Iterator[Site]:
+def serve(server: str, folder: Path, accounts: Accounts) -> Iterator[Site]:
     """The site, with a runtime that has not been started."""
     runtime = GoRuntimeProcess(folder)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GO_RUNTIME_", "DJANGO_"))}
-    # No paid model.
-    environment = {key: value for key, value in environment.items() if not key.endswith("_API_KEY")}
-    environment["DATABASE_URL"] = f"sqlite:///{folder / 'db.sqlite3'}"
+    environment = make_environment(shutil.copyfile(accounts.database, folder / "db.sqlite3"))
     environment |= {"GO_RUNTIME_HOST": runtime.host, "GO_RUNTIME_PORT": str(runtime.port)}
-    subprocess.run([*MANAGE, "migrate", "--verbosity=0"], env=environment, check=True)
-    tokens = run_code(MAKE_TOKENS, environment)
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
         fd = listener.fileno()
         command = [sys.executable, "-m", *SERVERS[server].format(fd=fd).split()]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[fd])
         stack.callback(process.wait, PATIENCE_SECONDS)
         stack.callback(process.terminate)
-        site = Site(listener.getsockname()[1], tokens, environment, runtime, process.pid)
+        site = Site(listener.getsockname()[1], accounts.tokens, environment, runtime, process.pid)
         try:
             yield site
         finally:

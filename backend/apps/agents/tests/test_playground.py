@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backend.apps.agents.tests.servers import PATIENCE_SECONDS, Site, serve
+from backend.apps.agents.tests.servers import PATIENCE_SECONDS, Accounts, Site, serve
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -82,9 +82,9 @@ FIND_FAULTS = """() => {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The site with a worker, which projects too."""
-    with serve("uvicorn", tmp_path_factory.mktemp("playground")) as site:
+    with serve("uvicorn", tmp_path_factory.mktemp("playground"), accounts) as site:
         site.runtime.start()
         site.start("runagent --noreload --grace=1")
         yield site

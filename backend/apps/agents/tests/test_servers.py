@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backend.apps.agents.tests.servers import BODY, PATIENCE_SECONDS, SERVERS, Site, serve, wait_until
+from backend.apps.agents.tests.servers import BODY, PATIENCE_SECONDS, SERVERS, Accounts, Site, serve, wait_until
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def server(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def site(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(server: str, accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The site with all that belongs to it."""
-    with serve(server, tmp_path_factory.mktemp("site")) as site:
+    with serve(server, tmp_path_factory.mktemp("site"), accounts) as site:
         site.runtime.start()
         site.start(WORKER)
         site.start(PROJECTOR)
@@ -219,8 +219,10 @@ def test_projector_that_was_killed_goes_on_where_it_was(site: Site) -> None:
         assert wait_until(partial(find_ends, run_id)) == ["run.succeeded"]
 
 
-def test_run_that_was_created_without_a_runtime_is_done_when_there_is_one(server: str, tmp_path: Path) -> None:
-    with serve(server, tmp_path) as site:
+def test_run_that_was_created_without_a_runtime_is_done_when_there_is_one(
+    server: str, accounts: Accounts, tmp_path: Path
+) -> None:
+    with serve(server, tmp_path, accounts) as site:
         site.start(PROJECTOR)
         status, created = site.call("POST", "runs/", BODY)
         assert (status, created["status"], created["submitted_at"]) == (201, "queued", None)

@@ -89,12 +89,18 @@ def client(runtime: GoRuntimeProcess) -> Iterator[GoRuntimeIntegration]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def site_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sites of a session keep a new database."""
+    return tmp_path_factory.mktemp("template") / "db.sqlite3"
+
+
 @pytest.fixture
-def site(runtime: GoRuntimeProcess, tmp_path: Path) -> Iterator[Site]:
+def site(runtime: GoRuntimeProcess, tmp_path: Path, site_template: Path) -> Iterator[Site]:
     """A Django project whose processes are gone when the test ends."""
     folder = tmp_path / "site"
     folder.mkdir()
-    made = Site(folder, runtime.port)
+    made = Site(folder, runtime.port, site_template)
     yield made
     made.stop()
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -92,13 +93,15 @@ class Server:
 class Site:
     """A folder with the project's database and what its agents leave behind, and processes of the project.
 
-    `lease` is what its workers ask for, in seconds.
+    `lease` is what its workers ask for, in seconds. `template` is where the first site of a session keeps a copy of
+    its new database for the others.
     """
 
-    def __init__(self, folder: Path, port: int, *, lease: float = 2) -> None:
+    def __init__(self, folder: Path, port: int, template: Path, *, lease: float = 2) -> None:
         self.folder = folder
         self.lease = lease
         self._port = port
+        self._template = template
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -134,12 +137,17 @@ class Site:
         return self.start(*command).wait(PATIENCE_SECONDS)
 
     def migrate(self) -> None:
+        """Make the database, which knows one user."""
+        if self._template.exists():
+            shutil.copyfile(self._template, self.database)
+            return
         assert self.run("-m", "django", "migrate", "--verbosity", "0") == 0, self.read_log()
+        assert self.run("-m", "django", "shell", "--command", MAKE_USER) == 0, self.read_log()
+        shutil.copyfile(self.database, self._template)
 
     def serve(self) -> Server:
-        """Start uvicorn with the project, which knows one user."""
+        """Start uvicorn with the project."""
         self.migrate()
-        assert self.run("-m", "django", "shell", "--command", MAKE_USER) == 0, self.read_log()
         [port] = free_ports(1)
         application = ("--factory", "django.core.asgi:get_asgi_application")
         process = self.start("-m", "uvicorn", *application, "--port", str(port), "--lifespan", "off")

@@ -40,8 +40,8 @@ def die_creating(stage: str) -> None:
     """Create a run, and be gone before the row is committed, before the runtime is called, or before it is noted."""
     from django.db import transaction  # noqa: PLC0415
 
-    from django_agent_runtime import services  # noqa: PLC0415
     from django_agent_runtime.live import get_hurried_runtime  # noqa: PLC0415
+    from django_agent_runtime.services import runs, submission  # noqa: PLC0415
 
     runtime = get_hurried_runtime()
 
@@ -58,11 +58,11 @@ def die_creating(stage: str) -> None:
         # It is called within the transaction, behind the insertion.
         patched: Any = patch.object(transaction, "on_commit", die)
     elif stage == "call":
-        patched = patch.object(services, "submit_run", die)
+        patched = patch.object(runs, "submit_run", die)
     else:
-        patched = patch.object(services, "get_hurried_runtime", Runtime)
+        patched = patch.object(submission, "get_hurried_runtime", Runtime)
     patched.start()
-    services.create_run(actor=actor, agent_key="mixed", messages=[], params={"rounds": 1})
+    runs.create_run(actor=actor, agent_key="mixed", messages=[], params={"rounds": 1})
 
 
 def project(death: str) -> None:

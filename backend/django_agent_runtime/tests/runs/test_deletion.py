@@ -11,7 +11,7 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from django_agent_runtime import live, services
+from django_agent_runtime import live
 from django_agent_runtime.exceptions import PermissionDenied, RunNotFound
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AbandonedRun, AgentConversation, AgentEvent, AgentRun
@@ -22,10 +22,13 @@ from django_agent_runtime.services import (
     create_run,
     delete_conversation,
     delete_run,
+    deletion,
     reconcile_runs,
     refresh_run,
+    submission,
     submit_run,
 )
+from django_agent_runtime.services.reconciliation import ASK_AGAIN_SECONDS
 from django_agent_runtime.testing import FakeGoRuntime
 from django_agent_runtime.tests.runs.support import MESSAGES, ask, wait_until
 
@@ -79,7 +82,7 @@ def test_run_that_has_ended_is_only_deleted(
         AgentRun.objects.create(
             conversation=conversation, agent_key="a", status=status, submitted_at=timezone.now(), **actor.owner_fields()
         )
-    monkeypatch.setattr(services, "_pass_on_deletion", pytest.fail)
+    monkeypatch.setattr(deletion, "pass_on_deletion", pytest.fail)
     delete_run(actor=actor, run=AgentRun.objects.filter(status="failed").get())
     delete_conversation(actor=actor, conversation=conversation)
     assert not AgentRun.objects.exists()
@@ -144,14 +147,14 @@ def test_deletion_that_is_rolled_back_cancels_nothing(actor: Principal) -> None:
 def test_run_that_is_deleted_on_its_way_is_cancelled(
     runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    describe = services._describe_run
+    describe = submission._describe_run
 
     def describe_while_deleted(run: AgentRun) -> dict[str, Any]:
         # By another process, when the row was read, and the runtime does not have it yet.
         delete_run(actor=actor, run=AgentRun.objects.get())
         return describe(run)
 
-    monkeypatch.setattr(services, "_describe_run", describe_while_deleted)
+    monkeypatch.setattr(submission, "_describe_run", describe_while_deleted)
     run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
     assert state_of(run) == "cancelled"
     assert not AbandonedRun.objects.exists()
@@ -165,12 +168,12 @@ def test_run_that_comes_to_the_runtime_behind_its_deletion_is_cancelled(
     stale = AgentRun.objects.get()
     delete_run(actor=actor, run=run)
     with monkeypatch.context() as patched:
-        patched.setattr(services, "_pass_on_deletion", lambda *_: None)
+        patched.setattr(submission, "pass_on_deletion", lambda *_: None)
         submit_run(run=stale)
     AbandonedRun.objects.update(missed_at=timezone.now())
     reconcile_runs()
     assert state_of(run) != "cancelled"
-    AbandonedRun.objects.update(missed_at=timezone.now() - timedelta(seconds=2 * services.ASK_AGAIN_SECONDS))
+    AbandonedRun.objects.update(missed_at=timezone.now() - timedelta(seconds=2 * ASK_AGAIN_SECONDS))
     reconcile_runs()
     assert state_of(run) == "cancelled"
     assert not AbandonedRun.objects.exists()
@@ -181,7 +184,7 @@ def test_runtime_that_never_knew_the_run_is_asked_twice(runtime: FakeGoRuntime, 
     delete_run(actor=actor, run=run)
     assert AbandonedRun.objects.get().missed_at is not None
     reconcile_runs()
-    AbandonedRun.objects.update(missed_at=timezone.now() - timedelta(seconds=2 * services.ASK_AGAIN_SECONDS))
+    AbandonedRun.objects.update(missed_at=timezone.now() - timedelta(seconds=2 * ASK_AGAIN_SECONDS))
     reconcile_runs()
     assert not AbandonedRun.objects.exists()
     with pytest.raises(RunNotFound):

@@ -20,7 +20,8 @@ from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun,
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.projection import to_event_row
 from django_agent_runtime.projector import LeaseLostError, Projector, projecting
-from django_agent_runtime.services import _end_unknown, create_run
+from django_agent_runtime.services import create_run
+from django_agent_runtime.services.ends import end_unknown
 from django_agent_runtime.testing import FakeGoRuntime
 from django_agent_runtime.tests.runs.support import MESSAGES, PATIENCE_SECONDS, wait_until
 from django_agent_runtime.types import EventVisibility, Run, RunEvent, RunEventBatch, RunState, RunTarget
@@ -205,7 +206,7 @@ def test_row_that_a_dying_django_did_not_note_is_noted(projector: Projector) -> 
 def test_run_that_was_given_up_and_had_been_accepted_comes_back(projector: Projector) -> None:
     """The answer was lost, the agent is not the site's own, and so the request was refused."""
     run = AgentRun.objects.create(agent_key="a")
-    _end_unknown(run, RunStatus.FAILED, AgentNotFound("unknown"))
+    end_unknown(run, RunStatus.FAILED, AgentNotFound("unknown"))
     assert [event.event_type for event in run.events.all()] == ["run.failed"]
     projector.apply(make_batch((make_event(str(run.pk), 5, run=make_run(str(run.pk), 5)),), 5))
     run.refresh_from_db()

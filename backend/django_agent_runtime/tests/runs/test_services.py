@@ -11,7 +11,7 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from django_agent_runtime import live, services
+from django_agent_runtime import live
 from django_agent_runtime.exceptions import (
     AgentNotFound,
     AgentRuntimeError,
@@ -41,9 +41,11 @@ from django_agent_runtime.services import (
     refresh_open_runs,
     resume_run,
     retry_run,
+    submission,
     submit_run,
     update_conversation,
 )
+from django_agent_runtime.services.reconciliation import REPEAT_CANCEL_SECONDS
 from django_agent_runtime.testing import FakeGoRuntime
 from django_agent_runtime.tests.runs.support import MESSAGES, SiteAgent, answer, ask, wait_until
 from django_agent_runtime.types import RunState
@@ -125,7 +127,7 @@ def test_faults_of_the_runtime_end_no_run_that_waits(
 ) -> None:
     run = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES})
     with monkeypatch.context() as patched:
-        patched.setattr(services, "_send", Mock(side_effect=error("not now")))
+        patched.setattr(submission, "_send", Mock(side_effect=error("not now")))
         assert reconcile_runs() == 0
     run.refresh_from_db()
     assert (run.status, run.submitted_at) == ("queued", None)
@@ -439,7 +441,7 @@ def test_acknowledged_cancel_is_passed_on_once(runtime: FakeGoRuntime, actor: Pr
 def test_cancel_outlives_the_journal_of_the_runtime(
     runtime: FakeGoRuntime, actor: Principal, acknowledged: bool
 ) -> None:
-    asked_at = timezone.now() - timedelta(seconds=2 * services.REPEAT_CANCEL_SECONDS)
+    asked_at = timezone.now() - timedelta(seconds=2 * REPEAT_CANCEL_SECONDS)
     # Of the journal that was lost.
     run = AgentRun.objects.create(
         agent_key="asking-agent",
@@ -460,14 +462,14 @@ def test_cancel_outlives_the_journal_of_the_runtime(
 def test_run_that_is_cancelled_on_its_way_is_cancelled(
     runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    describe = services._describe_run
+    describe = submission._describe_run
 
     def describe_while_cancelled(run: AgentRun) -> dict[str, Any]:
         # The cancel comes when the row was read, and the runtime does not have it yet.
         AgentRun.objects.filter(pk=run.pk).update(cancel_requested_at=timezone.now())
         return describe(run)
 
-    monkeypatch.setattr(services, "_describe_run", describe_while_cancelled)
+    monkeypatch.setattr(submission, "_describe_run", describe_while_cancelled)
     run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
     assert run_in_runtime(run).state is RunState.CANCELLED
 
@@ -475,7 +477,7 @@ def test_run_that_is_cancelled_on_its_way_is_cancelled(
 def test_run_that_ended_before_its_cancel_came_is_not_given_up(
     runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    describe = services._describe_run
+    describe = submission._describe_run
 
     def describe_while_cancelled(run: AgentRun) -> dict[str, Any]:
         AgentRun.objects.filter(pk=run.pk).update(cancel_requested_at=timezone.now())
@@ -484,7 +486,7 @@ def test_run_that_ended_before_its_cancel_came_is_not_given_up(
     def refuse(run_id: str, reason: str = "") -> None:
         raise RunEnded("it was faster")
 
-    monkeypatch.setattr(services, "_describe_run", describe_while_cancelled)
+    monkeypatch.setattr(submission, "_describe_run", describe_while_cancelled)
     monkeypatch.setattr(live.get_hurried_runtime(), "cancel_run", refuse)
     run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run
     run.refresh_from_db()

@@ -1,0 +1,203 @@
+"""New runs, the answers to those that wait, and repeats of those that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from django_agent_runtime.exceptions import AgentRuntimeError, PermissionDenied, RunNotEnded
+from django_agent_runtime.live import get_hurried_runtime
+from django_agent_runtime.models import AgentConversation, AgentRun, RunStatus
+from django_agent_runtime.projection import project_run
+from django_agent_runtime.selectors import read_run
+from django_agent_runtime.services.requests import (
+    check_may_change,
+    check_repeated,
+    check_request,
+    find_repeated,
+    hash_request,
+)
+from django_agent_runtime.services.strategies import MultitaskStrategy, note_rollback
+from django_agent_runtime.services.submission import RunOptions, is_served_here, submit_run, unknown_agent
+
+if TYPE_CHECKING:
+    from django_agent_runtime.principals import Principal
+
+
+class CreatedRun(NamedTuple):
+    """What `create_run` made of a request."""
+
+    run: AgentRun
+    created: bool
+    """False when the idempotency key named a run that was there already."""
+
+
+def create_run(
+    *,
+    actor: Principal,
+    agent_key: str,
+    messages: Sequence[Mapping[str, Any]],
+    conversation: AgentConversation | None = None,
+    params: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    idempotency_key: str = "",
+    max_attempts: int | None = None,
+    priority: int = 0,
+    multitask_strategy: str = MultitaskStrategy.ENQUEUE,
+    delay: float | None = None,
+    run_timeout: float | None = None,
+    queue_timeout: float | None = None,
+) -> CreatedRun:
+    """Record a run now; hand it to the runtime once the row is committed.
+
+    While the runtime cannot be reached, the run waits as `queued`, with `submitted_at` null. Inside a transaction of
+    the caller's it is handed over when that commits; a refusal then only shows in the row.
+
+    Args:
+        actor: Who asks, and owns the run.
+        agent_key: An agent that this site or the runtime knows.
+        messages: What the agent is given, oldest first.
+        conversation: One of the actor's own. Its runs are served one after another.
+        params: Whatever else the agent is given.
+        metadata: Kept with the run.
+        idempotency_key: A repeat with the same key and the same request is answered with the first run.
+        max_attempts: In all; None: as the settings say.
+        priority: -1000 to 1000; higher ones begin before others.
+        multitask_strategy: What happens while another run of the conversation has not ended; see there.
+        delay: Seconds from now before which the run does not begin.
+        run_timeout: Seconds one attempt may take; None: as the settings say.
+        queue_timeout: Seconds after which a run that could have begun, and did not, ends as `timed_out`.
+
+    Raises:
+        PermissionDenied: The actor owns nothing, or not this conversation.
+        IdempotencyConflict: The key was used with another request.
+        AgentRuntimeError: The runtime refused the run, which has ended as `failed`.
+    """
+    if actor.is_nobody or (conversation is not None and not actor.owns(conversation)):
+        raise PermissionDenied("Only the owner of a conversation may add runs to it.")
+    run_input = {"messages": list(messages), "params": dict(params or {})}
+    check_request(agent_key, run_input, metadata, idempotency_key)
+    _check_agent(agent_key)
+    options: RunOptions = {"multitask_strategy": MultitaskStrategy(multitask_strategy).value}
+    if run_timeout is not None:
+        options["run_timeout"] = run_timeout
+    if queue_timeout is not None:
+        options["queue_timeout"] = queue_timeout
+    payload_hash = hash_request(
+        agent_key, run_input, metadata, conversation and conversation.pk, max_attempts, priority, options, delay
+    )
+    if delay:
+        options["run_at"] = (timezone.now() + timedelta(seconds=delay)).isoformat()
+    row = AgentRun(
+        **actor.owner_fields(),
+        conversation=conversation,
+        agent_key=agent_key,
+        input=run_input,
+        metadata=dict(metadata or {}),
+        idempotency_key=idempotency_key,
+        payload_hash=payload_hash,
+        max_attempts=max_attempts,
+        priority=priority,
+        options=options,
+    )
+    if idempotency_key and (earlier := find_repeated(actor, idempotency_key)):
+        return CreatedRun(check_repeated(earlier, payload_hash), created=False)
+    try:
+        _insert_and_submit(row)
+    except IntegrityError:
+        # Somebody was faster under the same key, or the conversation is gone.
+        earlier = find_repeated(actor, idempotency_key) if idempotency_key else None
+        if earlier is None:
+            raise
+        return CreatedRun(check_repeated(earlier, payload_hash), created=False)
+    return CreatedRun(row, created=True)
+
+
+def resume_run(*, actor: Principal, run: AgentRun, value: Any = None, interrupt_id: str | None = None) -> AgentRun:
+    """Answer what a waiting run asks; it goes on from there.
+
+    Args:
+        actor: Who answers.
+        run: The run that waits.
+        value: The answer, any JSON value.
+        interrupt_id: The question; None: the one the run waits at.
+
+    Raises:
+        PermissionDenied: The actor may not change this run.
+        RunNotWaiting: It waits for no such answer.
+        RunEnded: It has ended.
+        RuntimeUnavailable: The runtime cannot be reached; nothing was kept.
+    """
+    check_may_change(actor, run)
+    live = get_hurried_runtime().resume_run(str(run.pk), value, interrupt_id=interrupt_id)
+    project_run(run, live)
+    return run
+
+
+def retry_run(*, actor: Principal, run: AgentRun) -> AgentRun:
+    """Do again what a run did that ended as failed, cancelled or timed out: a new run, whose `retry_of` is the old one.
+
+    Raises:
+        PermissionDenied: The actor may not change this run.
+        RunNotEnded: It has not ended, or has succeeded.
+        AgentRuntimeError: As in `create_run`.
+    """
+    check_may_change(actor, run)
+    if not read_run(run).has_ended or run.status == RunStatus.SUCCEEDED:
+        raise RunNotEnded(f"The run is {run.status}: there is nothing to do again.", metadata={"state": run.status})
+    again = AgentRun(
+        user_id=run.user_id,
+        anonymous_session_id=run.anonymous_session_id,
+        conversation_id=run.conversation_id,
+        agent_key=run.agent_key,
+        input=run.input,
+        metadata=run.metadata,
+        max_attempts=run.max_attempts,
+        priority=run.priority,
+        options={name: value for name, value in run.options.items() if name != "run_at"},
+        retry_of=run,
+    )
+    _insert_and_submit(again)
+    return again
+
+
+def _insert_and_submit(row: AgentRun) -> None:
+    refusals: list[AgentRuntimeError] = []
+
+    def submit() -> None:
+        # Behind the commit of a caller's transaction nobody would expect an error.
+        try:
+            submit_run(run=row)
+        except AgentRuntimeError as refusal:
+            refusals.append(refusal)
+
+    with transaction.atomic():
+        row.save(force_insert=True)
+        note_rollback(row)
+        if row.conversation_id is not None:
+            AgentConversation.objects.filter(pk=row.conversation_id).update(updated_at=row.created_at)
+        transaction.on_commit(submit)
+    if refusals:
+        raise refusals[0]
+
+
+def _check_agent(agent_key: str) -> None:
+    """Refuse a key that neither the site nor the runtime knows.
+
+    While the runtime cannot be asked, the run waits for it.
+
+    Raises:
+        AgentNotFound: Nobody knows it.
+    """
+    if is_served_here(agent_key):
+        return
+    try:
+        known = {agent.agent_id for agent in get_hurried_runtime().list_agents()}
+    except AgentRuntimeError:
+        return
+    if agent_key not in known:
+        raise unknown_agent(agent_key, known)
