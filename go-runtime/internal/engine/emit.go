@@ -167,11 +167,14 @@ func (c *Connection) emitTogether(reports []Report) int {
 	}
 	results, failed := e.stream.AppendEach(e.work, messages)
 	for i, em := range emissions {
-		seq, err := uint64(0), failed
+		var result journal.AppendResult
 		if failed == nil {
-			seq, err = results[i].Sequence, results[i].Err
+			result = results[i]
+		} else {
+			// None was appended, on account of one of them perhaps.
+			result.Sequence, result.Err = e.stream.Append(e.work, messages[i])
 		}
-		seq, err = e.surelyAdded(e.work, em.addition, seq, err)
+		seq, err := e.surelyAdded(e.work, em.addition, result.Sequence, result.Err)
 		if err == nil {
 			em.lease.advance(em.report.Number)
 		}
