@@ -21,13 +21,15 @@ from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visibility
 from django_agent_runtime.runtime.registry import list_runtimes
 
-__all__ = ["Reporter", "WorkerRunContext", "check_payload", "from_duration", "to_duration"]
+__all__ = ["MOST_PAYLOAD_BYTES", "Reporter", "WorkerRunContext", "check_payload", "from_duration", "to_duration"]
 
 T = TypeVar("T")
 
-# As a message may be at most 16 MiB, with room for what is around a payload.
-_MOST_PAYLOAD_BYTES = 12 << 20
+# Where the runtime names no limit: a message may be at most 16 MiB, with room for what is around a payload.
+MOST_PAYLOAD_BYTES = 12 << 20
 _MOST_NAME_BYTES = 200
+# Longer text is an event of its own.
+_MOST_JOINED_CHARACTERS = 100_000
 # Turns of the event loop that the tasks of an agent get to start their own sub-runs before the run is parked.
 _TURNS_BEFORE_PARKING = 5
 
@@ -52,6 +54,10 @@ class Reporter(Protocol):
     @property
     def is_over(self) -> bool:
         """Whether the attempt is over for the runtime, or is to end."""
+
+    @property
+    def most_payload_bytes(self) -> int:
+        """How large a payload, a step's result or the input of a sub-run may be."""
 
     async def emit(self, event_type: str, visibility: agent_pb.EventVisibility, payload: bytes) -> None:
         """Add an event, behind those of earlier calls. Waits only while too many are on their way."""
@@ -142,16 +148,18 @@ class WorkerRunContext(RunContext):
         name = _check_type(event_type)
         if name == _DELTA and visibility is None and type(payload) is dict and payload.keys() == _DELTA_KEYS:
             content = payload["content"]
-            if type(content) is str:
+            if type(content) is str and len(content) <= _MOST_JOINED_CHARACTERS:
                 await self._reporter.emit_delta(_to_visibility(self._visibility_of(name)), content)
                 return
         seen_by = _to_visibility(self._visibility_of(name) if visibility is None else visibility)
-        await self._reporter.emit(name, seen_by, check_payload(encode_object(payload, "payload") or b"{}", "payload"))
+        await self._reporter.emit(
+            name, seen_by, self._check_size(encode_object(payload, "payload") or b"{}", "payload")
+        )
 
     async def checkpoint(self, state: Mapping[str, Any]) -> None:
         """See RunContext."""
         self._check()
-        text = check_payload(encode_object(state, "state") or b"{}", "state")
+        text = self._check_size(encode_object(state, "state") or b"{}", "state")
         self._state = text
         await self._reporter.emit(EventType.STATE_CHECKPOINT.value, agent_pb.EVENT_VISIBILITY_INTERNAL, text)
 
@@ -170,7 +178,7 @@ class WorkerRunContext(RunContext):
         self._busy += 1
         try:
             result = await _call(fn, self._step_timeout if timeout is None else timeout)
-            text = check_payload(encode(result, f"step {name}"), f"step {name}")
+            text = self._check_size(encode(result, f"step {name}"), f"step {name}")
             await self._reporter.record_step(key, text)
         finally:
             self._rest()
@@ -183,7 +191,7 @@ class WorkerRunContext(RunContext):
         answer = self._answers.get(interrupt_id)
         if answer is not None:
             return decode(answer) if answer else None
-        text = check_payload(encode(payload, "payload"), "payload")
+        text = self._check_size(encode(payload, "payload"), "payload")
         await self._park(worker_pb.Park(interrupt=agent_pb.Interrupt(interrupt_id=interrupt_id, payload=text)))
         raise Parked("the run waits for an answer")
 
@@ -209,7 +217,7 @@ class WorkerRunContext(RunContext):
             target=agent_pb.RUN_TARGET_WORKER if agent_key in list_runtimes() else agent_pb.RUN_TARGET_AGENT,
             agent_id=agent_key,
             task_type="agent.run",
-            input=check_payload(_encode_input(messages, input, params), "input"),
+            input=self._check_size(_encode_input(messages, input, params), "input"),
             metadata=encode_object(metadata, "metadata"),
         )
         if timeout is not None:
@@ -246,6 +254,9 @@ class WorkerRunContext(RunContext):
         if not self._busy and self._rested is not None:
             self._rested.set()
 
+    def _check_size(self, text: bytes, name: str) -> bytes:
+        return check_payload(text, name, self._reporter.most_payload_bytes)
+
     async def _park(self, park: worker_pb.Park) -> None:
         """Have the run park once what other tasks of the agent are recording is recorded."""
         for _ in range(_TURNS_BEFORE_PARKING):
@@ -276,16 +287,16 @@ def _to_visibility(visibility: str) -> agent_pb.EventVisibility:
         raise InvalidValue(f"visibility is {visibility!r}, must be one of {', '.join(_VISIBILITIES)}") from None
 
 
-def check_payload(text: bytes, name: str) -> bytes:
+def check_payload(text: bytes, name: str, most_bytes: int) -> bytes:
     """`text`, if it is not too large for a message.
 
     Raises:
         TooLarge: It is.
     """
-    if len(text) > _MOST_PAYLOAD_BYTES:
+    if len(text) > most_bytes:
         raise TooLarge(
-            f"{name} is {len(text)} bytes long, the limit is {_MOST_PAYLOAD_BYTES}",
-            metadata={"field": name, "size": str(len(text)), "limit": str(_MOST_PAYLOAD_BYTES)},
+            f"{name} is {len(text)} bytes long, the limit is {most_bytes}",
+            metadata={"field": name, "size": str(len(text)), "limit": str(most_bytes)},
         )
     return text
 

@@ -19,6 +19,10 @@ func (c *Connection) LeaseTTL() time.Duration {
 	return c.worker.TTL
 }
 
+// MaxPayloadBytes is how large what the worker reports may be: an event, a step's
+// result, an output.
+func (c *Connection) MaxPayloadBytes() int { return c.engine.cfg.MaxInputBytes }
+
 // current reports whether the worker has not connected again since. The session must be locked.
 func (c *Connection) current() bool { return c.connected && c.number == c.connection }
 

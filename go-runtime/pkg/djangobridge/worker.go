@@ -36,7 +36,10 @@ func (s *workerService) Work(stream agentruntimev1.WorkerService_WorkServer) err
 			return err
 		}
 		defer worker.Disconnect()
-		welcome := &agentruntimev1.Welcome{LeaseTtl: durationpb.New(worker.LeaseTTL())}
+		welcome := &agentruntimev1.Welcome{
+			LeaseTtl:        durationpb.New(worker.LeaseTTL()),
+			MaxPayloadBytes: uint64(worker.MaxPayloadBytes()), //nolint:gosec // a limit is positive
+		}
 		for _, h := range held {
 			welcome.Held = append(welcome.Held, ackToWire(h))
 		}

@@ -14,7 +14,13 @@ from django_agent_runtime._errors import reason_error
 from django_agent_runtime.exceptions import InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
-from django_agent_runtime.runtime.context import WorkerRunContext, check_payload, from_duration, to_duration
+from django_agent_runtime.runtime.context import (
+    MOST_PAYLOAD_BYTES,
+    WorkerRunContext,
+    check_payload,
+    from_duration,
+    to_duration,
+)
 from django_agent_runtime.runtime.errors import AgentError, ControlFlow
 from django_agent_runtime.runtime.execution import execute_agent
 from django_agent_runtime.runtime.interfaces import AgentRuntime, EventType, RunResult
@@ -98,6 +104,7 @@ class Attempt:
         self._timer: asyncio.TimerHandle | None = None
         self._final = 0
         self._refusals = 0
+        self._refused: worker_pb.Report | None = None
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._asking: dict[int, asyncio.Future[agent_pb.Run]] = {}
         self._crowd: list[asyncio.Future[None]] = []
@@ -117,6 +124,11 @@ class Attempt:
     def is_over(self) -> bool:
         """See Reporter."""
         return bool(self._stopping or self.lease.lost or self.lease.closed)
+
+    @property
+    def most_payload_bytes(self) -> int:
+        """See Reporter."""
+        return self._host.ledger.most_payload_bytes or MOST_PAYLOAD_BYTES
 
     @property
     def is_executing(self) -> bool:
@@ -139,10 +151,7 @@ class Attempt:
             if first > number:
                 break
             _settle(waiting.pop(first), None)
-        if self._crowd and not self._is_crowded(half=True):
-            crowd, self._crowd = self._crowd, []
-            for future in crowd:
-                _settle(future, None)
+        self._let_in()
         if self._final and number >= self._final:
             self._end()
 
@@ -154,11 +163,20 @@ class Attempt:
 
     def refuse(self, refusal: worker_pb.Refusal) -> None:
         """A report was not kept, though the run is still this worker's."""
+        self._let_in()
+        awaited = False
         for waiting in (self._waiting, self._asking):
             future: asyncio.Future[Any] | None = waiting.pop(refusal.number, None)
-            if future is not None and not future.done():
-                future.set_exception(reason_error(refusal.reason, refusal.message, {"run_id": self.run_id}))
+            if future is not None:
+                awaited = True
+                if not future.done():
+                    future.set_exception(reason_error(refusal.reason, refusal.message, {"run_id": self.run_id}))
         if refusal.number != self._final:
+            if not awaited and not self._final and not self._stopping:
+                # An event or a checkpoint that will be missing: the code went on, and must not succeed without it.
+                message = f"the agent runtime did not keep an event: {refusal.message}"
+                self._refused = worker_pb.Report(fail=_to_fail(message, refusal.reason, retryable=False))
+                self._stop("refused")
             return
         self._refusals += 1
         if self._refusals > 1:
@@ -249,6 +267,13 @@ class Attempt:
         lease = self.lease
         return lease.unacked_bytes > _MOST_UNACKED_BYTES // share or len(lease.unacked) > _MOST_UNACKED_REPORTS // share
 
+    def _let_in(self) -> None:
+        """Let those emit who wait for room, if there is some."""
+        if self._crowd and not self._is_crowded(half=True):
+            crowd, self._crowd = self._crowd, []
+            for future in crowd:
+                _settle(future, None)
+
     async def _wait_for_room(self) -> None:
         future = self._loop.create_future()
         self._crowd.append(future)
@@ -294,7 +319,7 @@ class Attempt:
                 message = f"this worker has no agent {self.agent_key!r}"
                 report = worker_pb.Report(fail=_to_fail(message, "AgentNotFound", retryable=False))
             else:
-                report = _to_success(await execute_agent(self._agent, self._ctx))
+                report = _to_success(await execute_agent(self._agent, self._ctx), self.most_payload_bytes)
         except ControlFlow:
             # The context knows what the run waits for.
             pass
@@ -332,6 +357,8 @@ class Attempt:
             return
         elif self._ctx.park is not None:
             self._finish(worker_pb.Report(park=self._ctx.park), "waiting")
+        elif self._refused is not None:
+            self._finish(self._refused, "failed")
         elif self._stopping == "timed out":
             self._timer = self._loop.call_later(_TIMEOUT_PATIENCE_SECONDS, self._fail_timed_out)
         elif report is not None:
@@ -407,8 +434,8 @@ def _settle(future: asyncio.Future[Any], value: Any) -> None:
         future.set_result(value)
 
 
-def _to_success(result: RunResult) -> worker_pb.Report:
-    output = check_payload(encode_object(result.to_dict(), "result"), "result")
+def _to_success(result: RunResult, most_bytes: int) -> worker_pb.Report:
+    output = check_payload(encode_object(result.to_dict(), "result"), "result", most_bytes)
     return worker_pb.Report(succeed=worker_pb.Succeed(output=output))
 
 

@@ -235,6 +235,7 @@ class Connection(StreamReader):
             self._ttl = ttl or self._ttl
             self._answered_at = self._opened_at
             self._welcomed = True
+            self.ledger.most_payload_bytes = welcome.max_payload_bytes
             held = self.ledger.size
         self.ledger.resume(welcome.held, self._opened_at + self._ttl)
         logger.info(

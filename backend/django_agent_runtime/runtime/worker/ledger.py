@@ -60,6 +60,8 @@ class Ledger:
         """Notified when there is something to send. Its lock is that of the ledger."""
         self.expires = 0.0
         """When the leases lapse, by this worker's clock, unless the runtime gives a sign of life that moves it."""
+        self.most_payload_bytes = 0
+        """How large the payload of a report may be; 0 while the runtime has not said it."""
         self.urgent = False
         """Whether somebody waits for what is to be sent."""
         self.resting = False

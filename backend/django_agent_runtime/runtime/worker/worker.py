@@ -204,6 +204,13 @@ class Worker:
 
     def _follow(self, response: worker_pb.WorkResponse) -> None:
         attempts = self._attempts
+        # Before the acknowledgements: one of later reports must not pass for that of a refused one.
+        for refusal in response.refusals:
+            key = (refusal.run_id, refusal.lease)
+            if refusal.reason == LEASE_LOST:
+                self._lose(key)
+            elif refusal.reason != UNAVAILABLE and (attempt := attempts.get(key)) is not None:
+                attempt.refuse(refusal)
         for ack in (*response.welcome.held, *response.acks) if response.HasField("welcome") else response.acks:
             attempt = attempts.get((ack.run_id, ack.lease))
             if attempt is not None:
@@ -212,12 +219,6 @@ class Worker:
             attempt = attempts.get((child.parent_run_id, child.lease))
             if attempt is not None:
                 attempt.answer(child.number, child.run)
-        for refusal in response.refusals:
-            key = (refusal.run_id, refusal.lease)
-            if refusal.reason == LEASE_LOST:
-                self._lose(key)
-            elif refusal.reason != UNAVAILABLE and (attempt := attempts.get(key)) is not None:
-                attempt.refuse(refusal)
         for assignment in response.assignments:
             self._begin(assignment)
         for cancellation in response.cancellations:

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from django_agent_runtime.exceptions import AgentRuntimeError
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
+from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
 from django_agent_runtime.runtime.interfaces import (
     AgentRuntime,
     DoNotRetry,
@@ -181,6 +183,44 @@ def test_run_that_cannot_be_ended_is_given_away(runtime: Any, start_worker: Call
     start_worker(runtime, agent(fine), settings={"LEASE_TTL_SECONDS": 1})
     run = runtime.wait_for(runtime.submit("agent"))
     assert run.reason == "ATTEMPTS_EXHAUSTED"
+
+
+@pytest.mark.parametrize("size", [10, 1 << 21])
+def test_event_that_the_runtime_refuses_fails_the_run(
+    runtime: Any, start_worker: Callable[..., Any], size: int
+) -> None:
+    async def emit(ctx: RunContext) -> None:
+        # More than may be on its way has this wait for the runtime's word.
+        await ctx.emit("mine", {"text": "x" * size})
+        await asyncio.sleep(60)
+
+    runtime.refused_types["events"] = "TOO_LARGE"
+    start_worker(runtime, agent(emit))
+    run = runtime.wait_for(runtime.submit("agent"))
+    assert (run.state, run.attempt, run.fail.error_type) == ("failed", 1, "TOO_LARGE")
+    assert "did not keep an event" in run.fail.message
+
+
+def test_acknowledgement_of_a_later_report_is_none_of_a_refused_one(
+    runtime: Any, start_worker: Callable[..., Any]
+) -> None:
+    async def work(ctx: RunContext) -> dict[str, Any]:
+        with pytest.raises(AgentRuntimeError, match="refused by the fake"):
+            await ctx.step("one", lambda: 1)
+        return {"refused": True}
+
+    runtime.refused_types["step"] = "INVALID_ARGUMENT"
+    worker = start_worker(runtime, agent(work))
+    follow = worker._follow
+
+    def follow_with_late_ack(response: worker_pb.WorkResponse) -> None:
+        for refusal in response.refusals:
+            response.acks.add(run_id=refusal.run_id, lease=refusal.lease, number=refusal.number + 1)
+        follow(response)
+
+    worker._follow = follow_with_late_ack
+    run = runtime.wait_for(runtime.submit("agent"))
+    assert run.output["final_output"] == {"refused": True}
 
 
 def test_plain_agent_runs_in_a_thread(runtime: Any, start_worker: Callable[..., Any]) -> None:

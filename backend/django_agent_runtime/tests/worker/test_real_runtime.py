@@ -17,6 +17,7 @@ import pytest
 from django_agent_runtime._channel import CANCEL_RUN, CREATE_RUN, GET_RUN, ChannelSession, Rpc
 from django_agent_runtime._errors import CallFailure
 from django_agent_runtime.conf import load
+from django_agent_runtime.exceptions import TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.runtime.interfaces import AgentRuntime, DoNotRetry, RetryAfter, RunContext
 from django_agent_runtime.runtime.sync import SyncRunContext
@@ -146,6 +147,26 @@ def test_run_with_events_and_steps(caller: Caller, start_worker: Callable[..., A
         assert "".join(deltas) == "abc"
     sequences = [event.sequence for event in events]
     assert sequences == sorted(set(sequences))
+
+
+def test_what_is_too_large_is_refused_where_it_is_said(caller: Caller, start_worker: Callable[..., Any]) -> None:
+    async def work(ctx: RunContext) -> dict[str, Any]:
+        large = {"text": "x" * (3 << 19)}
+        limits = []
+        for call in (
+            lambda: ctx.checkpoint(large),
+            lambda: ctx.emit("mine", large),
+            lambda: ctx.emit("assistant.delta", {"content": large["text"]}),
+            lambda: ctx.step("large", lambda: large),
+        ):
+            with pytest.raises(TooLarge) as refusal:
+                await call()
+            limits.append(refusal.value.metadata["limit"])
+        return {"limits": limits}
+
+    start_worker(caller, agent(work))
+    run = caller.wait_for(caller.submit("agent"))
+    assert response_of(run) == {"limits": [str(1 << 20)] * 4}
 
 
 def test_failure_for_good(caller: Caller, start_worker: Callable[..., Any]) -> None:

@@ -1088,9 +1088,12 @@ type Welcome struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	LeaseTtl *durationpb.Duration   `protobuf:"bytes,1,opt,name=lease_ttl,json=leaseTtl,proto3" json:"lease_ttl,omitempty"`
 	// Of Hello.held, those that hold, each with the number of the last report that was kept.
-	Held          []*Ack `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Held []*Ack `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`
+	// How large the payload of an event, the result of a step, the input of a
+	// sub-run and a run's output may be, each; 0: not said.
+	MaxPayloadBytes uint64 `protobuf:"varint,3,opt,name=max_payload_bytes,json=maxPayloadBytes,proto3" json:"max_payload_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -1135,6 +1138,13 @@ func (x *Welcome) GetHeld() []*Ack {
 		return x.Held
 	}
 	return nil
+}
+
+func (x *Welcome) GetMaxPayloadBytes() uint64 {
+	if x != nil {
+		return x.MaxPayloadBytes
+	}
+	return 0
 }
 
 // Assignment leases a run to the worker.
@@ -1595,10 +1605,11 @@ const file_agentruntime_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
 	"child_runs\x18\x06 \x03(\v2\x19.agentruntime.v1.ChildRunR\tchildRuns\x12\x14\n" +
 	"\x05probe\x18\a \x01(\x04R\x05probe\x12\x1a\n" +
-	"\bdraining\x18\b \x01(\bR\bdraining\"k\n" +
+	"\bdraining\x18\b \x01(\bR\bdraining\"\x97\x01\n" +
 	"\aWelcome\x126\n" +
 	"\tlease_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bleaseTtl\x12(\n" +
-	"\x04held\x18\x02 \x03(\v2\x14.agentruntime.v1.AckR\x04held\"\xef\x02\n" +
+	"\x04held\x18\x02 \x03(\v2\x14.agentruntime.v1.AckR\x04held\x12*\n" +
+	"\x11max_payload_bytes\x18\x03 \x01(\x04R\x0fmaxPayloadBytes\"\xef\x02\n" +
 	"\n" +
 	"Assignment\x12&\n" +
 	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\x12\x14\n" +

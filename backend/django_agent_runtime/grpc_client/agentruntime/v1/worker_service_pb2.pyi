@@ -168,12 +168,14 @@ class WorkResponse(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ..., cancellations: _Optional[_Iterable[_Union[Cancellation, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., child_runs: _Optional[_Iterable[_Union[ChildRun, _Mapping]]] = ..., probe: _Optional[int] = ..., draining: bool = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("lease_ttl", "held")
+    __slots__ = ("lease_ttl", "held", "max_payload_bytes")
     LEASE_TTL_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    MAX_PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     lease_ttl: _duration_pb2.Duration
     held: _containers.RepeatedCompositeFieldContainer[Ack]
-    def __init__(self, lease_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., held: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ...) -> None: ...
+    max_payload_bytes: int
+    def __init__(self, lease_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., held: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ..., max_payload_bytes: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
     __slots__ = ("run", "lease", "run_timeout", "step_timeout", "steps", "answers", "checkpoint", "traceparent")
