@@ -99,7 +99,8 @@ func newAddition(run *Run, report uint64, place int, event *NewEvent) (*addition
 
 // surelyAdded returns the sequence of an event whose append has ended with seq
 // and err. It appends again where that failed; when it is not known whether it
-// failed, it looks.
+// failed, it looks first. What is appended in the end although it was not there
+// when it was looked for, readers leave out.
 func (e *Engine) surelyAdded(ctx context.Context, a *addition, seq uint64, err error) (uint64, error) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		switch {
@@ -107,9 +108,15 @@ func (e *Engine) surelyAdded(ctx context.Context, a *addition, seq uint64, err e
 			return seq, nil
 		case errors.Is(err, journal.ErrNoSpace):
 		case errors.Is(err, journal.ErrUnavailable):
-			last, seq, errLast := e.lastEmitted(ctx, a.message.Subject)
-			if errLast == nil && last.Lease == a.emitted.Lease && last.Report == a.emitted.Report && last.Place == a.emitted.Place {
+			last, errLook := surely(ctx, func() (last emitted, err error) {
+				last, seq, err = e.lastEmitted(ctx, a.message.Subject)
+				return last, err
+			})
+			switch {
+			case errLook == nil && last.place() == a.emitted.place():
 				return seq, nil
+			case errLook != nil && !errors.Is(errLook, journal.ErrNotFound):
+				return 0, errors.Join(err, errLook)
 			}
 		default:
 			return 0, err

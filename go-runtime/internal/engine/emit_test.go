@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -232,19 +234,7 @@ func TestEventsOfManyRunsInOneMessage(t *testing.T) {
 		}
 	}
 	for run, want := range [][]string{{"one", "two"}, {"one", "two", "three"}, {"two", "three", "four"}} {
-		var texts []string
-		for _, ev := range b.history(runs[run].Run.ID, 0, len(want)+1) {
-			var payload struct {
-				Content string `json:"content"`
-			}
-			if ev.Type != "assistant.message" {
-				continue
-			}
-			if err := json.Unmarshal(ev.Payload, &payload); err != nil {
-				t.Fatal(err)
-			}
-			texts = append(texts, payload.Content)
-		}
+		texts := contents(t, b.history(runs[run].Run.ID, 0, len(want)+1))
 		if !slices.Equal(texts, want) {
 			t.Errorf("run %d emitted %v, want %v", run, texts, want)
 		}
@@ -271,4 +261,102 @@ func TestEventsOfManyRunsInOneMessage(t *testing.T) {
 		b.wait(runs[run].Run.ID)
 	}
 	b.free()
+}
+
+// contents returns what a run's assistant.message and assistant.delta events say.
+func contents(t *testing.T, events []Event) []string {
+	t.Helper()
+	var all []string
+	for _, ev := range events {
+		var payload struct {
+			Content string `json:"content"`
+		}
+		if !strings.HasPrefix(ev.Type, "assistant.") {
+			continue
+		}
+		if err := json.Unmarshal(ev.Payload, &payload); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, payload.Content)
+	}
+	return all
+}
+
+func TestEventWhoseAppendHadNoAnswerIsAddedOnce(t *testing.T) {
+	t.Parallel()
+	s := newSpeaker()
+	b := setup(t, Config{}, tasks{"speak": s.run})
+	var looks atomic.Int32
+	b.fault(&faulty{
+		append: func(number int64, add func() (uint64, error)) (uint64, error) {
+			seq, err := add()
+			if number == 1 {
+				return 0, errNoAnswer
+			}
+			return seq, err
+		},
+		last: func(subject string) error {
+			if strings.HasPrefix(subject, eventPrefix) && looks.Add(1) <= 2 {
+				return errNoAnswer
+			}
+			return nil
+		},
+	})
+	run := b.create(CreateRequest{TaskType: "speak"})
+	s.say(t, "one", "two")
+	close(s.said)
+	b.wait(run.ID)
+	if got := contents(t, b.history(run.ID, 0, 0)); !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("said %v", got)
+	}
+	if n := b.records(t, eventSubject("default", run.ID)); n != 2 || looks.Load() != 3 {
+		t.Errorf("%d records after %d looks", n, looks.Load())
+	}
+}
+
+// TestEventThatIsAddedLateToo is about an append that was given up and took place after all.
+func TestEventThatIsAddedLateToo(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	var late func() (uint64, error)
+	b.fault(&faulty{append: func(number int64, add func() (uint64, error)) (uint64, error) {
+		if number == 2 {
+			late = add
+			return 0, errNoAnswer
+		}
+		return add()
+	}})
+	w := b.worker(1, 0)
+	r := chat()
+	r.Options.Retry = fast(2)
+	id := b.create(r).ID
+	a := w.assignment()
+	w.report(a, 1, emitText("one"))
+	w.report(a, 2, Report{Step: &Step{Key: "pay", Result: []byte(`1`)}})
+	w.report(a, 3, Report{Events: append(emitText("two").Events, emitText("three").Events...)})
+	if _, err := late(); err != nil {
+		t.Fatal(err)
+	}
+	w.report(a, 4, emitText("four"))
+	w.report(a, 5, Report{Fail: &Fail{Message: "once more", Retryable: true}})
+	a = w.assignment()
+	if len(a.Steps) != 1 {
+		t.Errorf("steps %+v", a.Steps)
+	}
+	w.report(a, 1, emitText("five"))
+	w.succeed(a, 2)
+	b.wait(id)
+	events := b.history(id, 0, 0)
+	if got := contents(t, events); !slices.Equal(got, []string{"one", "two", "three", "four", "five"}) {
+		t.Errorf("said %v", got)
+	}
+	steps := 0
+	for _, eventType := range typesOf(events) {
+		if eventType == eventStep {
+			steps++
+		}
+	}
+	if n := b.records(t, eventSubject("default", id)); steps != 1 || n != 7 {
+		t.Errorf("the step was shown %d times, and there are %d events", steps, n)
+	}
 }

@@ -20,7 +20,7 @@ type Engine struct {
 	registry Registry
 	log      *slog.Logger
 
-	stream *journal.Stream
+	stream stream
 	index  *index
 	sched  *scheduler
 	// payloads are inputs and outputs of late, by the sequence of their record.
@@ -48,6 +48,22 @@ type Engine struct {
 	accepting sync.RWMutex
 	stopOnce  sync.Once
 	running   sync.WaitGroup
+}
+
+// stream is what the engine needs of the *journal.Stream that its runs are kept in.
+type stream interface {
+	Append(ctx context.Context, m journal.Message) (uint64, error)
+	AppendEach(ctx context.Context, ms []journal.Message) ([]journal.AppendResult, error)
+	Commit(ctx context.Context, seq uint64) error
+	Newest() uint64
+	Last(ctx context.Context, subject string) (journal.Record, error)
+	Get(ctx context.Context, seq uint64) (journal.Record, error)
+	Scan(ctx context.Context, after uint64, lastOnly bool, filters []string, fn func(journal.Record) error) (uint64, error)
+	Follow(
+		ctx context.Context, after uint64, filters []string,
+		fn func(batch []journal.Record, position uint64) error, options ...journal.FollowOption,
+	) error
+	Purge(ctx context.Context, subject string) error
 }
 
 // payloadBytes bounds the inputs and outputs that are kept in memory.

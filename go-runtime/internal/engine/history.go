@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -116,6 +117,18 @@ type emitted struct {
 	Payload []byte `json:"-"`
 }
 
+// eventPlace says which event of a run it is, in the order in which they are added.
+type eventPlace struct {
+	lease, report uint64
+	place         int
+}
+
+func (m *emitted) place() eventPlace { return eventPlace{m.Lease, m.Report, m.Place} }
+
+func (p eventPlace) compare(other eventPlace) int {
+	return cmp.Or(cmp.Compare(p.lease, other.lease), cmp.Compare(p.report, other.report), cmp.Compare(p.place, other.place))
+}
+
 func (m *emitted) encode() ([]byte, error) {
 	head, err := json.Marshal(m)
 	if err != nil {
@@ -155,12 +168,21 @@ func cut(data []byte) (head, payload []byte, err error) {
 }
 
 // reader turns the records of one run or of many into events. What was emitted
-// under a lease that was over is left out: leases rise.
+// under a lease that was over is left out, and so is what was added twice: the
+// leases of a run rise, and under one lease the places of its events.
 type reader struct {
-	leases map[string]uint64
+	// newest is where each run that has not ended has come to.
+	newest map[string]eventPlace
 }
 
-func newReader() *reader { return &reader{leases: map[string]uint64{}} }
+func newReader() *reader { return &reader{newest: map[string]eventPlace{}} }
+
+// begins notes the lease under which a run goes on.
+func (r *reader) begins(runID string, lease uint64) {
+	if r.newest[runID].lease != lease {
+		r.newest[runID] = eventPlace{lease: lease}
+	}
+}
 
 // errNoEvent means that a record is not an event that counts.
 var errNoEvent = errors.New("no event")
@@ -182,9 +204,10 @@ func (r *reader) event(rec journal.Record) (Event, error) {
 		if err != nil {
 			return Event{}, fmt.Errorf("sequence %d: %w", rec.Sequence, err)
 		}
-		if m.Lease < r.leases[runID] {
+		if m.place().compare(r.newest[runID]) <= 0 {
 			return Event{}, errNoEvent
 		}
+		r.newest[runID] = m.place()
 		ev.Type, ev.Visibility, ev.Attempt, ev.Payload = m.Type, m.Visibility, m.Attempt, m.Payload
 		return ev, nil
 	}
@@ -199,9 +222,9 @@ func (r *reader) event(rec journal.Record) (Event, error) {
 	decoded.placed(namespace, runID, rec.Sequence)
 	run := &decoded.Run
 	if run.State.Ended() {
-		delete(r.leases, runID)
+		delete(r.newest, runID)
 	} else {
-		r.leases[runID] = run.Lease
+		r.begins(runID, run.Lease)
 	}
 	ev.Run, ev.Attempt = run, run.Attempt
 	if ev.Type, ev.Payload, err = decoded.event(); err != nil {

@@ -35,7 +35,7 @@ func (e *Engine) WatchRun(
 	}
 	r := newReader()
 	if run.Lease <= after {
-		r.leases[runID] = run.Lease
+		r.begins(runID, run.Lease)
 	}
 	filters := historySubjects(namespace, runID)
 	err = e.stream.Follow(ctx, max(after, ent.created-1), filters, func(batch []journal.Record, position uint64) error {

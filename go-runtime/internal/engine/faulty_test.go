@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+)
+
+// faulty is a stream that fails where a test says so.
+type faulty struct {
+	stream
+
+	// append is what becomes of an event, the first being number 1; nil: what does without a fault.
+	append func(number int64, add func() (uint64, error)) (uint64, error)
+	// last and purge say whether that fails.
+	last  func(subject string) error
+	purge func(subject string) error
+
+	appends atomic.Int64
+}
+
+// fault puts a stream that fails in front of the engine's; no run may be there yet.
+func (b *bundle) fault(f *faulty) {
+	f.stream = b.stream
+	b.stream = f
+}
+
+func (f *faulty) Append(ctx context.Context, m journal.Message) (uint64, error) {
+	add := func() (uint64, error) { return f.stream.Append(ctx, m) }
+	if f.append == nil || !strings.HasPrefix(m.Subject, eventPrefix) {
+		return add()
+	}
+	return f.append(f.appends.Add(1), add)
+}
+
+func (f *faulty) AppendEach(ctx context.Context, ms []journal.Message) ([]journal.AppendResult, error) {
+	if f.append == nil || !strings.HasPrefix(ms[0].Subject, eventPrefix) {
+		return f.stream.AppendEach(ctx, ms)
+	}
+	results := make([]journal.AppendResult, len(ms))
+	for i, m := range ms {
+		results[i].Sequence, results[i].Err = f.Append(ctx, m)
+	}
+	return results, nil
+}
+
+func (f *faulty) Last(ctx context.Context, subject string) (journal.Record, error) {
+	if f.last != nil {
+		if err := f.last(subject); err != nil {
+			return journal.Record{}, err
+		}
+	}
+	return f.stream.Last(ctx, subject)
+}
+
+func (f *faulty) Purge(ctx context.Context, subject string) error {
+	if f.purge != nil {
+		if err := f.purge(subject); err != nil {
+			return err
+		}
+	}
+	return f.stream.Purge(ctx, subject)
+}
+
+// errNoAnswer is what the journal says when it is not known what became of an append.
+var errNoAnswer = fmt.Errorf("no answer: %w", journal.ErrUnavailable)
+
+// records counts what the journal has of a subject.
+func (b *bundle) records(t *testing.T, subject string) int {
+	t.Helper()
+	count := 0
+	_, err := b.stream.Scan(t.Context(), 0, false, []string{subject}, func(journal.Record) error {
+		count++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
