@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
@@ -154,7 +155,8 @@ type emission struct {
 // emitTogether adds the events of the first reports, as many of them as are one
 // event each, of different runs: appends that are under way together cost half
 // of what they cost one after another. It returns how many reports it took; what
-// is out of the ordinary about the next is for handle.
+// is out of the ordinary about the next is for handle. An event that is not kept
+// at once holds up no other run.
 func (c *Connection) emitTogether(reports []Report) int {
 	e := c.engine
 	emissions := make([]emission, 0, min(len(reports), maxTogether))
@@ -173,26 +175,40 @@ func (c *Connection) emitTogether(reports []Report) int {
 		messages[i] = emissions[i].addition.message
 	}
 	results, failed := e.stream.AppendEach(e.work, messages)
+	var late sync.WaitGroup
 	for i, em := range emissions {
-		var result journal.AppendResult
-		if failed == nil {
-			result = results[i]
-		} else {
-			// None was appended, on account of one of them perhaps.
-			result.Sequence, result.Err = e.stream.Append(e.work, messages[i])
+		if failed == nil && results[i].Err == nil {
+			c.settle(&em, results[i].Sequence, nil)
+			continue
 		}
-		seq, err := e.surelyAdded(e.work, em.addition, result.Sequence, result.Err)
-		if err == nil {
-			em.lease.advance(em.report.Number)
-		}
-		em.release()
-		if err != nil {
-			c.refuse(em.report, err)
-		} else {
-			c.acknowledgeLater(em.report, seq)
-		}
+		late.Go(func() {
+			var result journal.AppendResult
+			if failed == nil {
+				result = results[i]
+			} else {
+				// None was appended, on account of one of them perhaps.
+				result.Sequence, result.Err = e.stream.Append(e.work, messages[i])
+			}
+			seq, err := e.surelyAdded(e.work, em.addition, result.Sequence, result.Err)
+			c.settle(&em, seq, err)
+		})
 	}
+	late.Wait()
 	return len(emissions)
+}
+
+// settle gives back what hold took and tells the worker how it went.
+func (c *Connection) settle(em *emission, seq uint64, err error) {
+	if err == nil {
+		em.lease.advance(em.report.Number)
+	}
+	em.lease.ent.leave()
+	em.lease.mu.Unlock()
+	if err != nil {
+		c.refuse(em.report, err)
+	} else {
+		c.acknowledgeLater(em.report, seq)
+	}
 }
 
 // hold takes the lease and the run of a report that is one new event, if both are
@@ -226,10 +242,4 @@ func (c *Connection) hold(r *Report) (em emission, ok bool) {
 	}
 	a, err := newAddition(&run, r.Number, 0, &r.Events[0])
 	return emission{report: r, lease: l, addition: a}, err == nil
-}
-
-// release gives back what hold took.
-func (em *emission) release() {
-	em.lease.ent.leave()
-	em.lease.mu.Unlock()
 }

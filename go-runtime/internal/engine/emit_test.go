@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -358,5 +359,71 @@ func TestEventThatIsAddedLateToo(t *testing.T) {
 	}
 	if n := b.records(t, eventSubject("default", id)); steps != 1 || n != 7 {
 		t.Errorf("the step was shown %d times, and there are %d events", steps, n)
+	}
+}
+
+// TestEventThatIsNotKeptAtOnceHoldsUpNoOther has the journal refuse one run's event
+// among those of others in a message, in the ways in which it does.
+func TestEventThatIsNotKeptAtOnceHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		// refusal is how the first event fails until there is room; together says
+		// that none of the message is appended then.
+		refusal  error
+		together bool
+	}{
+		"no space":          {refusal: journal.ErrNoSpace},
+		"no answer":         {refusal: errNoAnswer},
+		"none was appended": {refusal: journal.ErrNoSpace, together: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, Config{}, tasks{})
+			var room atomic.Bool
+			refuse := func(m journal.Message) error {
+				if !room.Load() && strings.Contains(string(m.Data), "first") {
+					return test.refusal
+				}
+				return nil
+			}
+			b.fault(&faulty{refuse: refuse, together: test.together})
+			w := b.worker(3, 0)
+			var runs []Assignment
+			var message []Report
+			for _, text := range []string{"first", "second", "third"} {
+				b.create(chat())
+				a := w.assignment()
+				r := emitText(text)
+				r.RunID, r.Lease, r.Number = a.Run.ID, a.Lease, 1
+				runs, message = append(runs, a), append(message, r)
+			}
+			reported := make(chan error, 1)
+			go func() { reported <- w.conn.Report(context.Background(), message) }()
+			for range 2 {
+				if a := next(w, &w.acks); a.RunID == runs[0].Run.ID {
+					t.Error("the event that was refused is acknowledged")
+				}
+			}
+			// The others' runs are free.
+			for _, run := range runs[1:] {
+				if _, err := b.CancelRun(t.Context(), "default", run.Run.ID, ""); err != nil {
+					t.Error(err)
+				}
+			}
+			room.Store(true)
+			if a := next(w, &w.acks); a.RunID != runs[0].Run.ID || a.Report != 1 {
+				t.Errorf("acknowledged %+v", a)
+			}
+			if err := <-reported; err != nil {
+				t.Error(err)
+			}
+			w.succeed(runs[0], 2)
+			b.wait(runs[0].Run.ID)
+			for i, text := range []string{"first", "second", "third"} {
+				if got := contents(t, b.history(runs[i].Run.ID, 0, 0)); !slices.Equal(got, []string{text}) {
+					t.Errorf("run %d said %v", i, got)
+				}
+			}
+		})
 	}
 }

@@ -16,6 +16,10 @@ type faulty struct {
 
 	// append is what becomes of an event, the first being number 1; nil: what does without a fault.
 	append func(number int64, add func() (uint64, error)) (uint64, error)
+	// refuse says whether an event is not appended; with together, none of those is
+	// that come in one call with such a one.
+	refuse   func(m journal.Message) error
+	together bool
 	// last and purge say whether that fails.
 	last  func(subject string) error
 	purge func(subject string) error
@@ -31,18 +35,28 @@ func (b *bundle) fault(f *faulty) {
 
 func (f *faulty) Append(ctx context.Context, m journal.Message) (uint64, error) {
 	add := func() (uint64, error) { return f.stream.Append(ctx, m) }
-	if f.append == nil || !strings.HasPrefix(m.Subject, eventPrefix) {
+	if !strings.HasPrefix(m.Subject, eventPrefix) {
 		return add()
 	}
-	return f.append(f.appends.Add(1), add)
+	if f.refuse != nil {
+		if err := f.refuse(m); err != nil {
+			return 0, err
+		}
+	}
+	if f.append != nil {
+		return f.append(f.appends.Add(1), add)
+	}
+	return add()
 }
 
 func (f *faulty) AppendEach(ctx context.Context, ms []journal.Message) ([]journal.AppendResult, error) {
-	if f.append == nil || !strings.HasPrefix(ms[0].Subject, eventPrefix) {
-		return f.stream.AppendEach(ctx, ms)
-	}
 	results := make([]journal.AppendResult, len(ms))
 	for i, m := range ms {
+		if f.together {
+			if err := f.refuse(m); err != nil {
+				return nil, err
+			}
+		}
 		results[i].Sequence, results[i].Err = f.Append(ctx, m)
 	}
 	return results, nil
