@@ -16,8 +16,8 @@ type faulty struct {
 
 	// append is what becomes of an event, the first being number 1; nil: what does without a fault.
 	append func(number int64, add func() (uint64, error)) (uint64, error)
-	// refuse says whether an event is not appended; with together, none of those is
-	// that come in one call with such a one.
+	// refuse says whether a record is not appended, and may wait; with together, none
+	// of the events is that come in one call with such a one.
 	refuse   func(m journal.Message) error
 	together bool
 	// last and purge say whether that fails.
@@ -35,18 +35,15 @@ func (b *bundle) fault(f *faulty) {
 
 func (f *faulty) Append(ctx context.Context, m journal.Message) (uint64, error) {
 	add := func() (uint64, error) { return f.stream.Append(ctx, m) }
-	if !strings.HasPrefix(m.Subject, eventPrefix) {
-		return add()
-	}
 	if f.refuse != nil {
 		if err := f.refuse(m); err != nil {
 			return 0, err
 		}
 	}
-	if f.append != nil {
-		return f.append(f.appends.Add(1), add)
+	if f.append == nil || !strings.HasPrefix(m.Subject, eventPrefix) {
+		return add()
 	}
-	return add()
+	return f.append(f.appends.Add(1), add)
 }
 
 func (f *faulty) AppendEach(ctx context.Context, ms []journal.Message) ([]journal.AppendResult, error) {
@@ -78,6 +75,21 @@ func (f *faulty) Purge(ctx context.Context, subject string) error {
 		}
 	}
 	return f.stream.Purge(ctx, subject)
+}
+
+// holdBeginning has the first attempt that begins wait, in its run's turn, for goOn
+// to be closed; begins is closed then.
+func (b *bundle) holdBeginning() (begins, goOn chan struct{}) {
+	begins, goOn = make(chan struct{}), make(chan struct{})
+	var held atomic.Bool
+	b.fault(&faulty{refuse: func(m journal.Message) error {
+		if strings.Contains(string(m.Data), `"state":"running"`) && !held.Swap(true) {
+			close(begins)
+			<-goOn
+		}
+		return nil
+	}})
+	return begins, goOn
 }
 
 // errNoAnswer is what the journal says when it is not known what became of an append.

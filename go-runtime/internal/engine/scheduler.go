@@ -454,14 +454,19 @@ func (s *scheduler) returnPlace(session *Session, runID string) {
 	s.unlock()
 }
 
-// setFree says how many runs a worker that has not joined yet takes beside those it has.
-func (s *scheduler) setFree(session *Session, places int, has func(runID string) bool) {
+// takePlace notes that a run has a place at a worker that it was not given here.
+func (s *scheduler) takePlace(session *Session) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	session.free = places
-	if !has(session.suspect) {
-		session.suspect = ""
-	}
+	session.free--
+	s.mu.Unlock()
+}
+
+// resize says how many runs a worker that has not joined yet takes.
+func (s *scheduler) resize(session *Session, concurrency int) {
+	s.mu.Lock()
+	session.free += concurrency - session.concurrency
+	session.concurrency = concurrency
+	s.mu.Unlock()
 }
 
 // knows reports whether a worker serves the agent, or served it.

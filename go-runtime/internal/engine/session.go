@@ -16,10 +16,12 @@ type Session struct {
 	worker    Worker
 	agents    map[string]WorkerAgent
 
-	// free is how many more runs it takes, suspect the suspect that it has, or
-	// empty; the scheduler's lock guards both.
-	free    int
-	suspect string
+	// concurrency is how many runs it takes, free how many more than it has, and
+	// suspect the suspect that it has, or empty; the scheduler's lock guards them.
+	// A run has its place from when the scheduler gives it one until its lease, or
+	// the attempt to begin it, is over: who removes a lease returns the place.
+	concurrency, free int
+	suspect           string
 
 	mu sync.Mutex
 	// connection counts how often the worker connected; 0 while it has not since the start.
@@ -108,6 +110,7 @@ func (e *Engine) awaitWorker(ent *entry, run *Run) {
 	s.worker = *run.Worker
 	s.lapse.Reset(s.worker.TTL)
 	s.mu.Unlock()
+	e.sched.takePlace(s)
 	e.lease(s, ent, run)
 }
 
@@ -130,17 +133,14 @@ func (s *Session) connect(ctx context.Context, hello *Hello) (number int, held [
 	s.lapse.Reset(s.worker.TTL)
 	s.orders = Orders{}
 	s.acks = map[uint64]ack{}
-	claims, unheard := s.compare(hello.Held)
-	taken := make(map[string]bool, len(s.leases)+len(s.assigned))
-	for _, l := range s.leases {
-		taken[l.ent.id] = true
-	}
-	for _, ent := range s.assigned {
-		taken[ent.id] = true
-	}
+	claims, unheard, over := s.compare(hello.Held)
 	s.mu.Unlock()
 	signal(s.some)
 
+	s.engine.sched.resize(s, hello.Concurrency)
+	for _, l := range slices.Concat(unheard, over) {
+		s.engine.sched.returnPlace(s, l.ent.id)
+	}
 	for _, l := range unheard {
 		s.engine.takeBack(l, hello.LeaseTTL)
 	}
@@ -151,28 +151,30 @@ func (s *Session) connect(ctx context.Context, hello *Hello) (number int, held [
 		}
 		held = append(held, HeldLease{RunID: l.ent.id, Lease: l.token, Report: report})
 	}
-	s.engine.sched.setFree(s, hello.Concurrency-len(taken), func(runID string) bool { return taken[runID] })
 	return number, held, nil
 }
 
-// compare returns those of the leases that a worker claims which hold, and those
-// that it has not heard of. The session must be locked.
-func (s *Session) compare(claims []HeldLease) (held, unheard []*lease) {
+// compare returns those of the leases that a worker claims which hold. It removes
+// and returns the others: those that the worker has not heard of, and those that
+// are over. The session must be locked.
+func (s *Session) compare(claims []HeldLease) (held, unheard, over []*lease) {
 	claimed := make(map[uint64]string, len(claims))
 	for _, c := range claims {
 		claimed[c.Lease] = c.RunID
 	}
 	for token, l := range s.leases {
 		switch {
-		case claimed[token] == l.ent.id && !l.over:
+		case l.over:
+			over = append(over, l)
+		case claimed[token] == l.ent.id:
 			held = append(held, l)
 			continue
-		case !l.over:
+		default:
 			unheard = append(unheard, l)
 		}
 		delete(s.leases, token)
 	}
-	return held, unheard
+	return held, unheard, over
 }
 
 // ackTime is how long an acknowledgement for which no code waits may wait for

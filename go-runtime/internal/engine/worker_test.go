@@ -518,6 +518,42 @@ func TestReconnectedWorkerKeepsItsRuns(t *testing.T) {
 	}
 }
 
+// TestWorkerThatConnectsWhileARunIsBegunHasItsPlacesOnce is about a run that is
+// neither assigned nor leased at that moment.
+func TestWorkerThatConnectsWhileARunIsBegunHasItsPlacesOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	begins, goOn := b.holdBeginning()
+	first, second := b.create(chat()).ID, b.create(chat()).ID
+	w := b.worker(1, 0)
+	<-begins
+	w.disconnect()
+	w.connect()
+	close(goOn)
+	a := w.assignment()
+	if a.Run.ID != first {
+		t.Fatalf("assignment %+v", a)
+	}
+	w.idle() // its only place is taken
+	w.disconnect()
+	w.connect(HeldLease{RunID: first, Lease: a.Lease})
+	w.idle()
+	w.succeed(a, 1)
+	b.wait(first)
+	a = w.assignment()
+	if a.Run.ID != second {
+		t.Fatalf("assignment %+v", a)
+	}
+	w.succeed(a, 1)
+	b.wait(second)
+	b.sched.mu.Lock()
+	if free := w.conn.free; free > 1 {
+		t.Errorf("%d places of 1 are free", free)
+	}
+	b.sched.mu.Unlock()
+	b.free()
+}
+
 // A worker gives up by itself what it has not heard of for the lease time. The
 // runtime may have heard of it a little later, and hold the lease still.
 func TestLeaseThatLapsedAtItsWorkerCountsAnAttempt(t *testing.T) {
