@@ -53,7 +53,27 @@ func (s *Session) begin(ent *entry) {
 		}
 		return
 	}
-	s.order(func(o *Orders) { o.Assignments = append(o.Assignments, assignment) })
+	s.hand(&assignment)
+}
+
+// hand tells the worker of a run that it has, unless it has it no more. The place
+// of a lease that is over is free at once, since the worker never heard of it and
+// reports nothing; whoever removed a lease has returned its place.
+func (s *Session) hand(a *Assignment) {
+	over := false
+	s.order(func(o *Orders) {
+		switch l := s.leases[a.Lease]; {
+		case l == nil:
+		case l.over:
+			over = true
+			delete(s.leases, a.Lease)
+		default:
+			o.Assignments = append(o.Assignments, *a)
+		}
+	})
+	if over {
+		s.engine.sched.returnPlace(s, a.Run.ID)
+	}
 }
 
 // beginAttempt records that an attempt begins. Its error is a *TaskError when

@@ -554,6 +554,80 @@ func TestWorkerThatConnectsWhileARunIsBegunHasItsPlacesOnce(t *testing.T) {
 	b.free()
 }
 
+// TestRunThatIsOverBeforeItIsHandedToItsWorker is about the moment between the
+// record with which an attempt begins and the word to the worker.
+func TestRunThatIsOverBeforeItIsHandedToItsWorker(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		// happens is what does at that moment; unlock lets the engine go on.
+		happens func(t *testing.T, w *testWorker, ent *entry, unlock func())
+		// order is that of the runs which the worker gets of the two.
+		order []int
+	}{
+		"cancelled": {
+			happens: func(t *testing.T, w *testWorker, ent *entry, unlock func()) {
+				t.Helper()
+				_, next, left, err := w.b.changeInTurn(t.Context(), ent, nil, func(run *Run) error {
+					run.end(Cancelled, &RunError{Reason: ReasonCancelled}, time.Now())
+					return nil
+				}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				left.revoke(revocation(&next))
+				unlock()
+			},
+			order: []int{1},
+		},
+		"worker connects again": {
+			happens: func(t *testing.T, w *testWorker, ent *entry, unlock func()) {
+				t.Helper()
+				// The lease is there once the turn is over.
+				if err := ent.enter(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				w.disconnect()
+				go func() {
+					for leased := 1; leased > 0; _, leased = w.b.countWorkers() {
+						<-time.After(time.Millisecond)
+					}
+					ent.leave()
+					unlock()
+				}()
+				w.connect()
+			},
+			order: []int{0, 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, Config{}, tasks{})
+			begins, goOn := b.holdBeginning()
+			ids := []string{b.create(chat()).ID, b.create(chat()).ID}
+			ent := b.index.get("default", ids[0])
+			w := b.worker(1, 0)
+			<-begins
+			b.index.mu.Lock()
+			close(goOn)
+			test.happens(t, w, ent, b.index.mu.Unlock)
+			for _, place := range test.order {
+				a := w.assignment()
+				if run, err := b.GetRun(t.Context(), "default", ids[place]); err != nil || run.Lease != a.Lease {
+					t.Fatalf("assigned run %s, lease %d; want run %+v (%v)", a.Run.ID, a.Lease, run, err)
+				}
+				w.idle()
+				w.succeed(a, 1)
+				b.wait(ids[place])
+			}
+			b.sched.mu.Lock()
+			defer b.sched.mu.Unlock()
+			if w.conn.free != 1 {
+				t.Errorf("%d places of 1 are free", w.conn.free)
+			}
+		})
+	}
+}
+
 // A worker gives up by itself what it has not heard of for the lease time. The
 // runtime may have heard of it a little later, and hold the lease still.
 func TestLeaseThatLapsedAtItsWorkerCountsAnAttempt(t *testing.T) {
