@@ -362,6 +362,28 @@ func TestEventThatIsAddedLateToo(t *testing.T) {
 	}
 }
 
+func TestTaskEmitsAfterACallThatFailedMidway(t *testing.T) {
+	t.Parallel()
+	failed := make(chan error, 1)
+	b := setup(t, Config{}, tasks{"emit": func(ctx context.Context, call Call) ([]byte, error) {
+		failed <- call.Emit(ctx, NewEvent{Type: "one"}, NewEvent{Type: "two"}, NewEvent{Type: "three"})
+		return []byte(`{}`), call.Emit(ctx, NewEvent{Type: "four"}, NewEvent{Type: "five"})
+	}})
+	b.fault(&faulty{append: func(number int64, add func() (uint64, error)) (uint64, error) {
+		if number == 2 {
+			return 0, journal.ErrTooLarge
+		}
+		return add()
+	}})
+	run := b.create(CreateRequest{TaskType: "emit", Wait: true})
+	if err := <-failed; !errors.Is(err, journal.ErrTooLarge) {
+		t.Errorf("Emit: %v", err)
+	}
+	if got := typesOf(b.history(run.ID, 0, 0)); !slices.Equal(got, []string{eventStarted, "one", "four", "five", eventSucceeded}) {
+		t.Errorf("events %v", got)
+	}
+}
+
 // TestEventThatIsNotKeptAtOnceHoldsUpNoOther has the journal refuse one run's event
 // among those of others in a message, in the ways in which it does.
 func TestEventThatIsNotKeptAtOnceHoldsUpNoOther(t *testing.T) {

@@ -127,10 +127,9 @@ func (e *Engine) emitter(ent *entry, token uint64) func(context.Context, ...NewE
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
+		// A call that failed may have added some of its events: the next is another report.
+		defer l.advance(l.report + 1)
 		_, err := e.emit(ctx, l, l.report+1, events)
-		if err == nil {
-			l.advance(l.report + 1)
-		}
 		return err
 	}
 }
