@@ -40,7 +40,8 @@ type Cancellation struct {
 type Refusal struct {
 	HeldLease
 
-	// Err is ErrLeaseLost, or an error of CreateRun, or *violation.Error.
+	// Err is ErrLeaseLost, or an error of CreateRun, such as a *violation.Error or a
+	// *violation.TooLargeError.
 	Err error
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -282,16 +283,23 @@ func (e *Engine) park(run *Run, w *Wait) {
 
 // recordStep keeps what a step returned.
 func (e *Engine) recordStep(ctx context.Context, l *lease, r *Report) (uint64, error) {
+	if size := len(r.Step.Result); size > e.cfg.MaxInputBytes {
+		return 0, &violation.TooLargeError{Field: "step.result", Size: size, Limit: e.cfg.MaxInputBytes}
+	}
 	if err := violation.Join(
 		checkText("step.key", r.Step.Key, maxStepKeyBytes), jsonvalue.Validate("step.result", r.Step.Result),
 	); err != nil {
 		return 0, err
 	}
-	payload, err := json.Marshal(r.Step)
-	if err != nil {
+	var payload bytes.Buffer
+	encoder := json.NewEncoder(&payload)
+	encoder.SetEscapeHTML(false) // that would make a result of six times its size
+	if err := encoder.Encode(r.Step); err != nil {
 		return 0, fmt.Errorf("encode step %s: %w", r.Step.Key, err)
 	}
-	return e.add(ctx, l, r.Number, []NewEvent{{Type: eventStep, Visibility: Internal, Payload: payload}})
+	return e.add(ctx, l, r.Number, []NewEvent{{
+		Type: eventStep, Visibility: Internal, Payload: bytes.TrimSuffix(payload.Bytes(), []byte("\n")),
+	}})
 }
 
 // recallReport returns the number of the last report of a lease that was kept.

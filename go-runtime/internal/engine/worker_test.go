@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -1038,6 +1040,34 @@ func TestEventsThatCannotBeEmitted(t *testing.T) {
 		}
 	}
 	w.succeed(a, 9)
+	b.wait(id)
+}
+
+func TestStepsUpToTheLimitAreRecorded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	r := chat()
+	r.Options.Retry = fast(2)
+	id := b.create(r).ID
+	a := w.assignment()
+	limit := b.cfg.MaxInputBytes
+	result := fmt.Appendf(nil, "%q", strings.Repeat("<", limit-2))
+	w.report(a, 1, Report{Step: &Step{Key: "page", Result: result}})
+	if ack := next(w, &w.acks); ack.Report != 1 {
+		t.Fatalf("acknowledged %+v", ack)
+	}
+	w.report(a, 2, Report{Step: &Step{Key: "larger", Result: append(result[:limit-1:limit-1], `>"`...)}})
+	var tooLarge *violation.TooLargeError
+	if r := next(w, &w.refusals); !errors.As(r.Err, &tooLarge) || tooLarge.Field != "step.result" || tooLarge.Size != limit+1 {
+		t.Fatalf("refused with %v", r.Err)
+	}
+	w.report(a, 3, Report{Fail: &Fail{Message: "once more", Retryable: true}})
+	a = w.assignment()
+	if len(a.Steps) != 1 || !bytes.Equal(a.Steps[0].Result, result) {
+		t.Fatalf("%d steps", len(a.Steps))
+	}
+	w.succeed(a, 1)
 	b.wait(id)
 }
 
