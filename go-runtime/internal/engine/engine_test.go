@@ -648,6 +648,42 @@ func TestEndedRunsAreForgotten(t *testing.T) {
 	}
 }
 
+// TestRunThatWasForgottenInPartIsForgottenLater has the process end before, and
+// after, the first of a run's subjects is removed.
+func TestRunThatWasForgottenInPartIsForgottenLater(t *testing.T) {
+	t.Parallel()
+	for purged := range 2 {
+		t.Run(strconv.Itoa(purged), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			b := openEngine(t, dir, Config{KeepEnded: 1}, tasks{"emit": func(ctx context.Context, call Call) ([]byte, error) {
+				return []byte(`{}`), call.Emit(ctx, NewEvent{Type: "x"})
+			}})
+			purges := 0
+			b.fault(&faulty{purge: func(string) error {
+				if purges++; purges > purged {
+					return journal.ErrUnavailable
+				}
+				return nil
+			}})
+			old := b.create(CreateRequest{TaskType: "emit", Wait: true})
+			b.create(CreateRequest{TaskType: "emit", Wait: true})
+			b.forgetOld()
+			b.crash()
+			b = openEngine(t, dir, Config{KeepEnded: 1}, tasks{})
+			b.forgetOld()
+			for _, subject := range historySubjects("default", old.ID) {
+				if n := b.records(t, subject); n > 0 {
+					t.Errorf("%d records of %s are left", n, subject)
+				}
+			}
+			if n := b.records(t, eventPrefix+">"); n != 1 {
+				t.Errorf("%d events are left, want that of the other run", n)
+			}
+		})
+	}
+}
+
 func FuzzDecodeRecord(f *testing.F) {
 	rec := record{ID: "id", Run: Run{State: Succeeded, TaskType: "echo"}, Payload: []byte(`{"a":1}`)}
 	data, err := rec.encode()

@@ -34,10 +34,19 @@ func (e *Engine) forgetOld() {
 			return
 		}
 		run := ent.snapshot()
-		for _, subject := range historySubjects(run.Namespace, run.ID) {
-			if err := e.stream.Purge(e.work, subject); err != nil {
-				e.log.Warn("ended run not removed from the journal", "run_id", run.ID, "err", err)
-			}
+		if err := e.purge(&run); err != nil {
+			e.log.Warn("ended run not removed from the journal", "run_id", run.ID, "err", err)
 		}
 	}
+}
+
+// purge removes a run from the journal, its own records last: as long as they are
+// there the next start finds it, and what is left of it is removed then.
+func (e *Engine) purge(run *Run) error {
+	for _, subject := range []string{eventSubject(run.Namespace, run.ID), runSubject(run.Namespace, run.ID)} {
+		if err := e.stream.Purge(e.work, subject); err != nil {
+			return err
+		}
+	}
+	return nil
 }
