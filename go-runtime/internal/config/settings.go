@@ -52,7 +52,8 @@ type Config struct {
 
 	// MaxConcurrentRuns is how many runs execute at a time.
 	MaxConcurrentRuns int
-	// MaxQueuedRuns is how many runs may wait; one more is refused.
+	// MaxQueuedRuns is how many runs may wait, of one namespace; one more is refused.
+	// Where several have runs that wait, see engine.Config.
 	MaxQueuedRuns int
 	// MaxAttempts is how often a run is begun before it fails.
 	MaxAttempts int
@@ -205,7 +206,8 @@ func settings(c *Config) []setting {
 		},
 		{
 			name: "max-queued-runs", fallback: "100000", value: &intValue{&c.MaxQueuedRuns, 1, 10_000_000},
-			help: "`number` of runs that may wait; one more is refused",
+			help: "`number` of runs that may wait; one more is refused. Several namespaces share a queue an eighth larger, " +
+				"which none of them can fill",
 		},
 		{
 			name: "max-attempts", fallback: "3", value: &intValue{&c.MaxAttempts, 1, 100},

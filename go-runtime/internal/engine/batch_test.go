@@ -71,8 +71,8 @@ func (b *bundle) free() {
 	b.t.Helper()
 	b.sched.mu.Lock()
 	defer b.sched.mu.Unlock()
-	if b.sched.taken != 0 || b.sched.queued != 0 {
-		b.t.Errorf("%d places of the queue are taken, %d runs wait", b.sched.taken, b.sched.queued)
+	if b.sched.taken != 0 || b.sched.queued != 0 || len(b.sched.shares) > 0 {
+		b.t.Errorf("%d places of the queue are taken (%v), %d runs wait", b.sched.taken, b.sched.shares, b.sched.queued)
 	}
 }
 

@@ -13,8 +13,10 @@ import (
 type Config struct {
 	// MaxConcurrent is how many runs execute at once; default 100.
 	MaxConcurrent int
-	// MaxQueued is how many runs may wait for a place; more are refused with a
-	// *QueueFullError. Default 100,000.
+	// MaxQueued is how many runs of a namespace may wait for a place while no other's
+	// do; more are refused with a *QueueFullError. Of several namespaces each may have
+	// one, and eight times as many as still find room, in a queue that is larger by an
+	// eighth, so that none is refused because others fill it. Default 100,000.
 	MaxQueued int
 	// MaxAttempts is how often a run is begun, in all, before it fails because
 	// the process died each time; default 3.

@@ -314,6 +314,58 @@ func TestQueueIsBounded(t *testing.T) {
 	b.create(CreateRequest{TaskType: "gate", Wait: true})
 }
 
+func TestNoNamespaceFillsTheQueueForOthers(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	const limit = 80
+	b := setup(t, Config{MaxConcurrent: 1, MaxQueued: limit}, tasks{"gate": g.run})
+	b.create(CreateRequest{TaskType: "gate"})
+	<-g.begun
+	queued := map[string]int{}
+	// fill queues up to so many runs of a namespace, until one is refused.
+	fill := func(namespace string, most int) {
+		for range most {
+			_, _, err := b.CreateRun(t.Context(), namespace, CreateRequest{TaskType: "gate"})
+			if errors.As(err, new(*QueueFullError)) {
+				return
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			queued[namespace]++
+		}
+	}
+	fill("default", 2*limit)
+	if queued["default"] != limit {
+		t.Errorf("%d runs wait of a namespace that is alone, want %d", queued["default"], limit)
+	}
+	fill("small", 3)
+	fill("large", 2*limit)
+	fill("late", 1)
+	if queued["small"] != 3 || queued["large"] == 0 || queued["late"] != 1 {
+		t.Errorf("queued %v", queued)
+	}
+	// Those that would fill the queue come to have as much of it.
+	for range limit {
+		run, _, err := b.ListRuns(t.Context(), "default", ListRequest{PageSize: 1, States: []State{Queued}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.CancelRun(t.Context(), "default", run[0].ID, ""); err != nil {
+			t.Fatal(err)
+		}
+		queued["default"]--
+		fill("large", 1)
+		fill("default", 1)
+	}
+	if difference := queued["default"] - queued["large"]; difference < -limit/8 || difference > limit/8 {
+		t.Errorf("queued %v", queued)
+	}
+	fill("latest", 1)
+	if queued["latest"] != 1 {
+		t.Error("a namespace with no runs is refused")
+	}
+}
+
 func TestHowRunsFail(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{MaxInputBytes: 1000}, tasks{

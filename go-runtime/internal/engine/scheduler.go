@@ -24,8 +24,9 @@ type scheduler struct {
 	now func() time.Time
 
 	mu sync.Mutex
-	// taken counts queued runs and those being accepted.
+	// taken counts queued runs and those being accepted, shares does by namespace.
 	taken   int
+	shares  map[string]int
 	queued  int
 	delayed itemHeap
 	alarm   *time.Timer
@@ -73,7 +74,7 @@ type workerPool struct {
 func newScheduler(limit, places int, start func([]placement), waitedTooLong func(*entry)) *scheduler {
 	s := &scheduler{
 		limit: limit, start: start, waitedTooLong: waitedTooLong, now: time.Now, places: places,
-		keys: map[keyName]*keyState{}, workers: map[poolName]*workerPool{}, woken: map[*workerPool]struct{}{},
+		shares: map[string]int{}, keys: map[keyName]*keyState{}, workers: map[poolName]*workerPool{}, woken: map[*workerPool]struct{}{},
 		delayed: itemHeap{byTime: true}, local: turnPool{heaps: map[string]*itemHeap{}},
 	}
 	s.started.L = &s.mu
@@ -149,12 +150,27 @@ func (s *scheduler) reserve(runs []*newcomer) error {
 	return err
 }
 
+// greed is how many times what is free of the queue a namespace may have of it; one
+// run it always may. So there is room for a namespace with few runs, however many
+// runs others have, and those that would fill the queue get alike.
+const greed = 8
+
+// count notes that a namespace has so many more runs in the queue.
+func (s *scheduler) count(namespace string, more int) {
+	s.taken += more
+	if s.shares[namespace] += more; s.shares[namespace] == 0 {
+		delete(s.shares, namespace)
+	}
+}
+
 func (s *scheduler) reserveWaiting(runs []*newcomer, waiting int) error {
-	if s.taken+waiting > s.limit && waiting > 0 {
-		s.taken += waiting // cancelled by the caller
+	namespace := runs[0].namespace // a call is of one
+	s.count(namespace, waiting)    // where that is too many, the caller cancels it
+	// With this much room a namespace that is alone in the queue gets to the limit.
+	room := s.limit + (s.limit+greed-1)/greed
+	if waiting > 0 && s.shares[namespace] > max(1, greed*(room-s.taken)) {
 		return &QueueFullError{Limit: s.limit, Wanted: waiting, RetryAfter: time.Second}
 	}
-	s.taken += waiting
 	for _, n := range runs {
 		c := n.concurrency
 		if c == nil || c.Strategy != RejectWhenTaken {
@@ -183,7 +199,7 @@ func (s *scheduler) cancelReservation(n *newcomer) {
 	if n.begins {
 		s.places++
 	} else {
-		s.taken--
+		s.count(n.namespace, -1)
 	}
 	if n.holds {
 		s.free(n.namespace, n.concurrency.Key, n.runID)
@@ -201,7 +217,7 @@ func (s *scheduler) push(ent *entry) {
 // restore queues a run that was accepted before, beyond the limit if need be.
 func (s *scheduler) restore(ent *entry) {
 	s.mu.Lock()
-	s.taken++
+	s.count(ent.snapshot().Namespace, 1)
 	s.enqueue(ent)
 	s.unlock()
 }
@@ -210,7 +226,7 @@ func (s *scheduler) restore(ent *entry) {
 func (s *scheduler) enqueue(ent *entry) {
 	run := ent.snapshot()
 	if ent.item != nil || run.State != Queued {
-		s.taken--
+		s.count(run.Namespace, -1)
 		return
 	}
 	it := &item{ent: ent, priority: run.options().Priority, order: ent.created, due: ent.dueTime()}
@@ -339,7 +355,7 @@ func (s *scheduler) dequeued(it *item) {
 	it.ent.item = nil
 	it.ent.stopQueueTimer()
 	s.queued--
-	s.taken--
+	s.count(it.pool.namespace, -1)
 }
 
 // freePlace returns a place of the runtime's own.
