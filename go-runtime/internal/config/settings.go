@@ -59,7 +59,8 @@ type Config struct {
 	MaxAttempts int
 	// RunTimeout is the longest one attempt may take, unless the run says otherwise.
 	RunTimeout time.Duration
-	// KeepRuns is how many ended runs are kept, the youngest; KeepRunsFor how long each is.
+	// KeepRuns is how many ended runs are kept, the youngest, of those that failed or
+	// timed out and of the others each; KeepRunsFor how long each is.
 	KeepRuns    int
 	KeepRunsFor time.Duration
 
@@ -219,7 +220,7 @@ func settings(c *Config) []setting {
 		},
 		{
 			name: "keep-runs", fallback: "100000", value: &intValue{&c.KeepRuns, 1, 10_000_000},
-			help: "`number` of ended runs that are kept, the youngest",
+			help: "`number` of ended runs that are kept, the youngest; those that failed or timed out are counted apart",
 		},
 		{
 			name: "keep-runs-for", fallback: "720h", value: &durationValue{&c.KeepRunsFor, time.Minute, 3650 * day},

@@ -25,7 +25,8 @@ type Config struct {
 	RunTimeout time.Duration
 	// MaxInputBytes limits a run's input and its output, each; default 1 MiB.
 	MaxInputBytes int
-	// KeepEnded is how many ended runs are kept, the youngest; default 100,000.
+	// KeepEnded is how many ended runs are kept, the youngest: so many that failed or
+	// timed out, and as many that ended otherwise; default 100,000.
 	KeepEnded int
 	// KeepEndedFor is how long an ended run is kept; default 30 days.
 	KeepEndedFor time.Duration

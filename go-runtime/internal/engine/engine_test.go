@@ -700,6 +700,38 @@ func TestEndedRunsAreForgotten(t *testing.T) {
 	}
 }
 
+func TestSuccessesPushOutNoFailures(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := openEngine(t, dir, Config{KeepEnded: 2}, tasks{
+		"echo": echo,
+		"fail": func(context.Context, Call) ([]byte, error) { return nil, errors.New("broken") },
+	})
+	var failed, succeeded []string
+	for range 3 {
+		failed = append(failed, b.create(CreateRequest{TaskType: "fail", Wait: true}).ID)
+	}
+	for range 5 {
+		succeeded = append(succeeded, b.create(CreateRequest{TaskType: "echo", Wait: true}).ID)
+	}
+	for range 2 {
+		b.forgetOld()
+		for about, kept := range map[string]bool{
+			failed[0]: false, failed[1]: true, failed[2]: true, succeeded[2]: false, succeeded[3]: true, succeeded[4]: true,
+		} {
+			if _, err := b.GetRun(t.Context(), "default", about); isNotFound(err) == kept {
+				t.Errorf("run %s: %v", about, err)
+			}
+		}
+		dead, _, err := b.ListRuns(t.Context(), "default", ListRequest{DeadLetters: true, PageSize: 10})
+		if err != nil || len(dead) != 2 {
+			t.Errorf("%d dead letters (%v), want 2", len(dead), err)
+		}
+		b.crash()
+		b = openEngine(t, dir, Config{KeepEnded: 2}, tasks{})
+	}
+}
+
 // TestRunThatWasForgottenInPartIsForgottenLater has the process end before, and
 // after, the first of a run's subjects is removed.
 func TestRunThatWasForgottenInPartIsForgottenLater(t *testing.T) {

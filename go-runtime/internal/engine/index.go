@@ -110,8 +110,9 @@ type index struct {
 	mu         sync.RWMutex
 	namespaces map[string]*namespaceIndex
 	states     map[State]int
-	// ended holds the runs that have ended, oldest end first.
-	ended []*entry
+	// failed holds the runs that failed or timed out, ended those that ended
+	// otherwise, oldest end first: however many succeed, failures stay to be seen to.
+	failed, ended []*entry
 }
 
 type namespaceIndex struct {
@@ -158,10 +159,19 @@ func (x *index) add(ent *entry) (*entry, bool) {
 		ns.retried[again] = struct{}{}
 	}
 	x.states[run.State]++
-	if run.State.Ended() {
-		x.ended = append(x.ended, ent)
-	}
+	x.noteEnd(ent, run.State)
 	return ent, true
+}
+
+// noteEnd files a run that has ended.
+func (x *index) noteEnd(ent *entry, state State) {
+	switch state {
+	case Failed, TimedOut:
+		x.failed = append(x.failed, ent)
+	case Succeeded, Cancelled:
+		x.ended = append(x.ended, ent)
+	case Queued, Running, Waiting:
+	}
 }
 
 // moved accounts for a run's change of state.
@@ -170,33 +180,42 @@ func (x *index) moved(ent *entry, from, to State) {
 	defer x.mu.Unlock()
 	x.states[from]--
 	x.states[to]++
-	if to.Ended() {
-		x.ended = append(x.ended, ent)
-	}
+	x.noteEnd(ent, to)
 }
 
 // sortEnded puts the runs that have ended in the order they did so; add and moved keep it.
 func (x *index) sortEnded() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	slices.SortFunc(x.ended, func(a, b *entry) int { return a.snapshot().EndedAt.Compare(b.snapshot().EndedAt) })
+	for _, ended := range [][]*entry{x.failed, x.ended} {
+		slices.SortFunc(ended, func(a, b *entry) int { return a.snapshot().EndedAt.Compare(b.snapshot().EndedAt) })
+	}
 }
 
-// oldestEnded removes and returns the run that ended first when more than keep
-// runs have ended or it ended before the given time; nil when none is due.
+// oldestEnded removes and returns a run that ended before the given time, or first
+// of more than keep that failed or timed out, or of more than keep that ended
+// otherwise; nil when none is due.
 func (x *index) oldestEnded(keep int, before time.Time) *entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.ended) == 0 {
-		return nil
+	for _, ended := range []*[]*entry{&x.failed, &x.ended} {
+		if len(*ended) == 0 {
+			continue
+		}
+		ent := (*ended)[0]
+		run := ent.snapshot()
+		if len(*ended) > keep || run.EndedAt.Before(before) {
+			(*ended)[0] = nil
+			*ended = (*ended)[1:]
+			x.remove(ent, &run)
+			return ent
+		}
 	}
-	ent := x.ended[0]
-	run := ent.snapshot()
-	if len(x.ended) <= keep && !run.EndedAt.Before(before) {
-		return nil
-	}
-	x.ended[0] = nil
-	x.ended = x.ended[1:]
+	return nil
+}
+
+// remove forgets a run.
+func (x *index) remove(ent *entry, run *Run) {
 	ns := x.namespaces[run.Namespace]
 	delete(ns.byID, run.ID)
 	ns.byCreated.Delete(ent.created)
@@ -209,7 +228,6 @@ func (x *index) oldestEnded(keep int, before time.Time) *entry {
 		}
 	}
 	x.states[run.State]--
-	return ent
 }
 
 // childrenOf returns the sub-runs of a run.
