@@ -76,7 +76,7 @@ class AgentRuntimeSettings:
     step_timeout_seconds: float | None = None
     """For a `ctx.step`; None: as long as the run may take."""
     max_retries: int = 3
-    """Attempts in all."""
+    """Attempts in all. The setting may be 0, for none beyond the first: that is 1 here."""
     default_max_attempts: int = 3
     """Another name of `max_retries`; where one of them is set, the other is the same."""
     retry_backoff_base: float = 2
@@ -120,10 +120,9 @@ def validate(mapping: object) -> list[Problem]:
         elif not rule.accepts(value):
             shown = f"a {type(value).__name__}" if key in _SECRETS else repr(value)
             problems.append(Problem(key, f"is {shown}, must be {rule.expects}", rule.hint))
-    if mapping.get("DEFAULT_MAX_ATTEMPTS", mapping.get("MAX_RETRIES")) != mapping.get(
-        "MAX_RETRIES", mapping.get("DEFAULT_MAX_ATTEMPTS")
-    ):
-        message = f"is {mapping['DEFAULT_MAX_ATTEMPTS']!r} while MAX_RETRIES is {mapping['MAX_RETRIES']!r}"
+    attempts, retries = mapping.get("DEFAULT_MAX_ATTEMPTS"), mapping.get("MAX_RETRIES")
+    if "DEFAULT_MAX_ATTEMPTS" in mapping and "MAX_RETRIES" in mapping and attempts != (retries or 1):
+        message = f"is {attempts!r} while MAX_RETRIES is {retries!r}"
         problems.append(Problem("DEFAULT_MAX_ATTEMPTS", message, "They are two names of one setting: keep one."))
     return problems
 
@@ -138,6 +137,8 @@ def load(mapping: Mapping[str, Any]) -> AgentRuntimeSettings:
     if problems:
         raise ValueError("; ".join(f"DJANGO_AGENT_RUNTIME {p.key!r} {p.message} ({p.hint})" for p in problems))
     values = {key.lower(): value for key, value in mapping.items() if key in _RULES}
+    if values.get("max_retries") == 0:
+        values["max_retries"] = 1
     for name, twin in (("max_retries", "default_max_attempts"), ("default_max_attempts", "max_retries")):
         if name in values:
             values.setdefault(twin, values[name])
@@ -155,13 +156,18 @@ def get_agent_runtime_settings() -> AgentRuntimeSettings:
     """Those of this Django project; the defaults where there is none.
 
     Raises:
-        ValueError: They are wrong.
+        ImproperlyConfigured: They are wrong.
     """
     try:
         from django.conf import settings  # noqa: PLC0415  # tests of agents need no Django
+        from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415
     except ImportError:
         return AgentRuntimeSettings()
-    return load(getattr(settings, "DJANGO_AGENT_RUNTIME", {}) if settings.configured or _has_project() else {})
+    given = getattr(settings, "DJANGO_AGENT_RUNTIME", {}) if settings.configured or _has_project() else {}
+    try:
+        return load(given)
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from error
 
 
 def visibility_of(event_type: str, settings: AgentRuntimeSettings) -> Visibility:
@@ -197,11 +203,11 @@ def _seconds(default: float | None, least: float, most: float = MAX_SECONDS) -> 
     return _Rule(accepts, expects, f"The default is {default}.")
 
 
-def _whole(default: int, most: int) -> _Rule:
+def _whole(default: int, most: int, *, least: int = 1) -> _Rule:
     def accepts(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
-    return _Rule(accepts, f"a whole number from 1 to {most}", f"The default is {default}.")
+    return _Rule(accepts, f"a whole number from {least} to {most}", f"The default is {default}.")
 
 
 def _text(hint: str, pattern: str = r"\S(?:.*\S)?", *, expects: str = "a text", optional: bool = True) -> _Rule:
@@ -262,7 +268,7 @@ _RULES: dict[str, _Rule] = {
     "HEARTBEAT_INTERVAL_SECONDS": _seconds(10, 0.1, _LONGEST_LEASE),
     "RUN_TIMEOUT_SECONDS": _seconds(900, 0.001),
     "STEP_TIMEOUT_SECONDS": _seconds(None, 0.001),
-    "MAX_RETRIES": _whole(3, _MOST_ATTEMPTS),
+    "MAX_RETRIES": _whole(3, _MOST_ATTEMPTS, least=0),
     "DEFAULT_MAX_ATTEMPTS": _whole(3, _MOST_ATTEMPTS),
     "RETRY_BACKOFF_BASE": _seconds(2, 1, _LARGEST_MULTIPLIER),
     "RETRY_BACKOFF_MAX": _seconds(300, 0.001),

@@ -559,10 +559,13 @@ def test_body_that_nothing_reads_is_refused_by_name(api: APIClient, ada: User) -
 
 
 @pytest.mark.usefixtures("runtime")
-def test_settings_that_are_wrong_are_a_problem_without_their_details(api: APIClient) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}, {"MAX_RETRIES": "nowhere"}]
+)
+def test_settings_that_are_wrong_are_a_problem_without_their_details(api: APIClient, wrong: dict[str, Any]) -> None:
     clear_registry()
     try:
-        with override_settings(DJANGO_AGENT_RUNTIME={"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}):
+        with override_settings(DJANGO_AGENT_RUNTIME=wrong):
             response = post(api, RUNS, BODY)
     finally:
         clear_registry()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_agent_runtime.checks import check_agent_settings
@@ -58,7 +59,8 @@ def test_what_others_wrote_is_good_and_said_to_mean_the_journal() -> None:
         ("RUN_TIMEOUT_SECONDS", float("nan")),
         ("RUN_TIMEOUT_SECONDS", True),
         ("STEP_TIMEOUT_SECONDS", 0),
-        ("MAX_RETRIES", 0),
+        ("MAX_RETRIES", -1),
+        ("DEFAULT_MAX_ATTEMPTS", 0),
         ("MAX_RETRIES", 2.5),
         ("RETRY_BACKOFF_BASE", 0),
         ("DEFAULT_CONCURRENCY", 10_001),
@@ -80,6 +82,8 @@ def test_a_bad_value_is_one_error_with_a_hint(key: str, value: Any) -> None:
     assert message.hint
     with pytest.raises(ValueError, match=key):
         load({key: value})
+    with override_settings(DJANGO_AGENT_RUNTIME={key: value}), pytest.raises(ImproperlyConfigured, match=key):
+        get_agent_runtime_settings()
 
 
 def test_unknown_key_is_a_warning_and_no_crash() -> None:
@@ -113,6 +117,12 @@ def test_no_secret_is_shown() -> None:
 def test_both_names_of_the_attempts_are_one_setting(key: str) -> None:
     settings = load({key: 5})
     assert (settings.max_retries, settings.default_max_attempts) == (5, 5)
+
+
+def test_no_retries_are_one_attempt() -> None:
+    settings = load({"MAX_RETRIES": 0})
+    assert (settings.max_retries, settings.default_max_attempts) == (1, 1)
+    assert validate({"MAX_RETRIES": 0, "DEFAULT_MAX_ATTEMPTS": 1}) == []
 
 
 def test_two_numbers_of_attempts_are_a_problem() -> None:
