@@ -26,7 +26,7 @@ from django.db import DatabaseError, DataError, IntegrityError, close_old_connec
 from django.db.models import Q
 from django.utils import timezone
 
-from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, RunNotFound
+from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, InvalidRequest, RunNotFound
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
@@ -121,7 +121,10 @@ class Projector:
             except EventsTruncated as error:
                 self._skip(error)
             except (AgentRuntimeError, DatabaseError) as error:
-                self._report(error)
+                if _is_of_another_journal(error):
+                    self._begin_anew()
+                else:
+                    self._report(error)
             except Exception:
                 # Whoever started it relies on it.
                 logger.exception("projection failed", extra={"namespace": self.namespace})
@@ -152,11 +155,13 @@ class Projector:
                 self._runtime.get_server_info()
                 if self._is_own:
                     reconcile_runs()
-                with self._open() as batches:
-                    idle = _IdleTimer(idle_seconds, batches)
-                    for batch in batches:
-                        self.apply(batch)
-                        idle.restart()
+                try:
+                    self._follow_until_idle(idle_seconds)
+                except InvalidRequest as error:
+                    if not _is_of_another_journal(error):
+                        raise
+                    self._begin_anew()
+                    self._follow_until_idle(idle_seconds)
             if self._lost.is_set():
                 raise LeaseLostError(f"Another process took over the namespace {self.namespace!r}.")
         finally:
@@ -216,6 +221,13 @@ class Projector:
             finished.set()
             if housekeeping.ident is not None:
                 housekeeping.join()
+
+    def _follow_until_idle(self, idle_seconds: float) -> None:
+        with self._open() as batches:
+            idle = _IdleTimer(idle_seconds, batches)
+            for batch in batches:
+                self.apply(batch)
+                idle.restart()
 
     def _open(self) -> Stream[RunEventBatch]:
         cursor = ProjectorCursor.objects.get(namespace=self.namespace)
@@ -358,8 +370,8 @@ class Projector:
     def _is_ahead(self) -> bool:
         """Whether the cursor has passed records that the tables lack.
 
-        It has where the runtime began with an empty journal, whose numbers are lower: it then has nothing to send
-        behind the cursor, and says so by saying nothing. The newest run that has not ended is looked at.
+        It has where the runtime began with another journal, which came to the cursor's number before it was followed:
+        below that, the runtime refuses the cursor. The newest run that has not ended is looked at.
         """
         # In this order: who has moved the cursor meanwhile has also written the row.
         cursor = ProjectorCursor.objects.get(namespace=self.namespace).sequence
@@ -396,6 +408,11 @@ class Projector:
             refresh_open_runs()
         except AgentRuntimeError as failure:
             logger.warning("open runs were not refreshed", extra={"err": str(failure)})
+
+
+def _is_of_another_journal(error: Exception) -> bool:
+    """Whether the runtime refuses the cursor: its journal has not come so far."""
+    return isinstance(error, InvalidRequest) and any(field == "after_sequence" for field, _ in error.violations)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The setting `DJANGO_AGENT_RUNTIME`: how this project's agents run.
 
+None is the default, whatever the key, and a number may be the text of one, as the environment has it.
+
 `validate` says what is wrong with a mapping and `load` turns a valid one into `AgentRuntimeSettings`; both are pure,
 so that system checks, workers and tests judge by the same rules. Nothing here imports Django until
 `get_agent_runtime_settings` is called.
@@ -76,7 +78,7 @@ class AgentRuntimeSettings:
     step_timeout_seconds: float | None = None
     """For a `ctx.step`; None: as long as the run may take."""
     max_retries: int = 3
-    """Attempts in all."""
+    """Attempts in all. The setting may be 0, for none beyond the first: that is 1 here."""
     default_max_attempts: int = 3
     """Another name of `max_retries`; where one of them is set, the other is the same."""
     retry_backoff_base: float = 2
@@ -112,6 +114,7 @@ def validate(mapping: object) -> list[Problem]:
     """Everything wrong with `mapping`, in the order of its keys; empty when it can be used."""
     if not isinstance(mapping, Mapping):
         return [Problem("", f"must be a dict, not {type(mapping).__name__}", "DJANGO_AGENT_RUNTIME = {}")]
+    mapping = _read_values(mapping)
     problems = []
     for key, value in mapping.items():
         rule = _RULES.get(key)
@@ -120,10 +123,9 @@ def validate(mapping: object) -> list[Problem]:
         elif not rule.accepts(value):
             shown = f"a {type(value).__name__}" if key in _SECRETS else repr(value)
             problems.append(Problem(key, f"is {shown}, must be {rule.expects}", rule.hint))
-    if mapping.get("DEFAULT_MAX_ATTEMPTS", mapping.get("MAX_RETRIES")) != mapping.get(
-        "MAX_RETRIES", mapping.get("DEFAULT_MAX_ATTEMPTS")
-    ):
-        message = f"is {mapping['DEFAULT_MAX_ATTEMPTS']!r} while MAX_RETRIES is {mapping['MAX_RETRIES']!r}"
+    attempts, retries = mapping.get("DEFAULT_MAX_ATTEMPTS"), mapping.get("MAX_RETRIES")
+    if "DEFAULT_MAX_ATTEMPTS" in mapping and "MAX_RETRIES" in mapping and attempts != (retries or 1):
+        message = f"is {attempts!r} while MAX_RETRIES is {retries!r}"
         problems.append(Problem("DEFAULT_MAX_ATTEMPTS", message, "They are two names of one setting: keep one."))
     return problems
 
@@ -137,7 +139,9 @@ def load(mapping: Mapping[str, Any]) -> AgentRuntimeSettings:
     problems = [problem for problem in validate(mapping) if problem.key in _RULES or not problem.key]
     if problems:
         raise ValueError("; ".join(f"DJANGO_AGENT_RUNTIME {p.key!r} {p.message} ({p.hint})" for p in problems))
-    values = {key.lower(): value for key, value in mapping.items() if key in _RULES}
+    values = {key.lower(): value for key, value in _read_values(mapping).items() if key in _RULES}
+    if values.get("max_retries") == 0:
+        values["max_retries"] = 1
     for name, twin in (("max_retries", "default_max_attempts"), ("default_max_attempts", "max_retries")):
         if name in values:
             values.setdefault(twin, values[name])
@@ -155,13 +159,18 @@ def get_agent_runtime_settings() -> AgentRuntimeSettings:
     """Those of this Django project; the defaults where there is none.
 
     Raises:
-        ValueError: They are wrong.
+        ImproperlyConfigured: They are wrong.
     """
     try:
         from django.conf import settings  # noqa: PLC0415  # tests of agents need no Django
+        from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415
     except ImportError:
         return AgentRuntimeSettings()
-    return load(getattr(settings, "DJANGO_AGENT_RUNTIME", {}) if settings.configured or _has_project() else {})
+    given = getattr(settings, "DJANGO_AGENT_RUNTIME", {}) if settings.configured or _has_project() else {}
+    try:
+        return load(given)
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from error
 
 
 def visibility_of(event_type: str, settings: AgentRuntimeSettings) -> Visibility:
@@ -173,6 +182,23 @@ class _Rule(NamedTuple):
     accepts: Callable[[Any], bool]
     expects: str
     hint: str
+    number: type[int | float] | None = None
+    """What the text of a number is read as."""
+
+
+def _read_values(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What is set, texts of numbers as numbers."""
+    return {key: _read_number(key, value) for key, value in mapping.items() if value is not None or key not in _RULES}
+
+
+def _read_number(key: Any, value: Any) -> Any:
+    rule = _RULES.get(key)
+    if rule is None or rule.number is None or not isinstance(value, str):
+        return value
+    try:
+        return rule.number(value)
+    except ValueError:
+        return value
 
 
 def _has_project() -> bool:
@@ -188,29 +214,26 @@ def _choice(default: str, *choices: str) -> _Rule:
 
 def _seconds(default: float | None, least: float, most: float = MAX_SECONDS) -> _Rule:
     def accepts(value: Any) -> bool:
-        if value is None:
-            return default is None
         # NaN is not between anything.
         return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
 
-    expects = f"a number of seconds from {least:g} to {most:g}" + (" or None" if default is None else "")
-    return _Rule(accepts, expects, f"The default is {default}.")
+    return _Rule(accepts, f"a number of seconds from {least:g} to {most:g}", f"The default is {default}.", float)
 
 
-def _whole(default: int, most: int) -> _Rule:
+def _whole(default: int, most: int, *, least: int = 1) -> _Rule:
     def accepts(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
-    return _Rule(accepts, f"a whole number from 1 to {most}", f"The default is {default}.")
+    return _Rule(accepts, f"a whole number from {least} to {most}", f"The default is {default}.", int)
 
 
 def _text(hint: str, pattern: str = r"\S(?:.*\S)?", *, expects: str = "a text", optional: bool = True) -> _Rule:
     def accepts(value: Any) -> bool:
-        if value is None or value == "":
+        if value == "":
             return optional
         return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
-    return _Rule(accepts, expects + (" or None" if optional else ""), hint)
+    return _Rule(accepts, expects, hint)
 
 
 def _flag() -> _Rule:
@@ -231,7 +254,7 @@ def _is_visibility(value: Any) -> bool:
 
 
 def _is_url(value: Any) -> bool:
-    if value is None or value == "":
+    if value == "":
         return True
     if not isinstance(value, str) or re.search(r"\s", value):
         return False
@@ -262,7 +285,7 @@ _RULES: dict[str, _Rule] = {
     "HEARTBEAT_INTERVAL_SECONDS": _seconds(10, 0.1, _LONGEST_LEASE),
     "RUN_TIMEOUT_SECONDS": _seconds(900, 0.001),
     "STEP_TIMEOUT_SECONDS": _seconds(None, 0.001),
-    "MAX_RETRIES": _whole(3, _MOST_ATTEMPTS),
+    "MAX_RETRIES": _whole(3, _MOST_ATTEMPTS, least=0),
     "DEFAULT_MAX_ATTEMPTS": _whole(3, _MOST_ATTEMPTS),
     "RETRY_BACKOFF_BASE": _seconds(2, 1, _LARGEST_MULTIPLIER),
     "RETRY_BACKOFF_MAX": _seconds(300, 0.001),
@@ -283,7 +306,7 @@ _RULES: dict[str, _Rule] = {
     "LANGFUSE_ENABLED": _flag(),
     "SSE_KEEPALIVE_SECONDS": _seconds(15, 0.1, 3600),
     "PUBLIC_STREAM_URL": _Rule(
-        _is_url, "an http or https URL without a query, or None", "'https://runs.example.com', for browsers to reach."
+        _is_url, "an http or https URL without a query", "'https://runs.example.com', for browsers to reach."
     ),
 }
 

@@ -24,8 +24,6 @@ from django_agent_runtime.types import ENDS
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-    from django_agent_runtime.models import AgentRunQuerySet
-
 # Each level with those above it.
 _SEEN_FROM: dict[str, tuple[str, ...]] = {
     EventVisibility.INTERNAL: (EventVisibility.INTERNAL, EventVisibility.DEBUG, EventVisibility.USER),
@@ -34,37 +32,41 @@ _SEEN_FROM: dict[str, tuple[str, ...]] = {
 }
 
 
-def visible_runs(actor: Principal) -> AgentRunQuerySet:
-    """The runs of a principal; for staff, also those that nobody owns."""
-    return AgentRun.objects.filter(_owned_by(actor))
+def visible_runs(actor: Principal, among: QuerySet[AgentRun] | None = None) -> QuerySet[AgentRun]:
+    """The runs of a principal, of all or of those given; for staff, also those that nobody owns."""
+    return (AgentRun.objects.all() if among is None else among).filter(_owned_by(actor))
 
 
-def visible_conversations(actor: Principal) -> QuerySet[AgentConversation]:
-    """The conversations of a principal; for staff, also those that nobody owns."""
-    return AgentConversation.objects.filter(_owned_by(actor))
+def visible_conversations(
+    actor: Principal, among: QuerySet[AgentConversation] | None = None
+) -> QuerySet[AgentConversation]:
+    """The conversations of a principal, of all or of those given; for staff, also those that nobody owns."""
+    return (AgentConversation.objects.all() if among is None else among).filter(_owned_by(actor))
 
 
-def get_visible_run(actor: Principal, run_id: UUID | str) -> AgentRun:
-    """One of the runs that a principal may see.
+def get_visible_run(actor: Principal, run_id: UUID | str, among: QuerySet[AgentRun] | None = None) -> AgentRun:
+    """One of the runs that a principal may see, of all or of those given.
 
     Raises:
         RunNotFound: There is none, or it is another's: both look the same.
     """
     key = _as_uuid(run_id)
-    run = visible_runs(actor).filter(pk=key).first() if key else None
+    run = visible_runs(actor, among).filter(pk=key).first() if key else None
     if run is None:
         raise RunNotFound("There is no such run.")
     return run
 
 
-def get_visible_conversation(actor: Principal, conversation_id: UUID | str) -> AgentConversation:
-    """One of the conversations that a principal may see.
+def get_visible_conversation(
+    actor: Principal, conversation_id: UUID | str, among: QuerySet[AgentConversation] | None = None
+) -> AgentConversation:
+    """One of the conversations that a principal may see, of all or of those given.
 
     Raises:
         NotFound: There is none, or it is another's: both look the same.
     """
     key = _as_uuid(conversation_id)
-    conversation = visible_conversations(actor).filter(pk=key).first() if key else None
+    conversation = visible_conversations(actor, among).filter(pk=key).first() if key else None
     if conversation is None:
         raise NotFound("There is no such conversation.")
     return conversation

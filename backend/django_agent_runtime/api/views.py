@@ -93,7 +93,7 @@ class ProblemView(APIView):
         Raises:
             ValidationError: Naming every parameter that is not known.
         """
-        known = [*kind().fields, *self.extra_query_parameters, *_name_paging(self)]
+        known = [*kind().fields, *self.extra_query_parameters, *_name_parameters_of_list(self)]
         allowed = _PARAMETERS_OF_ALL.union(known, _name_versioning(self.request))
         unknown = [name for name in self.request.query_params if name not in allowed]
         if unknown:
@@ -106,28 +106,47 @@ class ProblemView(APIView):
 
 
 class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation]):
-    """Conversations of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
+    """Conversations of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`.
+
+    A `get_queryset` or `filter_backends` of the project's own leave fewer of them, and object permissions are asked.
+    """
 
     serializer_class = schema.ConversationSerializer
     pagination_class: type[BasePagination] | None = NewestFirstPagination
-    queryset = AgentConversation.objects.none()
+    queryset = AgentConversation.objects.all()
     lookup_field = "id"
+
+    def get_queryset(self) -> QuerySet[AgentConversation]:
+        """The caller's own."""
+        return selectors.visible_conversations(principal_of(self.request), super().get_queryset())
+
+    def get_object(self) -> AgentConversation:
+        """The one that the address names, of those of `get_queryset` that are the caller's own.
+
+        Raises:
+            NotFound: There is none.
+            APIException: An object permission refuses it.
+        """
+        rows = self.filter_queryset(self.get_queryset())
+        conversation = selectors.get_visible_conversation(principal_of(self.request), _name_row(self), rows)
+        self.check_object_permissions(self.request, conversation)
+        return conversation
 
     @extend_schema(
         parameters=[schema.ConversationListQuerySerializer],
         responses={200: schema.ConversationSerializer(many=True), **PROBLEM},
     )
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List the conversations, newest first."""
         self.check_query(schema.ConversationListQuerySerializer)
         wanted = _read(schema.ConversationListQuerySerializer, request.query_params)
-        found = selectors.visible_conversations(principal_of(request)).filter(**wanted)
-        return _page(self, found)
+        rows = self.filter_queryset(self.get_queryset().order_by(*NewestFirstPagination.ordering))
+        return _page(self, selectors.visible_conversations(principal_of(request), rows).filter(**wanted))
 
     @extend_schema(
         request=schema.ConversationCreateSerializer, responses={201: schema.ConversationSerializer, **PROBLEM}
     )
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Begin a conversation."""
         self.check_query()
         wanted = _read(schema.ConversationCreateSerializer, request.data)
@@ -135,10 +154,10 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
         return Response(schema.ConversationSerializer(conversation).data, status=HTTPStatus.CREATED)
 
     @extend_schema(parameters=[CONVERSATION_ID], responses={200: schema.ConversationSerializer, **PROBLEM})
-    def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002 - what the schema calls it
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Read a conversation."""
         self.check_query()
-        conversation = selectors.get_visible_conversation(principal_of(request), id)
+        conversation = self.get_object()
         return Response(schema.ConversationSerializer(conversation).data)
 
     @extend_schema(
@@ -146,11 +165,11 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
         request=schema.ConversationUpdateSerializer,
         responses={200: schema.ConversationSerializer, **PROBLEM},
     )
-    def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change the title or the metadata."""
         self.check_query()
         actor = principal_of(request)
-        conversation = selectors.get_visible_conversation(actor, id)
+        conversation = self.get_object()
         changes = _read(schema.ConversationUpdateSerializer, request.data)
         conversation = services.update_conversation(actor=actor, conversation=conversation, **changes)
         return Response(schema.ConversationSerializer(conversation).data)
@@ -160,46 +179,71 @@ class BaseAgentConversationViewSet(ProblemView, GenericViewSet[AgentConversation
         responses={200: schema.HistorySerializer, **PROBLEM},
     )
     @action(detail=True, methods=["get"])
-    def messages(self, request: Request, id: str) -> Response:  # noqa: A002
+    def messages(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Read the messages of all runs of the conversation."""
         self.check_query(schema.HistoryQuerySerializer)
-        conversation = selectors.get_visible_conversation(principal_of(request), id)
+        conversation = self.get_object()
         wanted = _read(schema.HistoryQuerySerializer, request.query_params)
         return Response({"messages": conversation.get_message_history(**wanted)})
 
     @extend_schema(parameters=[CONVERSATION_ID], responses={204: None, **PROBLEM})
-    def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Delete a conversation with its runs; those that have not ended are cancelled."""
         self.check_query()
         actor = principal_of(request)
-        services.delete_conversation(actor=actor, conversation=selectors.get_visible_conversation(actor, id))
+        services.delete_conversation(actor=actor, conversation=self.get_object())
         return Response(status=HTTPStatus.NO_CONTENT)
 
 
-class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
-    """Runs of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`."""
+class RunLookup(ProblemView, GenericAPIView[AgentRun]):
+    """Finds a run of the caller's."""
+
+    queryset = AgentRun.objects.all()
+    lookup_field = "id"
+
+    def get_queryset(self) -> QuerySet[AgentRun]:
+        """The caller's own."""
+        return selectors.visible_runs(principal_of(self.request), super().get_queryset())
+
+    def get_object(self) -> AgentRun:
+        """The one that the address names, of those of `get_queryset` that are the caller's own.
+
+        Raises:
+            RunNotFound: There is none.
+            APIException: An object permission refuses it.
+        """
+        rows = self.filter_queryset(self.get_queryset())
+        run = selectors.get_visible_run(principal_of(self.request), _name_row(self), rows)
+        self.check_object_permissions(self.request, run)
+        return run
+
+
+class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
+    """Runs of the caller. Inherit from it, and set `authentication_classes` and `permission_classes`.
+
+    A `get_queryset` or `filter_backends` of the project's own leave fewer of them, and object permissions are asked.
+    """
 
     serializer_class = schema.RunSummarySerializer
     pagination_class: type[BasePagination] | None = NewestFirstPagination
-    queryset = AgentRun.objects.none()
-    lookup_field = "id"
 
     @extend_schema(
         parameters=[schema.RunListQuerySerializer], responses={200: schema.RunSummarySerializer(many=True), **PROBLEM}
     )
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List the runs, newest first, without what they were given and made."""
         self.check_query(schema.RunListQuerySerializer)
         wanted = _read(schema.RunListQuerySerializer, request.query_params)
-        found = selectors.visible_runs(principal_of(request)).filter(**wanted).defer("input", "output")
-        return _page(self, found)
+        rows = self.filter_queryset(self.get_queryset().order_by(*NewestFirstPagination.ordering))
+        found = selectors.visible_runs(principal_of(request), rows).filter(**wanted)
+        return _page(self, found.defer("input", "output"))
 
     @extend_schema(
         parameters=[IDEMPOTENCY_KEY],
         request=schema.RunCreateSerializer,
         responses={200: schema.RunSerializer, 201: schema.RunSerializer, **PROBLEM},
     )
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Have an agent run; 201 also while the runtime is away, which then gets the run when it is back."""
         self.check_query()
         actor = principal_of(request)
@@ -213,10 +257,10 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
         return Response(schema.RunSerializer(run).data, status=status, headers=headers)
 
     @extend_schema(parameters=[RUN_ID], responses={200: schema.RunSerializer, **PROBLEM})
-    def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Read a run as it is now."""
         self.check_query()
-        run = selectors.read_run(selectors.get_visible_run(principal_of(request), id))
+        run = selectors.read_run(self.get_object())
         return Response(schema.RunSerializer(run).data)
 
     @extend_schema(
@@ -225,11 +269,11 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
         responses={200: schema.RunSerializer, 202: schema.RunSerializer, **PROBLEM},
     )
     @action(detail=True, methods=["post"])
-    def cancel(self, request: Request, id: str) -> Response:  # noqa: A002
+    def cancel(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """End a run; 202 while the runtime cannot be told."""
         self.check_query()
         actor = principal_of(request)
-        run = selectors.get_visible_run(actor, id)
+        run = self.get_object()
         wanted = _read(schema.RunCancelSerializer, request.data)
         run = services.cancel_run(actor=actor, run=run, **wanted)
         status = HTTPStatus.OK if run.has_ended else HTTPStatus.ACCEPTED
@@ -239,23 +283,23 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
         parameters=[RUN_ID], request=schema.RunResumeSerializer, responses={200: schema.RunSerializer, **PROBLEM}
     )
     @action(detail=True, methods=["post"])
-    def resume(self, request: Request, id: str) -> Response:  # noqa: A002
+    def resume(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Answer what a waiting run asks."""
         self.check_query()
         actor = principal_of(request)
-        run = selectors.get_visible_run(actor, id)
+        run = self.get_object()
         wanted = _read(schema.RunResumeSerializer, request.data)
         run = services.resume_run(actor=actor, run=run, **wanted)
         return Response(schema.RunSerializer(run).data)
 
     @extend_schema(parameters=[RUN_ID], request=None, responses={201: schema.RunSerializer, **PROBLEM})
     @action(detail=True, methods=["post"])
-    def retry(self, request: Request, id: str) -> Response:  # noqa: A002
+    def retry(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Do again what a run did that ended badly, as a new run."""
         self.check_query()
         actor = principal_of(request)
         _read(schema.RequestSerializer, request.data)
-        run = services.retry_run(actor=actor, run=selectors.get_visible_run(actor, id))
+        run = services.retry_run(actor=actor, run=self.get_object())
         return Response(schema.RunSerializer(run).data, status=HTTPStatus.CREATED)
 
     @extend_schema(
@@ -263,12 +307,13 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
         responses={200: schema.EventPageSerializer, **STREAM, **NO_MORE, **PROBLEM},
     )
     @action(detail=True, methods=["get"], renderer_classes=[JSONRenderer, EventStreamRenderer], pagination_class=None)
-    def events(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
+    def events(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Read the events of a run: a page of those kept, or all as a stream, as `Accept` says."""
         self.check_query(schema.EventsQuerySerializer)
+        run = self.get_object()
         if request.accepted_renderer.media_type == MEDIA_TYPE:
-            return stream_events(request, id)
-        return list_events(request, id)
+            return _stream_events(request, run)
+        return _list_events(request, run)
 
     @extend_schema(
         parameters=[RUN_ID, schema.VisibilityQuerySerializer],
@@ -276,12 +321,12 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
         responses={201: schema.StreamTicketSerializer, **PROBLEM},
     )
     @action(detail=True, methods=["post"], url_path="stream-ticket")
-    def stream_ticket(self, request: Request, id: str) -> Response:  # noqa: A002
+    def stream_ticket(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Make an address at which the run's events can be read straight from the runtime."""
         self.check_query(schema.VisibilityQuerySerializer)
         _read(schema.RequestSerializer, request.data)
         actor = principal_of(request)
-        run = selectors.get_visible_run(actor, id)
+        run = self.get_object()
         visibility = _choose_visibility(actor, _read(schema.VisibilityQuerySerializer, request.query_params.dict()))
         ticket = get_hurried_runtime().create_stream_ticket(str(run.pk), actor.label, visibility)
         base = get_agent_runtime_settings().public_stream_url
@@ -293,16 +338,19 @@ class BaseAgentRunViewSet(ProblemView, GenericViewSet[AgentRun]):
         return Response(schema.StreamTicketSerializer(described).data, status=HTTPStatus.CREATED)
 
     @extend_schema(parameters=[RUN_ID], responses={204: None, **PROBLEM})
-    def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Delete a run with its events; one that has not ended is cancelled."""
         self.check_query()
         actor = principal_of(request)
-        services.delete_run(actor=actor, run=selectors.get_visible_run(actor, id))
+        services.delete_run(actor=actor, run=self.get_object())
         return Response(status=HTTPStatus.NO_CONTENT)
 
 
-class RunEventStreamView(ProblemView):
+class RunEventStreamView(RunLookup):
     """The events of a run as a stream, for who signs in as the project says, or holds an anonymous session."""
+
+    lookup_url_kwarg = "run_id"
+    pagination_class = None
 
     authentication_classes = every_way_in()
     permission_classes = (IsAuthenticatedOrAnonymousSession,)
@@ -312,12 +360,13 @@ class RunEventStreamView(ProblemView):
         parameters=[schema.EventsQuerySerializer, LAST_EVENT_ID],
         responses={200: schema.EventPageSerializer, **STREAM, **NO_MORE, **PROBLEM},
     )
-    def get(self, request: Request, run_id: str) -> HttpResponseBase:
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Stream the events; those kept, as JSON, to who accepts nothing else."""
         self.check_query(schema.EventsQuerySerializer)
+        run = self.get_object()
         if request.accepted_renderer.media_type == MEDIA_TYPE:
-            return stream_events(request, run_id)
-        return list_events(request, run_id)
+            return _stream_events(request, run)
+        return _list_events(request, run)
 
 
 # One view: it looks at each request for whether its server is an ASGI one, and answers with what that can stream.
@@ -326,16 +375,14 @@ sync_event_stream = RunEventStreamView.as_view(schema=None)
 async_event_stream = RunEventStreamView.as_view()
 
 
-def stream_events(request: Request, run_id: str) -> HttpResponseBase:
+def _stream_events(request: Request, run: AgentRun) -> HttpResponseBase:
     """The answer that streams a run's events.
 
     Raises:
-        RunNotFound: There is no such run, or it is another's.
         PermissionDenied: The caller may not see as much.
         ValidationError: A part of the query does not fit.
     """
     actor = principal_of(request)
-    run = selectors.get_visible_run(actor, run_id)
     wanted = _read(schema.StreamQuerySerializer, request.query_params.dict())
     after_sequence = _read_place(request, wanted)
     visibility = _choose_visibility(actor, wanted)
@@ -353,16 +400,14 @@ def stream_events(request: Request, run_id: str) -> HttpResponseBase:
     return BlocksResponse(stream.write(), is_async=hasattr(request, "scope"))
 
 
-def list_events(request: Request, run_id: str) -> Response:
+def _list_events(request: Request, run: AgentRun) -> Response:
     """A page of the events of a run that Django has kept.
 
     Raises:
-        RunNotFound: There is no such run, or it is another's.
         PermissionDenied: The caller may not see as much.
         ValidationError: A part of the query does not fit.
     """
     actor = principal_of(request)
-    run = selectors.get_visible_run(actor, run_id)
     wanted = _read(schema.EventsQuerySerializer, request.query_params.dict())
     limit = wanted["limit"]
     events = selectors.list_events(
@@ -410,12 +455,19 @@ def _read_idempotency_key(request: Request) -> dict[str, str]:
     return {"idempotency_key": key} if key else {}
 
 
-def _name_paging(view: APIView) -> Iterator[str]:
-    """What a project's or the library's paginator reads of the query of a list."""
-    paginator = getattr(view, "paginator", None) if getattr(view, "action", None) == "list" else None
-    for attribute in dir(paginator):
-        if attribute.endswith("_query_param") and (name := getattr(paginator, attribute)):
-            yield name
+def _name_row(view: GenericAPIView[Any]) -> str:
+    name: str = view.kwargs[view.lookup_url_kwarg or view.lookup_field]
+    return name
+
+
+def _name_parameters_of_list(view: APIView) -> Iterator[str]:
+    """What the project's filters, as DRF has them, and its or the library's paginator read of the query of a list."""
+    if getattr(view, "action", None) != "list":
+        return
+    for reader in (*getattr(view, "filter_backends", ()), getattr(view, "paginator", None)):
+        for attribute in dir(reader):
+            if attribute.endswith("_param") and (name := getattr(reader, attribute)):
+                yield name
 
 
 def _name_versioning(request: Request) -> tuple[str, ...]:
@@ -434,8 +486,6 @@ def _read(kind: type[serializers.Serializer[Any]], data: Any, *, names: dict[str
 
 
 def _page(view: GenericAPIView[Any], found: QuerySet[Any]) -> Response:
-    # A project's own paginator need not order them.
-    found = found.order_by(*NewestFirstPagination.ordering)
     rows = view.paginate_queryset(found)
     if rows is None:
         # The project wants no pages.

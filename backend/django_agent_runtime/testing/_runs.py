@@ -20,7 +20,7 @@ from django_agent_runtime.testing._run_log import (
     state_name,
 )
 from django_agent_runtime.testing._schedules import FakeSchedules
-from django_agent_runtime.testing._wire import read_namespace, refuse
+from django_agent_runtime.testing._wire import read_namespace, refuse, refuse_field
 from django_agent_runtime.types import ENDS
 
 if TYPE_CHECKING:
@@ -186,6 +186,10 @@ class FakeAgentService(FakeSchedules):
         self, request: pb.FollowRunsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.FollowRunsResponse]:
         """See the service definition."""
+        newest = len(self.log.events)
+        if request.after_sequence > newest:
+            reason = f"is {request.after_sequence}, and the newest is {newest}: it is of another journal"
+            refuse_field(context, "after_sequence", reason)
         for events, position in self._read(read_namespace(context), request.after_sequence, context):
             wanted = [event for event in events if event.type not in request.without_types]
             yield pb.FollowRunsResponse(events=wanted, position=position)

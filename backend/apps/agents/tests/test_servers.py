@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -232,3 +233,24 @@ def test_run_that_was_created_without_a_runtime_is_done_when_there_is_one(
         site.runtime.start()
         site.start(WORKER)
         assert types_of(stream.read_all())[-2:] == ["assistant.message", "run.succeeded"]
+
+
+def test_projection_goes_on_when_the_data_of_the_runtime_was_removed(tmp_path: Path, accounts: Accounts) -> None:
+    with serve("gunicorn", tmp_path, accounts) as site:
+        site.runtime.start()
+        site.start(WORKER)
+        site.start(PROJECTOR)
+
+        def find_status(run_id: str) -> Any:
+            """Of the row: the lists do not ask the runtime."""
+            return {run["id"]: run["status"] for run in site.call("GET", "runs/")[1]["results"]}[run_id]
+
+        for _ in range(3):
+            before = site.create()
+        wait_until(lambda: find_status(before) == "succeeded")
+        site.runtime.stop()
+        shutil.rmtree(site.runtime.data_dir)
+        site.runtime.start()
+        [bare] = site.shell(MAKE_BARE_RUN)
+        for run_id in (site.create(), bare):
+            wait_until(lambda run_id=run_id: find_status(run_id) == "succeeded")

@@ -14,8 +14,9 @@ from django.utils import timezone
 from rest_framework.authentication import SessionAuthentication, TokenAuthentication
 from rest_framework.authtoken.models import Token
 from rest_framework.decorators import action
+from rest_framework.filters import OrderingFilter, SearchFilter
 from rest_framework.pagination import PageNumberPagination
-from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.permissions import AllowAny, BasePermission, IsAuthenticated
 from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 from rest_framework.test import APIClient
@@ -23,7 +24,12 @@ from rest_framework.versioning import QueryParameterVersioning
 
 from django_agent_runtime.api import urls
 from django_agent_runtime.api.permissions import AnonymousSessionAuthentication, IsAuthenticatedOrAnonymousSession
-from django_agent_runtime.api.views import BaseAgentConversationViewSet, BaseAgentRunViewSet
+from django_agent_runtime.api.views import (
+    BaseAgentConversationViewSet,
+    BaseAgentRunViewSet,
+    RunEventStreamView,
+    async_event_stream,
+)
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.runtime.registry import clear_registry
@@ -517,9 +523,100 @@ class FilteredUrls:
     urlpatterns = tuple(route(runs=FilteredRunViewSet))
 
 
+class NotLocked(BasePermission):
+    """An object permission of the project's own."""
+
+    message = "It is locked."
+
+    def has_object_permission(self, request: Request, view: Any, obj: AgentRun | AgentConversation) -> bool:
+        return "locked" not in obj.metadata
+
+
+class GuardedRunViewSet(BaseAgentRunViewSet):
+    permission_classes = (IsAuthenticated, NotLocked)
+    filter_backends = (SearchFilter, OrderingFilter)
+    search_fields = ("agent_key",)
+    ordering_fields = ("agent_key",)
+
+    def get_queryset(self) -> Any:
+        """Says nothing of whose they are."""
+        return AgentRun.objects.exclude(agent_key="hidden")
+
+
+class GuardedConversationViewSet(BaseAgentConversationViewSet):
+    permission_classes = (IsAuthenticated, NotLocked)
+    queryset = AgentConversation.objects.exclude(agent_key="hidden")
+
+
+class GuardedUrls:
+    urlpatterns = (
+        path("api/agents/", include(route(runs=GuardedRunViewSet, conversations=GuardedConversationViewSet))),
+        path(
+            "api/agents/runs/<str:run_id>/events/stream/",
+            RunEventStreamView.as_view(
+                permission_classes=GuardedRunViewSet.permission_classes,
+                queryset=AgentRun.objects.exclude(agent_key="hidden"),
+            ),
+        ),
+    )
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(("status", "values"), [(403, {"metadata": {"locked": True}}), (404, {"agent_key": "hidden"})])
+def test_object_permissions_and_querysets_of_a_project_hold_everywhere(
+    api: APIClient, ada: User, status: int, values: dict[str, Any]
+) -> None:
+    run = AgentRun.objects.create(user=ada, status="failed", **{"agent_key": "a"} | values)
+    conversation = AgentConversation.objects.create(user=ada, **values)
+    with override_settings(ROOT_URLCONF=GuardedUrls):
+        for method, url in every_address(run.pk, conversation.pk):
+            response = call(api, method, url)
+            assert (response.status_code, response["Content-Type"]) == (status, "application/problem+json"), url
+        shown = [api.get(url).json()["results"] for url in (RUNS, CONVERSATIONS)]
+    assert [len(rows) for rows in shown] == ([1, 1] if status == 403 else [0, 0])
+    assert AgentRun.objects.count() == AgentConversation.objects.count() == 1
+
+
+def test_queryset_and_filters_of_a_project_show_nothing_of_anothers(api: APIClient, ada: User, bob: User) -> None:
+    for owner, key in ((ada, "a"), (ada, "b"), (ada, "hidden"), (bob, "b")):
+        theirs = AgentRun.objects.create(user=owner, agent_key=key)
+    with override_settings(ROOT_URLCONF=GuardedUrls):
+        for query, keys in {"": ["b", "a"], "?search=b": ["b"], "?ordering=agent_key": ["a", "b"]}.items():
+            assert [run["agent_key"] for run in api.get(f"{RUNS}{query}").json()["results"]] == keys
+        assert api.get(f"{RUNS}{theirs.pk}/").status_code == 404
+
+
 class UnpagedRunViewSet(BaseAgentRunViewSet):
     permission_classes = (IsAuthenticated,)
     pagination_class = None
+
+
+class TenantUrls:
+    urlpatterns = (
+        path(
+            "<slug:tenant>/",
+            include(
+                [
+                    *route(runs=UnpagedRunViewSet, conversations=SessionConversationViewSet),
+                    path("runs/<str:run_id>/events/stream/", async_event_stream),
+                ]
+            ),
+        ),
+    )
+
+
+@pytest.mark.usefixtures("runtime")
+def test_routers_may_say_a_format_and_the_project_more(api: APIClient, ada: User) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="failed")
+    conversation = AgentConversation.objects.create(user=ada)
+    addresses = [*every_address(run.pk, conversation.pk), *every_list()]
+    with override_settings(ROOT_URLCONF=TenantUrls):
+        for method, url in sorted(addresses, key=lambda address: address[0] == "delete"):
+            path_of_tenant = url.replace("/api/agents/", "/acme/")
+            if method in ("get", "patch") and "stream" not in url:
+                assert call(api, method, f"{path_of_tenant.rstrip('/')}.json").status_code == 200, url
+            assert "html" not in call(api, method, path_of_tenant).get("Content-Type", ""), url
+    assert not AgentRun.objects.filter(pk=run.pk).exists()
 
 
 class UnpagedUrls:
@@ -559,10 +656,13 @@ def test_body_that_nothing_reads_is_refused_by_name(api: APIClient, ada: User) -
 
 
 @pytest.mark.usefixtures("runtime")
-def test_settings_that_are_wrong_are_a_problem_without_their_details(api: APIClient) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}, {"MAX_RETRIES": "nowhere"}]
+)
+def test_settings_that_are_wrong_are_a_problem_without_their_details(api: APIClient, wrong: dict[str, Any]) -> None:
     clear_registry()
     try:
-        with override_settings(DJANGO_AGENT_RUNTIME={"RUNTIME_REGISTRY": ["nowhere.agents:register_agents"]}):
+        with override_settings(DJANGO_AGENT_RUNTIME=wrong):
             response = post(api, RUNS, BODY)
     finally:
         clear_registry()

@@ -417,13 +417,21 @@ def test_projector_that_lost_its_lease_takes_it_up_again(running: Projector, act
     wait_until(lambda: AgentRun.objects.get(pk=run.pk).status == "succeeded")
 
 
+@pytest.mark.parametrize("is_refused", [True, False])
 def test_journal_that_began_anew_is_projected(
-    runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    runtime: FakeGoRuntime,
+    actor: Principal,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_refused: bool,
 ) -> None:
-    """The runtime's data was removed, and its numbers are below the cursor: nothing would ever come."""
+    """The runtime's data was removed or restored; its numbers are below the cursor, or have come to it meanwhile."""
     asking = create(actor, "asking-agent")
     wait_for(asking, "waiting")
-    ProjectorCursor.objects.create(namespace="default", sequence=1_000_000)
+    with get_go_runtime_integration().follow_runs() as batches:
+        newest = next(batch.position for batch in batches if batch.events)
+    ProjectorCursor.objects.create(namespace="default", sequence=1_000_000 if is_refused else newest)
     monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.02)
     monkeypatch.setattr(module, "AUDIT_SECONDS", 0.02)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.02)
@@ -432,6 +440,15 @@ def test_journal_that_began_anew_is_projected(
     wait_until(AgentRun.objects.filter(pk=asking.pk, status="waiting").exists)
     projector.stop()
     assert caplog.messages.count("the journal is not the one of the cursor, projecting all") == 1
+
+
+@pytest.mark.usefixtures("runtime")
+def test_journal_that_began_anew_is_projected_once(actor: Principal) -> None:
+    run = create(actor)
+    wait_for(run, "succeeded")
+    ProjectorCursor.objects.create(namespace="default", sequence=1_000_000)
+    project()
+    assert AgentRun.objects.get(pk=run.pk).status == "succeeded"
 
 
 def test_lost_events_are_skipped_and_open_runs_asked_after(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_agent_runtime.checks import check_agent_settings
@@ -48,18 +50,21 @@ def test_what_others_wrote_is_good_and_said_to_mean_the_journal() -> None:
     ("key", "value"),
     [
         ("QUEUE_BACKEND", "sqs"),
-        ("EVENT_BUS_BACKEND", None),
+        ("EVENT_BUS_BACKEND", "sqs"),
         ("MODEL_PROVIDER", "gpt"),
         ("DEFAULT_MODEL", ""),
         ("OPENAI_API_KEY", 7),
         ("LEASE_TTL_SECONDS", 0),
-        ("LEASE_TTL_SECONDS", "30"),
-        ("LEASE_TTL_SECONDS", None),
+        ("LEASE_TTL_SECONDS", "0"),
+        ("LEASE_TTL_SECONDS", "half a minute"),
+        ("RUN_TIMEOUT_SECONDS", "nan"),
         ("RUN_TIMEOUT_SECONDS", float("nan")),
         ("RUN_TIMEOUT_SECONDS", True),
         ("STEP_TIMEOUT_SECONDS", 0),
-        ("MAX_RETRIES", 0),
+        ("MAX_RETRIES", -1),
+        ("DEFAULT_MAX_ATTEMPTS", 0),
         ("MAX_RETRIES", 2.5),
+        ("MAX_RETRIES", "2.5"),
         ("RETRY_BACKOFF_BASE", 0),
         ("DEFAULT_CONCURRENCY", 10_001),
         ("RUNTIME_REGISTRY", "myapp.agents:register_agents"),
@@ -80,6 +85,22 @@ def test_a_bad_value_is_one_error_with_a_hint(key: str, value: Any) -> None:
     assert message.hint
     with pytest.raises(ValueError, match=key):
         load({key: value})
+    with override_settings(DJANGO_AGENT_RUNTIME={key: value}), pytest.raises(ImproperlyConfigured, match=key):
+        get_agent_runtime_settings()
+
+
+def test_none_is_the_default_of_every_setting() -> None:
+    nothing = dict.fromkeys(field.name.upper() for field in fields(AgentRuntimeSettings))
+    assert validate(nothing) == []
+    assert load(nothing) == AgentRuntimeSettings()
+
+
+def test_number_may_be_a_text_as_the_environment_has_it() -> None:
+    given = {"LEASE_TTL_SECONDS": "30", "SSE_KEEPALIVE_SECONDS": "0.5", "MAX_RETRIES": "5", "DEFAULT_CONCURRENCY": "20"}
+    assert validate(given) == []
+    settings = load(given)
+    assert (settings.lease_ttl_seconds, settings.sse_keepalive_seconds) == (30, 0.5)
+    assert (settings.max_retries, settings.default_max_attempts, settings.default_concurrency) == (5, 5, 20)
 
 
 def test_unknown_key_is_a_warning_and_no_crash() -> None:
@@ -113,6 +134,12 @@ def test_no_secret_is_shown() -> None:
 def test_both_names_of_the_attempts_are_one_setting(key: str) -> None:
     settings = load({key: 5})
     assert (settings.max_retries, settings.default_max_attempts) == (5, 5)
+
+
+def test_no_retries_are_one_attempt() -> None:
+    settings = load({"MAX_RETRIES": 0})
+    assert (settings.max_retries, settings.default_max_attempts) == (1, 1)
+    assert validate({"MAX_RETRIES": 0, "DEFAULT_MAX_ATTEMPTS": 1}) == []
 
 
 def test_two_numbers_of_attempts_are_a_problem() -> None:
