@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -29,7 +26,8 @@ const (
 )
 
 // StreamPath is the path of a run's events, before the query: `ticket`, and as
-// wanted `last_event_id` and `unnamed=1`.
+// wanted `last_event_id` and `unnamed=1`. What else a query has is ignored: an
+// EventSource would give up for good for what a proxy adds on the way.
 func StreamPath(runID string) string { return "/v1/runs/" + url.PathEscape(runID) + "/events" }
 
 // retryLine begins every stream: a browser that lost it comes again after 2 s.
@@ -178,9 +176,6 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil || t == nil {
 		return p
 	}
-	if p := checkQuery(r); p != nil {
-		return p
-	}
 	after, p := position(r)
 	if p != nil {
 		return p
@@ -248,21 +243,6 @@ func position(r *http.Request) (uint64, *problem) {
 		return 0, doesNotFit(fieldProblem{name, "Must be the id of an event of the stream, a whole number."})
 	}
 	return after, nil
-}
-
-// checkQuery refuses a query that says more than is read: it would not happen.
-func checkQuery(r *http.Request) *problem {
-	known := []string{ticketParameter, lastEventIDParameter, unnamedParameter}
-	var unknown []fieldProblem
-	for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
-		if !slices.Contains(known, name) {
-			unknown = append(unknown, fieldProblem{name, "Is not known; known are " + strings.Join(known, ", ") + "."})
-		}
-	}
-	if unknown == nil {
-		return nil
-	}
-	return doesNotFit(unknown...)
 }
 
 // sameHost reports whether an origin is the host that the request was sent to.
