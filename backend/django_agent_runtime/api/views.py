@@ -323,7 +323,7 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         _read(schema.RequestSerializer, request.data)
         actor = principal_of(request)
         run = self.get_object()
-        visibility = _choose_visibility(actor, _read(schema.VisibilityQuerySerializer, request.query_params.dict()))
+        visibility = _choose_visibility(actor, _read_query(schema.VisibilityQuerySerializer, request))
         ticket = get_hurried_runtime().create_stream_ticket(str(run.pk), actor.label, visibility)
         base = get_agent_runtime_settings().public_stream_url
         described = {
@@ -383,7 +383,7 @@ def _stream_events(request: Request, run: AgentRun) -> HttpResponseBase:
         ValidationError: A part of the query does not fit.
     """
     actor = principal_of(request)
-    wanted = _read(schema.StreamQuerySerializer, request.query_params.dict())
+    wanted = _read_query(schema.StreamQuerySerializer, request)
     after_sequence = _read_place(request, wanted)
     visibility = _choose_visibility(actor, wanted)
     if selectors.has_seen_the_end(run, after_sequence):
@@ -408,7 +408,7 @@ def _list_events(request: Request, run: AgentRun) -> Response:
         ValidationError: A part of the query does not fit.
     """
     actor = principal_of(request)
-    wanted = _read(schema.EventsQuerySerializer, request.query_params.dict())
+    wanted = _read_query(schema.EventsQuerySerializer, request)
     limit = wanted["limit"]
     events = selectors.list_events(
         run, after_sequence=_read_place(request, wanted), visibility=_choose_visibility(actor, wanted)
@@ -472,6 +472,11 @@ def _name_parameters_of_list(view: APIView) -> Iterator[str]:
 
 def _name_versioning(request: Request) -> tuple[str, ...]:
     return (api_settings.VERSION_PARAM,) if isinstance(request.versioning_scheme, QueryParameterVersioning) else ()
+
+
+def _read_query(kind: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
+    """The validated query: of a parameter that comes twice the last counts, and an empty one is none."""
+    return _read(kind, {name: value for name, value in request.query_params.items() if value})
 
 
 def _read(kind: type[serializers.Serializer[Any]], data: Any, *, names: dict[str, str] | None = None) -> dict[str, Any]:

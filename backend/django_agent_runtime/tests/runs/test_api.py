@@ -317,7 +317,21 @@ def test_page_of_events_says_whether_more_may_come(api: APIClient, ada: User, st
     ]
 
 
-@pytest.mark.parametrize("query", [{"from_seq": "x"}, {"from_seq": -1}, {"last_event_id": "1.5"}, {"limit": 0}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"from_seq": "x"},
+        {"from_seq": -1},
+        {"from_seq": "+5"},
+        {"from_seq": " 5"},
+        {"from_seq": "1_0"},
+        {"last_event_id": "1.5"},
+        {"last_event_id": "5.0"},
+        {"last_event_id": 2**63},
+        {"unnamed": "maybe"},
+        {"limit": 0},
+    ],
+)
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 def test_place_that_is_none_is_refused(api: APIClient, ada: User, query: dict[str, Any], accept: str) -> None:
     run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded")
@@ -434,6 +448,17 @@ def test_stream_is_not_ended_for_what_others_add_to_its_address(api: APIClient, 
     query = "_=123&trace=abc&last_event_id=40"
     response = api.get(f"{RUNS}{run.pk}/{address}?{query}", headers={"Accept": "text/event-stream"})
     assert response.status_code == 204
+
+
+@pytest.mark.parametrize(
+    "query", ["last_event_id=&from_seq=40&unnamed=", "from_seq=1&last_event_id=0&last_event_id=40"]
+)
+def test_place_is_read_as_the_runtime_reads_it(api: APIClient, ada: User, query: str) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded")
+    add_events(run)
+    url = f"{RUNS}{run.pk}/events/?{query}"
+    assert api.get(url, headers={"Accept": "text/event-stream"}).status_code == 204
+    assert api.get(url).json()["results"] == []
 
 
 def test_refusal_names_what_is_known(api: APIClient) -> None:
