@@ -214,13 +214,28 @@ class VisibilityQuerySerializer(serializers.Serializer[dict[str, Any]]):
     )
 
 
+class SequenceField(serializers.IntegerField):
+    """A place in a stream, as the runtime's own streams read it: decimal digits alone."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """The sequence.
+
+        Raises:
+            ValidationError: It is something else.
+        """
+        text = str(data)
+        if not (text.isascii() and text.isdigit()):
+            self.fail("invalid")
+        return super().to_internal_value(text)
+
+
 class StreamQuerySerializer(VisibilityQuerySerializer):
     """Which events to send, and from where."""
 
-    from_seq = serializers.IntegerField(
+    from_seq = SequenceField(
         required=False, min_value=0, max_value=MAX_SEQUENCE, help_text="Begin behind the event with this `seq`."
     )
-    last_event_id = serializers.IntegerField(
+    last_event_id = SequenceField(
         required=False, min_value=0, max_value=MAX_SEQUENCE, help_text="As `from_seq`, and goes before it."
     )
     unnamed = serializers.BooleanField(

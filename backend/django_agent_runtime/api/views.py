@@ -73,8 +73,8 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 LAST_EVENT_ID = OpenApiParameter(
     "Last-Event-ID", str, OpenApiParameter.HEADER, description="Begin behind this event; it goes before the query."
 )
-# What says how to answer, and who asks.
-_PARAMETERS_OF_ALL = frozenset({api_settings.URL_FORMAT_OVERRIDE, TOKEN_PARAMETER})
+# What says how to answer, and who asks; and what clients add against caches.
+_PARAMETERS_OF_ALL = frozenset({api_settings.URL_FORMAT_OVERRIDE, TOKEN_PARAMETER, "_"})
 
 
 class ProblemView(APIView):
@@ -309,11 +309,7 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
     @action(detail=True, methods=["get"], renderer_classes=[JSONRenderer, EventStreamRenderer], pagination_class=None)
     def events(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Read the events of a run: a page of those kept, or all as a stream, as `Accept` says."""
-        self.check_query(schema.EventsQuerySerializer)
-        run = self.get_object()
-        if request.accepted_renderer.media_type == MEDIA_TYPE:
-            return _stream_events(request, run)
-        return _list_events(request, run)
+        return _answer_events(self, request)
 
     @extend_schema(
         parameters=[RUN_ID, schema.VisibilityQuerySerializer],
@@ -327,7 +323,7 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         _read(schema.RequestSerializer, request.data)
         actor = principal_of(request)
         run = self.get_object()
-        visibility = _choose_visibility(actor, _read(schema.VisibilityQuerySerializer, request.query_params.dict()))
+        visibility = _choose_visibility(actor, _read_query(schema.VisibilityQuerySerializer, request))
         ticket = get_hurried_runtime().create_stream_ticket(str(run.pk), actor.label, visibility)
         base = get_agent_runtime_settings().public_stream_url
         described = {
@@ -362,17 +358,21 @@ class RunEventStreamView(RunLookup):
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Stream the events; those kept, as JSON, to who accepts nothing else."""
-        self.check_query(schema.EventsQuerySerializer)
-        run = self.get_object()
-        if request.accepted_renderer.media_type == MEDIA_TYPE:
-            return _stream_events(request, run)
-        return _list_events(request, run)
+        return _answer_events(self, request)
 
 
 # One view: it looks at each request for whether its server is an ASGI one, and answers with what that can stream.
 # The viewset describes the address at which this one usually stands.
 sync_event_stream = RunEventStreamView.as_view(schema=None)
 async_event_stream = RunEventStreamView.as_view()
+
+
+def _answer_events(view: RunLookup, request: Request) -> HttpResponseBase:
+    if request.accepted_renderer.media_type == MEDIA_TYPE:
+        # What is added on the way, by a proxy or against caches, must not end an EventSource for good.
+        return _stream_events(request, view.get_object())
+    view.check_query(schema.EventsQuerySerializer)
+    return _list_events(request, view.get_object())
 
 
 def _stream_events(request: Request, run: AgentRun) -> HttpResponseBase:
@@ -383,7 +383,7 @@ def _stream_events(request: Request, run: AgentRun) -> HttpResponseBase:
         ValidationError: A part of the query does not fit.
     """
     actor = principal_of(request)
-    wanted = _read(schema.StreamQuerySerializer, request.query_params.dict())
+    wanted = _read_query(schema.StreamQuerySerializer, request)
     after_sequence = _read_place(request, wanted)
     visibility = _choose_visibility(actor, wanted)
     if selectors.has_seen_the_end(run, after_sequence):
@@ -408,7 +408,7 @@ def _list_events(request: Request, run: AgentRun) -> Response:
         ValidationError: A part of the query does not fit.
     """
     actor = principal_of(request)
-    wanted = _read(schema.EventsQuerySerializer, request.query_params.dict())
+    wanted = _read_query(schema.EventsQuerySerializer, request)
     limit = wanted["limit"]
     events = selectors.list_events(
         run, after_sequence=_read_place(request, wanted), visibility=_choose_visibility(actor, wanted)
@@ -472,6 +472,11 @@ def _name_parameters_of_list(view: APIView) -> Iterator[str]:
 
 def _name_versioning(request: Request) -> tuple[str, ...]:
     return (api_settings.VERSION_PARAM,) if isinstance(request.versioning_scheme, QueryParameterVersioning) else ()
+
+
+def _read_query(kind: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
+    """The validated query: of a parameter that comes twice the last counts, and an empty one is none."""
+    return _read(kind, {name: value for name, value in request.query_params.items() if value})
 
 
 def _read(kind: type[serializers.Serializer[Any]], data: Any, *, names: dict[str, str] | None = None) -> dict[str, Any]:

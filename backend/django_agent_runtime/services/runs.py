@@ -90,6 +90,8 @@ def create_run(
     payload_hash = hash_request(
         agent_key, run_input, metadata, conversation and conversation.pk, max_attempts, priority, options, delay
     )
+    if max_attempts is not None:
+        options["max_attempts"] = max_attempts
     if delay:
         options["run_at"] = (timezone.now() + timedelta(seconds=delay)).isoformat()
     row = AgentRun(
@@ -156,7 +158,8 @@ def retry_run(*, actor: Principal, run: AgentRun) -> AgentRun:
         agent_key=run.agent_key,
         input=run.input,
         metadata=run.metadata,
-        max_attempts=run.max_attempts,
+        # The column says by now how many there were to be in the end, by the settings of then.
+        max_attempts=run.options.get("max_attempts"),
         priority=run.priority,
         options={name: value for name, value in run.options.items() if name != "run_at"},
         retry_of=run,

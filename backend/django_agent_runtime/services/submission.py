@@ -73,6 +73,8 @@ class RunOptions(TypedDict, total=False):
     """Seconds one attempt may take."""
     queue_timeout: float
     """Seconds the run may wait after it could have begun."""
+    max_attempts: int
+    """In all. The column of that name holds it until the runtime says how many there are."""
 
 
 def submit_run(*, run: AgentRun) -> bool:

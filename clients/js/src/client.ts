@@ -2,6 +2,7 @@ import { backOff, LinkedAbort, sleep } from "./delay.js";
 import { ProblemError } from "./problem.js";
 import type {
   Conversation,
+  ConversationChanges,
   ConversationQuery,
   Message,
   NewConversation,
@@ -60,7 +61,7 @@ export interface WatchOptions extends KeepUpOptions, VisibilityOptions {
 }
 
 interface Call {
-  method?: "GET" | "POST" | "DELETE";
+  method?: "GET" | "POST" | "PATCH" | "DELETE";
   query?: object;
   body?: unknown;
   headers?: Record<string, string>;
@@ -132,6 +133,21 @@ export class AgentRuntimeClient {
   /** Begins a conversation. */
   createConversation(conversation: NewConversation = {}, options: CallOptions = {}): Promise<Conversation> {
     return this.#call("/conversations/", { ...options, method: "POST", body: conversation, isRepeatable: false });
+  }
+
+  /** A conversation. */
+  getConversation(conversationId: string, options: CallOptions = {}): Promise<Conversation> {
+    return this.#call(`/conversations/${encodeURIComponent(conversationId)}/`, { ...options, isRepeatable: true });
+  }
+
+  /** Changes the title or the metadata of a conversation; what is left out stays. */
+  updateConversation(
+    conversationId: string,
+    changes: ConversationChanges,
+    options: CallOptions = {},
+  ): Promise<Conversation> {
+    const path = `/conversations/${encodeURIComponent(conversationId)}/`;
+    return this.#call(path, { ...options, method: "PATCH", body: changes, isRepeatable: true });
   }
 
   /** A page of the caller's conversations, newest first. */

@@ -89,6 +89,8 @@ export interface NewConversation {
   metadata?: Record<string, unknown>;
 }
 
+export type ConversationChanges = Pick<NewConversation, "title" | "metadata">;
+
 /** One page of a list, newest first. */
 export interface Page<T> {
   results: T[];

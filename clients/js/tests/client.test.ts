@@ -30,6 +30,8 @@ test("each call asks what the API has", limit, async (t) => {
   await client.resumeRun(RUN_ID, undefined);
   await client.retryRun(RUN_ID);
   await client.createConversation({ title: "T" });
+  await client.getConversation("c/1");
+  await client.updateConversation("c/1", { title: "U" });
   await client.listConversations({ agent_key: "chat" });
   assert.deepEqual(await client.listMessages("c/1"), [{ role: "user" }]);
   await client.createStreamTicket(RUN_ID, { includeAll: true });
@@ -48,6 +50,8 @@ test("each call asks what the API has", limit, async (t) => {
       ["POST", of(`${one}/resume/`), '{"value":null}'],
       ["POST", of(`${one}/retry/`), "{}"],
       ["POST", of("/conversations/"), '{"title":"T"}'],
+      ["GET", of("/conversations/c%2F1/"), ""],
+      ["PATCH", of("/conversations/c%2F1/"), '{"title":"U"}'],
       ["GET", of("/conversations/?agent_key=chat"), ""],
       ["GET", of("/conversations/c%2F1/messages/"), ""],
       ["POST", of(`${one}/stream-ticket/?include_all=true`), ""],
@@ -95,6 +99,8 @@ const calls: Record<string, { call: (client: AgentRuntimeClient) => Promise<unkn
   resumeRun: { call: (client) => client.resumeRun(RUN_ID, 1), tries: 1 },
   retryRun: { call: (client) => client.retryRun(RUN_ID), tries: 1 },
   createConversation: { call: (client) => client.createConversation(), tries: 1 },
+  getConversation: { call: (client) => client.getConversation("c"), tries: 3 },
+  updateConversation: { call: (client) => client.updateConversation("c", { title: "T" }), tries: 3 },
   deleteRun: { call: (client) => client.deleteRun(RUN_ID), tries: 3 },
   deleteConversation: { call: (client) => client.deleteConversation("c"), tries: 3 },
 };

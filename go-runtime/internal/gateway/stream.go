@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"math"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,12 +21,14 @@ import (
 // The parameters of a stream's query.
 const (
 	ticketParameter      = "ticket"
+	fromSeqParameter     = "from_seq"
 	lastEventIDParameter = "last_event_id"
 	unnamedParameter     = "unnamed"
 )
 
 // StreamPath is the path of a run's events, before the query: `ticket`, and as
-// wanted `last_event_id` and `unnamed=1`.
+// wanted `from_seq` or `last_event_id`, and `unnamed=1`. What else a query has is ignored: an
+// EventSource would give up for good for what a proxy adds on the way.
 func StreamPath(runID string) string { return "/v1/runs/" + url.PathEscape(runID) + "/events" }
 
 // retryLine begins every stream: a browser that lost it comes again after 2 s.
@@ -43,6 +42,8 @@ const (
 	keepBytes = 4 * frameBytes
 	// limitRetry is when to come again to a runtime that has too many readers.
 	limitRetry = 5 * time.Second
+	// sequenceBits is how many bits the largest sequence has.
+	sequenceBits = 63
 	// preflightAge is how long a browser may remember what is allowed.
 	preflightAge = 10 * time.Minute
 	// DefaultHeartbeat is how long a stream is silent before it shows a sign of life.
@@ -178,10 +179,7 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil || t == nil {
 		return p
 	}
-	if p := checkQuery(r); p != nil {
-		return p
-	}
-	after, p := position(r)
+	want, p := readWish(r)
 	if p != nil {
 		return p
 	}
@@ -192,7 +190,7 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 	case err != nil:
 		s.comeAgain(w)
 		return nil
-	case end > 0 && after >= end:
+	case end > 0 && want.after >= end:
 		// It tells an EventSource, which comes again after every end, that there is no more.
 		w.WriteHeader(http.StatusNoContent)
 		return nil
@@ -207,14 +205,14 @@ func (s *streams) answer(w http.ResponseWriter, r *http.Request) *problem {
 	defer s.places.release(user)
 	s.cfg.Metrics.Open.Inc()
 	defer s.cfg.Metrics.Open.Dec()
-	reason := s.stream(w, r, t, after)
+	reason := s.stream(w, r, t, want)
 	s.cfg.Metrics.Ended.WithLabelValues(reason).Inc()
 	return nil
 }
 
 // admit returns what the request's ticket allows; nothing when that was answered.
 func (s *streams) admit(w http.ResponseWriter, r *http.Request) (*ticket.Ticket, *problem) {
-	t, err := s.cfg.Tickets.Verify(r.Context(), r.URL.Query().Get(ticketParameter))
+	t, err := s.cfg.Tickets.Verify(r.Context(), last(r.URL.Query(), ticketParameter))
 	switch {
 	case errors.Is(err, ticket.ErrExpired):
 		return nil, newProblem(http.StatusUnauthorized, "TICKET_EXPIRED",
@@ -233,36 +231,55 @@ func (s *streams) admit(w http.ResponseWriter, r *http.Request) (*ticket.Ticket,
 	return &t, nil
 }
 
-// position returns the sequence after which the reader goes on. The header goes
-// first: a browser that comes again sends it with the address it had.
-func position(r *http.Request) (uint64, *problem) {
-	name, given := "Last-Event-ID", r.Header.Get("Last-Event-ID")
-	if given == "" {
-		name, given = lastEventIDParameter, r.URL.Query().Get(lastEventIDParameter)
-	}
-	if given == "" {
-		return 0, nil
-	}
-	after, err := strconv.ParseUint(given, 10, 64)
-	if err != nil || after > math.MaxInt64 {
-		return 0, doesNotFit(fieldProblem{name, "Must be the id of an event of the stream, a whole number."})
-	}
-	return after, nil
+// wish is what a reader asks for, beside what its ticket says.
+type wish struct {
+	// after is the sequence after which the reader goes on.
+	after uint64
+	// named says whether blocks carry the event's type for a browser.
+	named bool
 }
 
-// checkQuery refuses a query that says more than is read: it would not happen.
-func checkQuery(r *http.Request) *problem {
-	known := []string{ticketParameter, lastEventIDParameter, unnamedParameter}
-	var unknown []fieldProblem
-	for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
-		if !slices.Contains(known, name) {
-			unknown = append(unknown, fieldProblem{name, "Is not known; known are " + strings.Join(known, ", ") + "."})
+// readWish reads a request as Django does for its own streams: of a parameter
+// that comes twice the last counts, and an empty one is none. The header goes
+// before the query: a browser that comes again sends it with the address it had.
+func readWish(r *http.Request) (wish, *problem) {
+	query := r.URL.Query()
+	var want wish
+	var faults []fieldProblem
+	for _, place := range []struct{ name, given string }{
+		{fromSeqParameter, last(query, fromSeqParameter)},
+		{lastEventIDParameter, last(query, lastEventIDParameter)},
+		{"Last-Event-ID", r.Header.Get("Last-Event-ID")},
+	} {
+		if place.given == "" {
+			continue
 		}
+		after, err := strconv.ParseUint(place.given, 10, sequenceBits)
+		if err != nil {
+			faults = append(faults, fieldProblem{place.name, "Must be the id of an event of the stream, a whole number."})
+		}
+		want.after = after
 	}
-	if unknown == nil {
-		return nil
+	switch strings.ToLower(last(query, unnamedParameter)) {
+	case "1", "true", "t", "yes", "y", "on":
+	case "", "0", "false", "f", "no", "n", "off":
+		want.named = true
+	default:
+		faults = append(faults, fieldProblem{unnamedParameter, "Must be a valid boolean."})
 	}
-	return doesNotFit(unknown...)
+	if faults != nil {
+		return wish{}, doesNotFit(faults...)
+	}
+	return want, nil
+}
+
+// last returns the last value of a parameter; empty: it has none.
+func last(query url.Values, name string) string {
+	values := query[name]
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
 }
 
 // sameHost reports whether an origin is the host that the request was sent to.
@@ -287,19 +304,18 @@ func setStreamHeader(header http.Header) {
 
 // stream sends events until the run has ended, the reader is gone or cut off, or
 // the runtime stops; it returns which.
-func (s *streams) stream(w http.ResponseWriter, request *http.Request, t *ticket.Ticket, after uint64) string {
+func (s *streams) stream(w http.ResponseWriter, request *http.Request, t *ticket.Ticket, want wish) string {
 	setStreamHeader(w.Header())
-	named := request.URL.Query().Get(unnamedParameter) != "1"
 	r := newReader(w, request, s.cfg.SendTimeout, s.cfg.Heartbeat)
 	defer context.AfterFunc(s.running, func() { r.cancel(errDraining) })()
 	err := r.write([]byte(retryLine))
 	if err == nil {
-		err = s.cfg.Runs.WatchRun(r.ctx, t.Namespace, t.RunID, after, t.Least, func(events []Event) error {
-			return s.send(r, events, named)
+		err = s.cfg.Runs.WatchRun(r.ctx, t.Namespace, t.RunID, want.after, t.Least, func(events []Event) error {
+			return s.send(r, events, want.named)
 		})
 	}
 	if truncated, found := errors.AsType[*TruncatedError](err); found {
-		err = r.write(appendFailure(nil, truncated, named))
+		err = r.write(appendFailure(nil, truncated, want.named))
 	}
 	if why := r.close(); err != nil && why != nil {
 		err = why

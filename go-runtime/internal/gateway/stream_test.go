@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -223,11 +224,19 @@ func TestAStreamHasTheEventsAndEnds(t *testing.T) {
 	if body := text(t, s.ask(t, http.MethodGet, "unnamed=1&ticket=n/r/u/user")); strings.Contains(body, "event:") || ids(body) != "2 9" {
 		t.Errorf("unnamed: %s", body)
 	}
-	if n := value(t, s.metrics.Events); n != 5 {
+	for given, unnamed := range map[string]bool{
+		"true": true, "True": true, "on": true, "0": false, "false": false, "": false, "0&unnamed=1": true,
+	} {
+		body := text(t, s.ask(t, http.MethodGet, "ticket=n/r/"+url.QueryEscape(given)+"/user&unnamed="+given))
+		if strings.Contains(body, "event:") == unnamed || ids(body) != "2 9" {
+			t.Errorf("unnamed=%s: %s", given, body)
+		}
+	}
+	if n := value(t, s.metrics.Events); n != 19 {
 		t.Errorf("%v events counted", n)
 	}
 	until(t, "the end of both", func() bool {
-		return value(t, s.metrics.Open) == 0 && value(t, s.metrics.Ended.WithLabelValues("finished")) == 2
+		return value(t, s.metrics.Open) == 0 && value(t, s.metrics.Ended.WithLabelValues("finished")) == 9
 	})
 }
 
@@ -242,6 +251,10 @@ func TestResume(t *testing.T) {
 		"header goes first": {"&last_event_id=5", "2", "5 9"},
 		"empty":             {"&last_event_id=", "", "2 5 9"},
 		"zero":              {"&last_event_id=0", "", "2 5 9"},
+		"from_seq":          {"&from_seq=2", "", "5 9"},
+		"id before seq":     {"&last_event_id=5&from_seq=2", "", "9"},
+		"the last of two":   {"&last_event_id=2&last_event_id=5", "", "9"},
+		"beside others":     {"&_=123&trace&last_event_id=2", "", "5 9"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -276,20 +289,22 @@ func TestRefusals(t *testing.T) {
 		status        int
 		code          string
 	}{
-		"no ticket":            {http.MethodGet, "", nil, 401, "TICKET_INVALID"},
-		"no such ticket":       {http.MethodGet, "ticket=x", nil, 401, "TICKET_INVALID"},
-		"expired":              {http.MethodGet, "ticket=old", nil, 401, "TICKET_EXPIRED"},
-		"another run's":        {http.MethodGet, "ticket=n/other/u/user", nil, 403, "TICKET_OF_ANOTHER_RUN"},
-		"another namespace":    {http.MethodGet, "ticket=m/r/u/user", nil, 404, "RUN_NOT_FOUND"},
-		"a word as position":   {http.MethodGet, "ticket=n/r/u/user&last_event_id=x", nil, 400, "INVALID_ARGUMENT"},
-		"a negative position":  {http.MethodGet, "ticket=n/r/u/user", []string{"Last-Event-ID", "-1"}, 400, "INVALID_ARGUMENT"},
-		"a huge position":      {http.MethodGet, "ticket=n/r/u/user&last_event_id=18446744073709551615", nil, 400, "INVALID_ARGUMENT"},
-		"an unknown parameter": {http.MethodGet, "ticket=n/r/u/user&last_event=2", nil, 400, "INVALID_ARGUMENT"},
-		"foreign origin":       {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "https://evil.example"}, 403, "ORIGIN_NOT_ALLOWED"},
-		"origin of a suffix":   {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "https://site.example.evil"}, 403, "ORIGIN_NOT_ALLOWED"},
-		"no origin":            {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "null"}, 403, "ORIGIN_NOT_ALLOWED"},
-		"foreign preflight":    {http.MethodOptions, "", []string{"Origin", "https://evil.example"}, 403, "ORIGIN_NOT_ALLOWED"},
-		"post":                 {http.MethodPost, "ticket=n/r/u/user", nil, 405, "METHOD_NOT_ALLOWED"},
+		"no ticket":           {http.MethodGet, "", nil, 401, "TICKET_INVALID"},
+		"no such ticket":      {http.MethodGet, "ticket=x", nil, 401, "TICKET_INVALID"},
+		"expired":             {http.MethodGet, "ticket=old", nil, 401, "TICKET_EXPIRED"},
+		"another run's":       {http.MethodGet, "ticket=n/other/u/user", nil, 403, "TICKET_OF_ANOTHER_RUN"},
+		"another namespace":   {http.MethodGet, "ticket=m/r/u/user", nil, 404, "RUN_NOT_FOUND"},
+		"a word as position":  {http.MethodGet, "ticket=n/r/u/user&last_event_id=x", nil, 400, "INVALID_ARGUMENT"},
+		"a negative position": {http.MethodGet, "ticket=n/r/u/user", []string{"Last-Event-ID", "-1"}, 400, "INVALID_ARGUMENT"},
+		"an unknown boolean":  {http.MethodGet, "ticket=n/r/u/user&unnamed=maybe", nil, 400, "INVALID_ARGUMENT"},
+		"a signed position":   {http.MethodGet, "ticket=n/r/u/user&from_seq=%2B5", nil, 400, "INVALID_ARGUMENT"},
+		"a hidden position":   {http.MethodGet, "ticket=n/r/u/user&from_seq=x&last_event_id=2", nil, 400, "INVALID_ARGUMENT"},
+		"a huge position":     {http.MethodGet, "ticket=n/r/u/user&last_event_id=18446744073709551615", nil, 400, "INVALID_ARGUMENT"},
+		"foreign origin":      {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "https://evil.example"}, 403, "ORIGIN_NOT_ALLOWED"},
+		"origin of a suffix":  {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "https://site.example.evil"}, 403, "ORIGIN_NOT_ALLOWED"},
+		"no origin":           {http.MethodGet, "ticket=n/r/u/user", []string{"Origin", "null"}, 403, "ORIGIN_NOT_ALLOWED"},
+		"foreign preflight":   {http.MethodOptions, "", []string{"Origin", "https://evil.example"}, 403, "ORIGIN_NOT_ALLOWED"},
+		"post":                {http.MethodPost, "ticket=n/r/u/user", nil, 405, "METHOD_NOT_ALLOWED"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -319,9 +334,7 @@ func TestWhatDoesNotFitIsNamed(t *testing.T) {
 	t.Parallel()
 	s := serve(t, three(), nil)
 	for query, want := range map[string]string{
-		"ticket=n/r/u/user&Unnamed=1&_=2":     "Unnamed, _",
-		"ticket=n/r/u/user&last_event_id=x":   "last_event_id",
-		"ticket=n/r/u/user&last_event_id=1&a": "a",
+		"ticket=n/r/u/user&last_event_id=x&a=1": "last_event_id",
 	} {
 		var p problem
 		if err := json.Unmarshal([]byte(text(t, s.ask(t, http.MethodGet, query))), &p); err != nil {

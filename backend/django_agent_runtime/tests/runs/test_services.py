@@ -516,6 +516,26 @@ def test_run_that_was_refused_is_done_again(actor: Principal, runtime: FakeGoRun
 
 
 @pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(("asked", "attempts"), [(None, 4), (2, 2)])
+def test_run_that_the_runtime_no_longer_has_is_done_again_with_the_attempts_asked_for_or_set_now(
+    asked: int | None, attempts: int, actor: Principal, settings: Any
+) -> None:
+    run = create_run(actor=actor, agent_key="failing-agent", messages=MESSAGES, max_attempts=asked).run
+    wait_for(run, "failed")
+    settings.DJANGO_AGENT_RUNTIME = {"MAX_RETRIES": 4}
+    before = AgentRun.objects.create(
+        agent_key=run.agent_key,
+        input=run.input,
+        options=run.options,
+        status=RunState.FAILED,
+        submitted_at=run.submitted_at,
+        max_attempts=run_in_runtime(run).max_attempts,
+        **actor.owner_fields(),
+    )
+    assert run_in_runtime(retry_run(actor=actor, run=before)).max_attempts == attempts
+
+
+@pytest.mark.usefixtures("runtime")
 def test_only_what_ended_badly_is_done_again(actor: Principal) -> None:
     for key, state in (("chat-agent", "succeeded"), ("asking-agent", "waiting")):
         run = create_run(actor=actor, agent_key=key, messages=MESSAGES).run
