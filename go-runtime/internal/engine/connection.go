@@ -49,10 +49,10 @@ func (c *Connection) Disconnect() {
 	current, worker := c.current(), c.worker
 	if current {
 		c.connected = false
+		c.engine.sched.part(c.Session) // before the worker's next connection joins
 	}
 	c.mu.Unlock()
 	if current {
-		c.engine.sched.part(c.Session)
 		c.engine.log.Info("worker disconnected", "worker", worker.Name, "worker_id", worker.ID)
 	}
 }

@@ -477,11 +477,17 @@ func (s *scheduler) takePlace(session *Session) {
 	s.mu.Unlock()
 }
 
-// resize says how many runs a worker that has not joined yet takes.
-func (s *scheduler) resize(session *Session, concurrency int) {
+// equip says what a worker that has not joined yet serves, and how many runs it
+// takes. The session must be locked.
+func (s *scheduler) equip(session *Session, hello *Hello) {
+	agents := make(map[string]WorkerAgent, len(hello.Agents))
+	for _, a := range hello.Agents {
+		agents[a.ID] = a
+	}
 	s.mu.Lock()
-	session.free += concurrency - session.concurrency
-	session.concurrency = concurrency
+	session.agents = agents
+	session.free += hello.Concurrency - session.concurrency
+	session.concurrency = hello.Concurrency
 	s.mu.Unlock()
 }
 

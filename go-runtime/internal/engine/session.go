@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,7 +13,8 @@ type Session struct {
 	engine    *Engine
 	namespace string
 	worker    Worker
-	agents    map[string]WorkerAgent
+	// agents is set with the scheduler's lock and mu: either is enough to read it.
+	agents map[string]WorkerAgent
 
 	// concurrency is how many runs it takes, free how many more than it has, and
 	// suspect the suspect that it has, or empty; the scheduler's lock guards them.
@@ -70,7 +70,7 @@ func (e *Engine) Connect(ctx context.Context, namespace string, hello Hello) (*C
 	}
 	e.sched.join(s)
 	e.log.Info("worker connected", "worker", hello.Name, "worker_id", hello.ID, "namespace", namespace,
-		"agents", slices.Sorted(maps.Keys(s.agents)), "concurrency", hello.Concurrency, "runs_held", len(held))
+		"agents", hello.agentIDs(), "concurrency", hello.Concurrency, "runs_held", len(held))
 	return &Connection{Session: s, number: number}, held, nil
 }
 
@@ -126,10 +126,7 @@ func (s *Session) connect(ctx context.Context, hello *Hello) (number int, held [
 	number = s.connection
 	s.connected, s.draining = true, false
 	s.worker = Worker{ID: hello.ID, Name: hello.Name, TTL: hello.LeaseTTL}
-	s.agents = make(map[string]WorkerAgent, len(hello.Agents))
-	for _, a := range hello.Agents {
-		s.agents[a.ID] = a
-	}
+	s.engine.sched.equip(s, hello)
 	s.lapse.Reset(s.worker.TTL)
 	s.orders = Orders{}
 	s.acks = map[uint64]ack{}
@@ -137,7 +134,6 @@ func (s *Session) connect(ctx context.Context, hello *Hello) (number int, held [
 	s.mu.Unlock()
 	signal(s.some)
 
-	s.engine.sched.resize(s, hello.Concurrency)
 	for _, l := range slices.Concat(unheard, over) {
 		s.engine.sched.returnPlace(s, l.ent.id)
 	}

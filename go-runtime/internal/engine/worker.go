@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -76,6 +77,16 @@ func (h *Hello) check() error {
 		checks = append(checks, violation.New("hello.lease_ttl", "must be %s to %s", minLeaseTTL, maxLeaseTTL))
 	}
 	return violation.Join(checks...)
+}
+
+// agentIDs returns the ids of the worker's agents in order.
+func (h *Hello) agentIDs() []string {
+	ids := make([]string, len(h.Agents))
+	for i, a := range h.Agents {
+		ids[i] = a.ID
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // WorkerAgents returns the agents that workers of a namespace serve or served, in no order.

@@ -630,6 +630,30 @@ func TestRunThatIsOverBeforeItIsHandedToItsWorker(t *testing.T) {
 	}
 }
 
+func TestWorkerConnectsWhileItsOldConnectionEnds(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	old := w.conn
+	for range 3000 {
+		var ends sync.WaitGroup
+		ends.Go(old.Disconnect)
+		conn, _, err := b.Connect(t.Context(), "default", w.hello)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends.Wait()
+		old = conn
+		b.sched.mu.Lock()
+		joined := len(b.sched.workers[poolName{"default", "chat"}].sessions)
+		b.sched.mu.Unlock()
+		if joined != 1 {
+			t.Fatal("the worker is connected and gets no runs")
+		}
+	}
+	old.Disconnect()
+}
+
 // A worker gives up by itself what it has not heard of for the lease time. The
 // runtime may have heard of it a little later, and hold the lease still.
 func TestLeaseThatLapsedAtItsWorkerCountsAnAttempt(t *testing.T) {
