@@ -38,7 +38,7 @@ func (s *workerService) Work(stream agentruntimev1.WorkerService_WorkServer) err
 		defer worker.Disconnect()
 		welcome := &agentruntimev1.Welcome{
 			LeaseTtl:        durationpb.New(worker.LeaseTTL()),
-			MaxPayloadBytes: uint64(worker.MaxPayloadBytes()), //nolint:gosec // a limit is positive
+			MaxPayloadBytes: uint64(worker.MaxPayloadBytes()),
 		}
 		for _, h := range held {
 			welcome.Held = append(welcome.Held, ackToWire(h))

@@ -241,16 +241,21 @@ def test_projection_goes_on_when_the_data_of_the_runtime_was_removed(tmp_path: P
         site.start(WORKER)
         site.start(PROJECTOR)
 
-        def find_status(run_id: str) -> Any:
-            """Of the row: the lists do not ask the runtime."""
-            return {run["id"]: run["status"] for run in site.call("GET", "runs/")[1]["results"]}[run_id]
+        def wait_for_row(run_id: str) -> None:
+            # Of the list, which does not ask the runtime.
+            wait_until(
+                lambda: (
+                    (run_id, "succeeded")
+                    in {(run["id"], run["status"]) for run in site.call("GET", "runs/")[1]["results"]}
+                )
+            )
 
         for _ in range(3):
             before = site.create()
-        wait_until(lambda: find_status(before) == "succeeded")
+        wait_for_row(before)
         site.runtime.stop()
         shutil.rmtree(site.runtime.data_dir)
         site.runtime.start()
         [bare] = site.shell(MAKE_BARE_RUN)
         for run_id in (site.create(), bare):
-            wait_until(lambda run_id=run_id: find_status(run_id) == "succeeded")
+            wait_for_row(run_id)
