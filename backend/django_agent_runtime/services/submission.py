@@ -194,11 +194,12 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
     # attempts is seen before a worker has the run.
     agent = list_runtimes().get(run.agent_key)
     served_here = agent is not None
-    retry = RetryPolicy(max_attempts=run.max_attempts or _attempts_of(agent) or settings.max_retries)
+    max_attempts = run.max_attempts or _attempts_of(agent) or settings.max_retries
     types = LIFECYCLE_TYPES if served_here else (*LIFECYCLE_TYPES, *ANSWER_TYPES)
+    retry = RetryPolicy(max_attempts=max_attempts)
     if not served_here:
         retry = RetryPolicy(
-            max_attempts=retry.max_attempts,
+            max_attempts=max_attempts,
             initial_backoff=min(settings.retry_backoff_base, settings.retry_backoff_max),
             max_backoff=settings.retry_backoff_max,
             multiplier=settings.retry_backoff_base,

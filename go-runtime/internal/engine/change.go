@@ -153,9 +153,7 @@ func (e *Engine) appendSurely(ctx context.Context, rec *record, after uint64) (u
 			return 0, err
 		}
 		e.log.WarnContext(ctx, "run record not kept yet", "run_id", rec.Run.ID, "state", rec.Run.State, "err", err)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if !rest(ctx, pause) {
 			return 0, errors.Join(err, context.Cause(ctx))
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
@@ -123,9 +122,7 @@ func (e *Engine) surelyAdded(ctx context.Context, a *addition, seq uint64, err e
 			return 0, err
 		}
 		e.log.WarnContext(ctx, "event not kept yet", "subject", a.message.Subject, "type", a.emitted.Type, "err", err)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if !rest(ctx, pause) {
 			return 0, errors.Join(err, context.Cause(ctx))
 		}
 		seq, err = e.stream.Append(ctx, a.message)

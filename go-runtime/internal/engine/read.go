@@ -153,11 +153,19 @@ func surely[T any](ctx context.Context, read func() (T, error)) (T, error) {
 		if !errors.Is(err, journal.ErrUnavailable) {
 			return value, err
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if !rest(ctx, pause) {
 			return value, err
 		}
+	}
+}
+
+// rest waits and reports whether ctx has not ended.
+func rest(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -217,7 +217,7 @@ func (e *Engine) conclude(l *lease, r *Report) (uint64, error) {
 	}
 	now := e.cfg.Now().UTC()
 	run, err := e.change(e.work, l.ent, payload, func(run *Run) error {
-		if run.State != Running || run.Lease != l.token {
+		if !l.holds(run) {
 			return ErrLeaseLost
 		}
 		switch {
@@ -339,7 +339,7 @@ func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 		return err
 	}
 	run := l.ent.snapshot()
-	if run.State != Running || run.Lease != l.token {
+	if !l.holds(&run) {
 		return ErrLeaseLost
 	}
 	request.RunID = uuid.NewSHA1(runIDSpace, []byte(run.Namespace+"\x00sub_run\x00"+run.ID+"\x00"+key)).String()

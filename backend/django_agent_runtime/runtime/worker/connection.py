@@ -19,6 +19,7 @@ from django_agent_runtime._fork import start_thread
 from django_agent_runtime._streams import REFUSALS, StreamReader
 from django_agent_runtime.exceptions import AgentRuntimeError
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
+from django_agent_runtime.runtime.context import from_duration
 from django_agent_runtime.runtime.worker.ledger import LEASE_LOST, UNAVAILABLE, Lease, Ledger, read_clock
 
 __all__ = ["Connection"]
@@ -230,7 +231,7 @@ class Connection(StreamReader):
     # In the stream's thread.
 
     def _welcome(self, welcome: worker_pb.Welcome) -> None:
-        ttl = welcome.lease_ttl.ToTimedelta().total_seconds()
+        ttl = from_duration(welcome.lease_ttl)
         with self._changed:
             self._ttl = ttl or self._ttl
             self._answered_at = self._opened_at
