@@ -94,9 +94,10 @@ class Mailbox:
             if batch is not None:
                 return batch
 
-    async def aget(self) -> Sequence[Any]:
-        """`get` for asyncio. A cancelled wait takes nothing."""
+    async def aget(self, timeout: float | None = None) -> Sequence[Any]:
+        """`get` for asyncio, or nothing if nothing comes for `timeout` seconds. A cancelled wait takes nothing."""
         loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
         while True:
             with self._changed:
                 ready = bool(self._batches) or self._error is not None
@@ -104,10 +105,17 @@ class Mailbox:
                     waiter = loop.create_future()
                     self._waiter = (loop, waiter)
             if not ready:
-                await waiter
+                timer = None if until is None else loop.call_at(until, _wake, waiter)
+                try:
+                    await waiter
+                finally:
+                    if timer is not None:
+                        timer.cancel()
             batch = self.take()
             if batch is not None:
                 return batch
+            if until is not None and loop.time() >= until:
+                return ()
 
     def restart_in_child(self) -> None:
         """Drop everything after a fork: whoever consumed this stays in the parent, but for a greenlet's copy."""

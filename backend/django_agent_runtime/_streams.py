@@ -94,6 +94,8 @@ def settle(begun: Future[int], timeout: float) -> int:
 
 async def asettle(begun: Future[int], timeout: float) -> int:
     """`settle` for asyncio."""
+    if begun.done():
+        return begun.result()
     try:
         # Shielded: a wait that is given up must not cancel the stream's own future.
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(begun)), timeout)
@@ -211,15 +213,19 @@ class AsyncStream(_StreamBase[T]):
     async def __anext__(self) -> T:
         await self._open()
         while not self._batch:
-            try:
-                self._batch.extend(await self._source.mailbox.aget())
-            except EndOfStream:
-                raise StopAsyncIteration from None
-            except ClientClosed:
-                if not self._closed:
-                    raise
-                raise StopAsyncIteration from None
+            await self._fetch()
         return self._next_of_batch()
+
+    async def next_within(self, seconds: float) -> list[T]:
+        """All items that are there, once there is one; none if none comes for `seconds`, waited for as by `anext`.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+        """
+        await self._open()
+        if not self._batch:
+            await self._fetch(seconds)
+        return [self._next_of_batch() for _ in range(len(self._batch))]
 
     async def __aenter__(self) -> AsyncStream[T]:
         await self._open()
@@ -229,6 +235,16 @@ class AsyncStream(_StreamBase[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def _fetch(self, seconds: float | None = None) -> None:
+        try:
+            self._batch.extend(await self._source.mailbox.aget(seconds))
+        except EndOfStream:
+            raise StopAsyncIteration from None
+        except ClientClosed:
+            if not self._closed:
+                raise
+            raise StopAsyncIteration from None
 
     async def _open(self) -> None:
         if self._position is None:

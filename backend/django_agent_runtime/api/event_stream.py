@@ -99,15 +99,13 @@ async def write_blocks(events: AsyncStream[Event], *, named: bool) -> AsyncItera
     deadline = time.monotonic() + MAX_STREAM_SECONDS
     async with events:
         yield f"retry: {RETRY_MILLISECONDS}\nid: {events.position}\n\n".encode()
-        following = asyncio.ensure_future(events.__anext__())
         try:
             while time.monotonic() < deadline:
-                await asyncio.wait({following}, timeout=HEARTBEAT_SECONDS)
-                if not following.done():
+                found = await events.next_within(HEARTBEAT_SECONDS)
+                if found:
+                    yield b"".join(format_event(event, named=named) for event in found)
+                else:
                     yield f"id: {events.position}\n: heartbeat\n\n".encode()
-                    continue
-                yield format_event(following.result(), named=named)
-                following = asyncio.ensure_future(events.__anext__())
         except StopAsyncIteration:
             return
         except AgentRuntimeError as error:
@@ -116,9 +114,6 @@ async def write_blocks(events: AsyncStream[Event], *, named: bool) -> AsyncItera
             oldest = error.oldest_sequence if isinstance(error, EventsTruncated) else 0
             resume = f"id: {oldest - 1}\n" if oldest else ""
             yield f"event: error\n{resume}data: {problem}\n\n".encode()
-        finally:
-            following.cancel()
-            await asyncio.wait({following})
 
 
 def describe_event(event: Event) -> dict[str, Any]:

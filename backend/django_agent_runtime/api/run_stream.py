@@ -106,7 +106,6 @@ class RunEventStream:
         self._named = named
         self._keepalive_seconds = keepalive_seconds
         self._watch: AsyncStream[RunEvent] | None = None
-        self._following: asyncio.Future[RunEvent] | None = None
         self._look_seconds = LOOK_SECONDS
         self._said_that_it_waits = False
         self._is_among_rows = False
@@ -133,16 +132,12 @@ class RunEventStream:
         if self._is_among_rows:
             return await self._read_kept()
         runtime = get_go_runtime_integration()
-        if self._watch is None or self._following is None:
+        if self._watch is None:
             self._watch = runtime.awatch_run(
                 str(self._run_id), after_sequence=self.position, visibility=self._visibility
             )
-            self._following = asyncio.ensure_future(self._watch.__anext__())
-        await asyncio.wait({self._following}, timeout=min(self._look_seconds, self._keepalive_seconds))
-        if not self._following.done():
-            return await self._read_kept() if await _is_away(runtime) else self._keep_alive()
         try:
-            block = self._format_live(self._following.result())
+            events = await self._watch.next_within(min(self._look_seconds, self._keepalive_seconds))
         except StopAsyncIteration:
             self._is_over = True
             return []
@@ -155,15 +150,12 @@ class RunEventStream:
         except AgentRuntimeError as error:
             self._is_over = True
             return [self._format_failure(error)]
-        self._following = asyncio.ensure_future(self._watch.__anext__())
-        return [block]
+        if not events:
+            return await self._read_kept() if await _is_away(runtime) else self._keep_alive()
+        return [b"".join(map(self._format_live, events))]
 
     async def _close_watch(self) -> None:
-        following, watch = self._following, self._watch
-        self._following = self._watch = None
-        if following is not None:
-            following.cancel()
-            await asyncio.wait({following})
+        watch, self._watch = self._watch, None
         if watch is not None:
             await watch.aclose()
 

@@ -105,7 +105,7 @@ class TruncatedStream:
     async def __aexit__(self, *_exc: object) -> None:
         return
 
-    async def __anext__(self) -> Any:
+    async def next_within(self, seconds: float) -> Any:
         raise EventsTruncated("gone", reason="EVENTS_TRUNCATED", metadata={"oldest_sequence": "7"})
 
 

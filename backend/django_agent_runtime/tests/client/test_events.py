@@ -281,6 +281,23 @@ async def test_streams_for_asyncio_share_one_connection(client: GoRuntimeIntegra
     assert client.stats["subscriptions"] == 0
 
 
+async def test_what_is_there_is_taken_together_within_a_time(client: GoRuntimeIntegration) -> None:
+    async with client.astream_events("t") as events:
+        assert await events.next_within(0.01) == []
+        given_up = asyncio.ensure_future(events.next_within(SECONDS))
+        await asyncio.sleep(0.01)
+        given_up.cancel()
+        await client.apublish_events([NewEvent("t", number) for number in range(20)])
+        taken: list[object] = []
+        while len(taken) < 20:
+            found = await events.next_within(SECONDS)
+            assert found, "nothing more comes"
+            taken += [event.data for event in found]
+        assert taken == list(range(20))
+    with pytest.raises(StopAsyncIteration):
+        await events.next_within(SECONDS)
+
+
 async def test_subscribing_from_asyncio(client: GoRuntimeIntegration, inbox: Inbox) -> None:
     subscription_id = await client.asubscribe_to_events("t", inbox)
     await client.apublish_event("t", 1)
