@@ -55,7 +55,7 @@ __all__ = [
     "TRIGGER_SCHEDULE",
     "WAIT_RUN",
     "WAIT_RUNS",
-    "WATCH_RUN",
+    "WATCH_RUNS",
     "WATCH_STATE",
     "CallMetadata",
     "ChannelSession",
@@ -108,7 +108,7 @@ WAIT_RUNS = Rpc(_AGENT, "WaitRuns", agent_pb.WaitRunsRequest, agent_pb.WaitRunsR
 CANCEL_RUN = Rpc(_AGENT, "CancelRun", agent_pb.CancelRunRequest, agent_pb.CancelRunResponse)
 RESUME_RUN = Rpc(_AGENT, "ResumeRun", agent_pb.ResumeRunRequest, agent_pb.ResumeRunResponse)
 RETRY_RUN = Rpc(_AGENT, "RetryRun", agent_pb.RetryRunRequest, agent_pb.RetryRunResponse)
-WATCH_RUN = Rpc(_AGENT, "WatchRun", agent_pb.WatchRunRequest, agent_pb.WatchRunResponse)
+WATCH_RUNS = Rpc(_AGENT, "WatchRuns", agent_pb.WatchRunsRequest, agent_pb.WatchRunsResponse)
 FOLLOW_RUNS = Rpc(_AGENT, "FollowRuns", agent_pb.FollowRunsRequest, agent_pb.FollowRunsResponse)
 CREATE_SCHEDULE = Rpc(_AGENT, "CreateSchedule", agent_pb.CreateScheduleRequest, agent_pb.CreateScheduleResponse)
 LIST_SCHEDULES = Rpc(_AGENT, "ListSchedules", agent_pb.ListSchedulesRequest, agent_pb.ListSchedulesResponse)

@@ -1,30 +1,19 @@
-"""Subscriptions to events: all of a client on one stream, each with its own position.
-
-The stream's thread (`EventHub`) puts batches into the mailbox of each subscription and never waits for a consumer:
-a subscription whose mailbox is full is taken off the stream, and added again behind its last batch once the
-mailbox has drained. A lost stream is opened again with every subscription behind its last batch. So each
-subscription sees every event once and in order, and none can hold up another.
-"""
+"""Subscriptions to events: all of a client on one stream, for iterators and for callbacks."""
 
 from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
-import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from ._channel import SUBSCRIBE, ChannelSession, Transport, new_request_id
-from ._errors import CallFailure, failure_error, reason_error
+from ._channel import SUBSCRIBE, Transport
+from ._errors import reason_error
 from ._fork import start_thread
-from ._mailbox import Mailbox
+from ._hub import Hub, Member
 from ._messages import to_event
-from ._streams import REFUSALS, StreamReader
-from .exceptions import AgentRuntimeError, ClientClosed, EventsTruncated
+from .exceptions import AgentRuntimeError, EventsTruncated
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .types import Event, EventGap
 
@@ -37,12 +26,11 @@ _MOST_WORKERS = 32
 # Seconds after which a worker with nothing to do ends.
 _WORKER_IDLE_SECONDS = 10.0
 
-# A subscription that ended with one of these is resumed with the whole stream; any other ends it for good.
-_PASSING_REASONS = frozenset({"INTERNAL", "QUEUE_FULL", "RATE_LIMITED", "SLOW_READER", "UNAVAILABLE"})
 
+class Subscription(Member):
+    """What one subscriber wants."""
 
-class Subscription:
-    """What one subscriber wants and how far it has got. Its fields belong to the hub."""
+    _hub: EventHub
 
     def __init__(
         self,
@@ -52,35 +40,13 @@ class Subscription:
         from_beginning: bool,
         on_item: Callable[[], None] | None = None,
     ) -> None:
-        self.subscription_id = uuid.uuid4().hex
+        super().__init__(hub, after_sequence, on_item)
         self.types = tuple(types)
-        self.position = after_sequence
-        """Everything up to this sequence is in the mailbox; None until the runtime has said where it begins."""
         self.from_beginning = from_beginning
-        self.wire_id: str | None = None
-        """Its name on the open stream; None while it is not there."""
-        self.begun: Future[int] = Future()
-        self.begun.set_running_or_notify_cancel()
-        self.mailbox = Mailbox(on_drained=lambda: hub.resume(self), on_item=on_item)
-        self._hub = hub
-
-    def close(self) -> None:
-        """End the subscription; safe to call twice."""
-        self._hub.remove(self.subscription_id)
 
     def skip_gap(self, gap: EventGap) -> bool:
         """Whether to go on behind events that are no longer kept."""
         raise NotImplementedError
-
-    def end(self, error: AgentRuntimeError) -> None:
-        """Tell whoever waits that nothing more follows."""
-        if not self.begun.done():
-            self.begun.set_exception(error)
-        self.mailbox.end(error)
-
-    def restart_in_child(self) -> None:
-        """End after a fork: the subscription stays in the parent."""
-        self.mailbox.restart_in_child()
 
 
 class IteratedSubscription(Subscription):
@@ -151,7 +117,7 @@ class CallbackSubscription(Subscription):
                     delivered += 1
             except BaseException:  # sys.exit() in a callback must not end the worker either
                 failed += 1
-                logger.exception("event callback failed", extra={"subscription_id": self.subscription_id})
+                logger.exception("event callback failed", extra={"subscription_id": self.member_id})
         self._hub.pool.count(delivered, failed)
         return True
 
@@ -214,97 +180,36 @@ class CallbackPool:
                 self._idle -= 1
 
 
-class EventHub(StreamReader):
+class EventHub(Hub[Subscription]):
     """The stream of all subscriptions of a client."""
+
+    rpc = SUBSCRIBE
+    closed_message = "the subscription was closed"
 
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport, "agent-runtime-events")
-        self._reset()
-        transport.streams.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
-        self._running = False
-        self._subscriptions: dict[str, Subscription] = {}
-        self._on_stream: dict[str, Subscription] = {}
-        self._outbox: queue.SimpleQueue[event_pb.SubscribeRequest | None] | None = None
-        self._wire_ids = 0
+        super()._reset()
         # Another, not the same once more: gevent's copies of the parent's workers end with the one they know.
         self.pool = CallbackPool()
 
-    @property
-    def size(self) -> int:
-        """How many subscriptions there are."""
-        return len(self._subscriptions)
+    def make_add(self, member: Subscription, wire_id: str) -> event_pb.SubscribeRequest:
+        add = event_pb.AddSubscription(subscription_id=wire_id, types=member.types)
+        if member.position is not None:
+            add.after_sequence = member.position
+        elif member.from_beginning:
+            add.from_beginning = True
+        else:
+            add.from_now = True
+        return event_pb.SubscribeRequest(add=add)
 
-    def add(self, subscription: Subscription) -> None:
-        """Begin a subscription; `subscription.begun` says when it has."""
-        with self._lock:
-            self._subscriptions[subscription.subscription_id] = subscription
-            if not self._running:
-                self._running = True
-                self.start_thread()
-            else:
-                self._send_add(subscription)
+    def make_remove(self, wire_id: str) -> event_pb.SubscribeRequest:
+        return event_pb.SubscribeRequest(remove=event_pb.RemoveSubscription(subscription_id=wire_id))
 
-    def remove(self, subscription_id: str) -> bool:
-        """End a subscription; False if there is none of this id."""
-        with self._lock:
-            subscription = self._subscriptions.pop(subscription_id, None)
-            if subscription is None:
-                return False
-            self._send_remove(subscription)
-            last = not self._subscriptions
-        subscription.end(ClientClosed("the subscription was closed"))
-        if last:
-            self.interrupt()
-        return True
-
-    def resume(self, subscription: Subscription) -> None:
-        """Put a subscription back on the stream whose mailbox was full."""
-        with self._lock:
-            if subscription.subscription_id in self._subscriptions and subscription.wire_id is None:
-                self._send_add(subscription)
-
-    def end(self, error: AgentRuntimeError) -> None:
-        """End every subscription with `error`."""
-        with self._lock:
-            subscriptions = list(self._subscriptions.values())
-            self._subscriptions.clear()
-        for subscription in subscriptions:
-            subscription.end(error)
-        self.interrupt()
-
-    def restart_in_child(self) -> None:
-        for subscription in self._subscriptions.values():
-            subscription.restart_in_child()
-        self._wake = threading.Event()
-        self._call = None
-        self._was_open = self._lost = False
-        self.reconnects = 0
-        self._reset()
-
-    def wanted(self) -> bool:
-        with self._lock:
-            self._running = bool(self._subscriptions)
-            return self._running
-
-    def open(self, session: ChannelSession) -> Any:
-        with self._lock:
-            self._outbox = queue.SimpleQueue()
-            requests: Iterator[Any] = iter(self._outbox.get, None)
-            for subscription in self._subscriptions.values():
-                subscription.wire_id = None
-                self._send_add(subscription)
-        return session.stream(SUBSCRIBE, requests, self._transport.metadata(new_request_id()))
-
-    def stopped_reading(self) -> None:
-        with self._lock:
-            self._on_stream.clear()
-            outbox, self._outbox = self._outbox, None
-        if outbox is not None:
-            # Ends the thread in which gRPC waits for requests.
-            outbox.put(None)
+    def gives_up(self, member: Subscription) -> bool:
+        # A new subscriber is told. Those that had begun wait for better times: a token may be let in again.
+        return not member.begun.done()
 
     def receive(self, response: event_pb.SubscribeResponse) -> bool:
         with self._lock:
@@ -314,86 +219,38 @@ class EventHub(StreamReader):
                 return True
             kind = response.WhichOneof("response")
             if kind == "batch":
-                self._receive_batch(subscription, response.batch)
+                batch = response.batch
+                self._put(subscription, batch.events, batch.ByteSize(), batch.sequence)
             elif kind == "added":
                 if subscription.position is None:
                     subscription.position = response.added.after_sequence
                 if not subscription.begun.done():
                     subscription.begun.set_result(subscription.position)
             elif kind == "ended":
-                return self._receive_end(subscription, response.ended)
+                self._receive_end(subscription, response.ended)
         return True
 
-    def failed(self, failure: CallFailure) -> None:
-        if failure.code not in REFUSALS:
-            return
-        # A new subscriber is told. Those that had begun wait for better times: a token may be let in again.
-        with self._lock:
-            refused = [item for item in self._subscriptions.values() if not item.begun.done()]
-            for subscription in refused:
-                del self._subscriptions[subscription.subscription_id]
-        for subscription in refused:
-            error = failure_error(failure, address=self._transport.address)
-            error.__cause__ = failure
-            subscription.end(error)
-
-    def refused(self, error: AgentRuntimeError) -> None:
-        self.end(error)
-
-    def _receive_batch(self, subscription: Subscription, batch: event_pb.EventBatch) -> None:
-        if batch.events and not subscription.mailbox.put(batch.events, batch.ByteSize()):
-            self._send_remove(subscription)
-            return
-        subscription.position = batch.sequence
-
-    def _receive_end(self, subscription: Subscription, ended: event_pb.SubscriptionEnded) -> bool:
-        """Follow the end of one subscription; False if the whole stream is to be opened again."""
-        if ended.reason in _PASSING_REASONS:
-            return False
-        if subscription.wire_id is not None:
-            del self._on_stream[subscription.wire_id]
-            subscription.wire_id = None
+    def _receive_end(self, subscription: Subscription, ended: event_pb.SubscriptionEnded) -> None:
+        self._check_reason(ended.reason, ended.message)
+        self._leave_stream(subscription)
         error = reason_error(ended.reason, ended.message, ended.metadata)
         if isinstance(error, EventsTruncated) and self._skip_gap(subscription, error):
             self._send_add(subscription)
-            return True
-        del self._subscriptions[subscription.subscription_id]
+            return
+        del self._members[subscription.member_id]
         if subscription.begun.done():
             logger.error(
                 "subscription ended by the agent runtime",
-                extra={"subscription_id": subscription.subscription_id, "err": str(error)},
+                extra={"subscription_id": subscription.member_id, "err": str(error)},
             )
         subscription.end(error)
-        return True
 
     def _skip_gap(self, subscription: Subscription, error: EventsTruncated) -> bool:
         first, last = (subscription.position or 0) + 1, error.oldest_sequence - 1
         if last < first:
             # The runtime gave no place to go on from; skipping would ask for the same again and again.
             return False
-        if not subscription.skip_gap(EventGap(subscription.subscription_id, first, last)):
+        if not subscription.skip_gap(EventGap(subscription.member_id, first, last)):
             return False
         subscription.position = last
         return True
-
-    def _send_add(self, subscription: Subscription) -> None:
-        if self._outbox is None:
-            return
-        self._wire_ids += 1
-        subscription.wire_id = str(self._wire_ids)
-        self._on_stream[subscription.wire_id] = subscription
-        add = event_pb.AddSubscription(subscription_id=subscription.wire_id, types=subscription.types)
-        if subscription.position is not None:
-            add.after_sequence = subscription.position
-        elif subscription.from_beginning:
-            add.from_beginning = True
-        else:
-            add.from_now = True
-        self._outbox.put(event_pb.SubscribeRequest(add=add))
-
-    def _send_remove(self, subscription: Subscription) -> None:
-        wire_id, subscription.wire_id = subscription.wire_id, None
-        if wire_id is None or self._on_stream.pop(wire_id, None) is None or self._outbox is None:
-            return
-        remove = event_pb.RemoveSubscription(subscription_id=wire_id)
-        self._outbox.put(event_pb.SubscribeRequest(remove=remove))

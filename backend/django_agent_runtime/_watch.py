@@ -1,4 +1,4 @@
-"""Streams of their own: the changes of the shared state, the events of one run, those of all runs."""
+"""What happens to the shared state and to runs: the changes of keys, the events of one run, those of all."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from ._channel import FOLLOW_RUNS, WATCH_RUN, WATCH_STATE, ChannelSession, Transport, new_request_id
+from ._channel import FOLLOW_RUNS, WATCH_RUNS, WATCH_STATE, ChannelSession, Transport, new_request_id
+from ._errors import reason_error
+from ._hub import Hub, Member
 from ._messages import to_change, to_run_event, to_run_events
 from ._streams import EndOfStream, MailboxReader
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
-from .types import ENDS, RunEvent, RunEventBatch, StateChange
+from .types import RunEvent, RunEventBatch, StateChange
 
-__all__ = ["RunFollower", "RunWatch", "Watch"]
+__all__ = ["RunFollower", "RunHub", "RunWatch", "Watch"]
 
 
 class Watch(MailboxReader):
@@ -57,48 +59,68 @@ class Watch(MailboxReader):
         return True
 
 
-class RunWatch(MailboxReader):
-    """The events of one run from the runtime to a mailbox, up to the run's end.
+class RunWatch(Member):
+    """The events of one run, up to the run's end.
 
     Nothing can be missed, as events are kept with their run: so it has begun at once.
     """
 
     def __init__(
-        self, transport: Transport, *, run_id: str, after_sequence: int, visibility: agent_pb.EventVisibility | None
+        self, hub: RunHub, *, run_id: str, after_sequence: int, visibility: agent_pb.EventVisibility | None
     ) -> None:
-        super().__init__(transport, "agent-runtime-run", after_sequence)
-        self._request = agent_pb.WatchRunRequest(run_id=run_id, after_sequence=after_sequence, visibility=visibility)
+        super().__init__(hub, after_sequence)
+        self.request = agent_pb.WatchRunRequest(run_id=run_id, visibility=visibility)
         self.begun.set_result(after_sequence)
-        self.begin()
 
     def convert(self, message: agent_pb.RunEvent) -> RunEvent:
+        """See StreamSource."""
         return to_run_event(message)
 
     def position_of(self, message: agent_pb.RunEvent) -> int:
+        """See StreamSource."""
         return message.sequence
 
-    def open(self, session: ChannelSession) -> Any:
-        return session.stream(WATCH_RUN, self._request, self._transport.metadata(new_request_id()))
 
-    def receive(self, response: agent_pb.WatchRunResponse) -> bool:
-        # Nothing counts behind the run's end.
-        last = next((place for place, event in enumerate(response.events) if event.type in ENDS), None)
-        events = response.events if last is None else response.events[: last + 1]
-        if not self.put(events, response):
-            return False
-        self.position = self._request.after_sequence = response.position
-        if last is not None:
-            self._finish()
-            return False
+class RunHub(Hub[RunWatch]):
+    """The stream of all runs that a client watches."""
+
+    rpc = WATCH_RUNS
+    closed_message = "the stream was closed"
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport, "agent-runtime-watches")
+
+    def make_add(self, member: RunWatch, wire_id: str) -> agent_pb.WatchRunsRequest:
+        member.request.after_sequence = member.position or 0
+        return agent_pb.WatchRunsRequest(add=agent_pb.AddRunWatch(watch_id=wire_id, watch=member.request))
+
+    def make_remove(self, wire_id: str) -> agent_pb.WatchRunsRequest:
+        return agent_pb.WatchRunsRequest(remove=agent_pb.RemoveRunWatch(watch_id=wire_id))
+
+    def gives_up(self, member: RunWatch) -> bool:
         return True
 
-    def ended(self) -> bool:
-        # Also where nothing came: the run's end was not after the sequence that was asked for.
-        self._finish()
-        return True
+    def receive(self, response: agent_pb.WatchRunsResponse) -> bool:
+        with self._lock:
+            for update in response.updates:
+                watch = self._on_stream.get(update.watch_id)
+                if watch is None:
+                    # Taken off the stream meanwhile; it comes back behind its position.
+                    continue
+                if update.HasField("ended"):
+                    self._receive_end(watch, update.ended)
+                else:
+                    self._put(watch, update.events, update.ByteSize(), update.position)
+            return bool(self._members)
 
-    def _finish(self) -> None:
-        self.end(EndOfStream("the run has ended"))
+    def _receive_end(self, watch: RunWatch, ended: agent_pb.RunWatchEnded) -> None:
+        self._check_reason(ended.reason, ended.message)
+        self._leave_stream(watch)
+        del self._members[watch.member_id]
+        if ended.reason:
+            watch.end(reason_error(ended.reason, ended.message, ended.metadata))
+        else:
+            watch.end(EndOfStream("the run has ended"))
 
 
 class RunFollower(MailboxReader):

@@ -21,6 +21,7 @@ from ._channel import Transport
 from ._fork import gate
 from ._subscriptions import EventHub
 from ._sync.operations import SyncOperations
+from ._watch import RunHub
 from .conf import RuntimeSettings, TlsSettings, load
 from .types import ConnectionState
 
@@ -85,6 +86,7 @@ class GoRuntimeIntegration(SyncOperations, AsyncOperations):
         )
         self._transport = Transport(self.settings)
         self._hub = EventHub(self._transport)
+        self._watches = RunHub(self._transport)
 
     def with_settings(self, **changes: Unpack[SettingChanges]) -> GoRuntimeIntegration:
         """Another client, with these settings changed and all others as here: another namespace, or less patience.
@@ -106,13 +108,14 @@ class GoRuntimeIntegration(SyncOperations, AsyncOperations):
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts since this client was made, in a forked child since the fork; `subscriptions` are those open now.
+        """Counts since this client was made, in a forked child since the fork.
 
-        `events_delivered`: to callbacks. `callbacks_failed`: those that raised. `reconnects`: how often the lost
-        event stream was open again.
+        `subscriptions`, and `watches` of runs: those open now. `events_delivered`: to callbacks. `callbacks_failed`:
+        those that raised. `reconnects`: how often the lost event stream was open again.
         """
         return {
             "subscriptions": self._hub.size,
+            "watches": self._watches.size,
             "events_delivered": self._hub.pool.events_delivered,
             "callbacks_failed": self._hub.pool.callbacks_failed,
             "reconnects": self._hub.reconnects,

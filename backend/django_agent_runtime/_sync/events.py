@@ -130,7 +130,7 @@ class SyncEvents(SyncCalls):
         except BaseException:
             subscription.close()
             raise
-        return subscription.subscription_id
+        return subscription.member_id
 
     def unsubscribe_from_events(self, subscription_id: str) -> bool:
         """End a subscription. After this returns no callback begins; one under way may still end.

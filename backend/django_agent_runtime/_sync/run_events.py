@@ -9,7 +9,7 @@ from django_agent_runtime._arguments import check_items, check_whole, duration
 from django_agent_runtime._codec import check_text
 from django_agent_runtime._requests import visibility_number
 from django_agent_runtime._streams import Stream
-from django_agent_runtime._watch import RunFollower, RunWatch
+from django_agent_runtime._watch import RunFollower, RunHub, RunWatch
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.types import EventVisibility, RunEvent, RunEventBatch, StreamTicket
 
@@ -20,6 +20,8 @@ __all__ = ["SyncRunEvents"]
 
 class SyncRunEvents(SyncCalls):
     """The events of one run, and of all."""
+
+    _watches: RunHub
 
     def watch_run(
         self, run_id: str, *, after_sequence: int = 0, visibility: EventVisibility | str | None = None
@@ -37,11 +39,12 @@ class SyncRunEvents(SyncCalls):
             RunNotFound: While iterating: there is no such run, or none any more.
         """
         watch = RunWatch(
-            self._transport,
+            self._watches,
             run_id=check_text("run_id", run_id),
             after_sequence=check_whole("after_sequence", after_sequence) or 0,
             visibility=visibility_number("visibility", visibility),
         )
+        self._watches.add(watch)
         return Stream(watch, self.settings.timeout)
 
     def follow_runs(

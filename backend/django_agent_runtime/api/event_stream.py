@@ -102,9 +102,9 @@ async def write_blocks(events: AsyncStream[Event], *, named: bool) -> AsyncItera
         try:
             while time.monotonic() < deadline:
                 found = await events.next_within(HEARTBEAT_SECONDS)
-                if found:
-                    yield b"".join(format_event(event, named=named) for event in found)
-                else:
+                for event in found:
+                    yield format_event(event, named=named)
+                if not found:
                     yield f"id: {events.position}\n: heartbeat\n\n".encode()
         except StopAsyncIteration:
             return

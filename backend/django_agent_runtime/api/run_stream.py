@@ -152,7 +152,7 @@ class RunEventStream:
             return [self._format_failure(error)]
         if not events:
             return await self._read_kept() if await _is_away(runtime) else self._keep_alive()
-        return [b"".join(map(self._format_live, events))]
+        return [self._format_live(event) for event in events]
 
     async def _close_watch(self) -> None:
         watch, self._watch = self._watch, None

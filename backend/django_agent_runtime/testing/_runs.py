@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -169,18 +170,70 @@ class FakeAgentService(FakeSchedules):
             before.was_retried = True
             return pb.RetryRunResponse(run=copy_run(record.run))
 
-    def WatchRun(self, request: pb.WatchRunRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchRunResponse]:  # noqa: N802
+    def WatchRuns(  # noqa: N802
+        self, request_iterator: Iterator[pb.WatchRunsRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchRunsResponse]:
         """See the service definition."""
-        record = self._find(request.run_id, context)
-        for events, position in self._read(record.namespace, request.after_sequence, context, record):
-            wanted = []
-            for event in events:
-                if event.run_id == request.run_id and (event.type in ENDS or event.visibility >= request.visibility):
-                    shown = pb.RunEvent()
-                    shown.CopyFrom(event)
-                    shown.ClearField("run")
-                    wanted.append(shown)
-            yield pb.WatchRunResponse(events=wanted, position=position)
+        namespace = read_namespace(context)
+        watches: dict[str, pb.WatchRunRequest] = {}
+        threading.Thread(target=self._read_watches, args=(watches, request_iterator), daemon=True).start()
+        context.add_callback(self._wake)
+        updates: list[pb.RunWatchUpdate] = []
+
+        def has_news() -> bool:
+            updates.extend(update for watch_id in list(watches) for update in self._look(namespace, watches, watch_id))
+            return bool(updates) or self.log.stopped or not context.is_active()
+
+        while True:
+            with self.log.changed:
+                self.log.changed.wait_for(has_news)
+                if self.log.stopped:
+                    refuse(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "the fake runtime stops")
+                if not context.is_active():
+                    return
+                response = pb.WatchRunsResponse(updates=updates)
+                updates.clear()
+            yield response
+
+    def _read_watches(self, watches: dict[str, pb.WatchRunRequest], requests: Iterator[pb.WatchRunsRequest]) -> None:
+        try:
+            for request in requests:
+                with self.log.changed:
+                    if request.HasField("add"):
+                        watches[request.add.watch_id] = request.add.watch
+                    else:
+                        watches.pop(request.remove.watch_id, None)
+                    self.log.changed.notify_all()
+        except grpc.RpcError:
+            # The stream was ended from the other side; the writer notices by itself.
+            return
+
+    def _look(
+        self, namespace: str, watches: dict[str, pb.WatchRunRequest], watch_id: str
+    ) -> Iterator[pb.RunWatchUpdate]:
+        """What there is to send to a watch now."""
+        watch, log = watches[watch_id], self.log
+        record = log.records.get((namespace, watch.run_id))
+        if record is None:
+            del watches[watch_id]
+            ended = pb.RunWatchEnded(reason="RUN_NOT_FOUND", message=f"there is no run {watch.run_id!r}")
+            yield pb.RunWatchUpdate(watch_id=watch_id, ended=ended)
+            return
+        wanted = []
+        for space, event in log.events[watch.after_sequence :]:
+            if (space, event.run_id) != (namespace, watch.run_id):
+                continue
+            if event.type in ENDS or event.visibility >= watch.visibility:
+                shown = pb.RunEvent()
+                shown.CopyFrom(event)
+                shown.ClearField("run")
+                wanted.append(shown)
+        watch.after_sequence = max(watch.after_sequence, len(log.events))
+        if wanted:
+            yield pb.RunWatchUpdate(watch_id=watch_id, events=wanted, position=watch.after_sequence)
+        if record.has_ended:
+            del watches[watch_id]
+            yield pb.RunWatchUpdate(watch_id=watch_id, ended=pb.RunWatchEnded())
 
     def FollowRuns(  # noqa: N802
         self, request: pb.FollowRunsRequest, context: grpc.ServicerContext
@@ -304,16 +357,15 @@ class FakeAgentService(FakeSchedules):
             self.log.begin(record, function)
 
     def _read(
-        self, namespace: str, after: int, context: grpc.ServicerContext, record: RunRecord | None = None
+        self, namespace: str, after: int, context: grpc.ServicerContext
     ) -> Iterator[tuple[list[pb.RunEvent], int]]:
-        """The events of a namespace as they come, with the position behind them; with a record until that has ended."""
+        """The events of a namespace as they come, with the position behind them."""
         log = self.log
         context.add_callback(self._wake)
         position = after
 
         def has_news() -> bool:
-            has_ended = record is not None and record.has_ended
-            return has_ended or len(log.events) > position or log.stopped or not context.is_active()
+            return len(log.events) > position or log.stopped or not context.is_active()
 
         while True:
             with log.changed:
@@ -322,12 +374,9 @@ class FakeAgentService(FakeSchedules):
                     refuse(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "the fake runtime stops")
                 if not context.is_active():
                     return
-                is_last = record is not None and record.has_ended
                 events = [event for space, event in log.events[position:] if space == namespace]
-                position = max(position, len(log.events))
+                position = len(log.events)
             yield events, position
-            if is_last:
-                return
 
     def _wake(self) -> None:
         with self.log.changed:

@@ -42,6 +42,7 @@ type agentService struct {
 	schedules *schedule.Store
 	agents    *agent.Registry
 	streams   *streams
+	metrics   *metrics
 	tickets   *ticket.Office
 	// runTimeout is the longest an attempt takes unless its run says otherwise.
 	runTimeout time.Duration
@@ -192,20 +193,16 @@ func (s *agentService) RetryRun(ctx context.Context, request *agentruntimev1.Ret
 }
 
 func (s *agentService) WatchRun(request *agentruntimev1.WatchRunRequest, stream agentruntimev1.AgentService_WatchRunServer) error {
-	least, err := visibilityFromWire("visibility", request.GetVisibility(), engine.Internal)
-	if err != nil {
-		return err
-	}
 	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.WatchRunResponse) error) error {
-		return s.engine.WatchRun(ctx, namespaceOf(ctx), request.GetRunId(), request.GetAfterSequence(), least,
-			func(events []engine.Event, position uint64) error {
-				return sendEvents(events, position, func(wire []*agentruntimev1.RunEvent, position uint64) error {
-					for _, ev := range wire {
-						ev.Run = nil
-					}
-					return send(&agentruntimev1.WatchRunResponse{Events: wire, Position: position})
-				})
-			})
+		return watchRun(ctx, s.engine, namespaceOf(ctx), request, func(events []*agentruntimev1.RunEvent, position uint64) error {
+			return send(&agentruntimev1.WatchRunResponse{Events: events, Position: position})
+		})
+	})
+}
+
+func (s *agentService) WatchRuns(stream agentruntimev1.AgentService_WatchRunsServer) error {
+	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.WatchRunsResponse) error) error {
+		return newWatcher(s.engine, s.metrics, namespaceOf(ctx), send).serve(ctx, receive(ctx, s.streams, stream))
 	})
 }
 

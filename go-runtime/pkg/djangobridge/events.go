@@ -42,27 +42,8 @@ func (s *eventService) PublishEvents(
 
 func (s *eventService) Subscribe(stream agentruntimev1.EventService_SubscribeServer) error {
 	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.SubscribeResponse) error) error {
-		requests := make(chan *agentruntimev1.SubscribeRequest)
-		s.streams.left.Go(func() { receive(ctx, stream, requests) })
-		return newSubscriber(s.events, s.metrics, namespaceOf(ctx), send).serve(ctx, requests)
+		return newSubscriber(s.events, s.metrics, namespaceOf(ctx), send).serve(ctx, receive(ctx, s.streams, stream))
 	})
-}
-
-// receive hands on what the client asks for, until it has nothing more to ask or
-// the call ends, and then closes requests.
-func receive(ctx context.Context, stream agentruntimev1.EventService_SubscribeServer, requests chan<- *agentruntimev1.SubscribeRequest) {
-	defer close(requests)
-	for {
-		request, err := stream.Recv()
-		if err != nil {
-			return
-		}
-		select {
-		case requests <- request:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // eventToWire puts an event on the wire.

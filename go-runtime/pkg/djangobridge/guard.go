@@ -115,6 +115,7 @@ func accessOf(method string) token.Access {
 		agentruntimev1.AgentService_WaitRun_FullMethodName,
 		agentruntimev1.AgentService_WaitRuns_FullMethodName,
 		agentruntimev1.AgentService_WatchRun_FullMethodName,
+		agentruntimev1.AgentService_WatchRuns_FullMethodName,
 		agentruntimev1.AgentService_FollowRuns_FullMethodName,
 		agentruntimev1.AgentService_ListSchedules_FullMethodName,
 		agentruntimev1.AgentService_CreateStreamTicket_FullMethodName,

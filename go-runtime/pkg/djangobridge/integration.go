@@ -175,8 +175,8 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 		timeout: i.cfg.RPCTimeout, waitTimeout: i.cfg.RPCTimeout + i.cfg.RunTimeout,
 	}, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
 	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{
-		engine: i.engine, schedules: i.schedules, agents: registry, streams: i.streams, describe: i.describe,
-		tickets: i.tickets, runTimeout: i.cfg.RunTimeout,
+		engine: i.engine, schedules: i.schedules, agents: registry, streams: i.streams, metrics: m,
+		describe: i.describe, tickets: i.tickets, runTimeout: i.cfg.RunTimeout,
 	})
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})

@@ -21,6 +21,7 @@ type metrics struct {
 	calls         *prometheus.CounterVec
 	latency       *prometheus.HistogramVec
 	subscriptions prometheus.Gauge
+	watches       prometheus.Gauge
 	streams       gateway.StreamMetrics
 }
 
@@ -40,6 +41,10 @@ func newMetrics(version, durability string, sources ...prometheus.Collector) *me
 		subscriptions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: metricNamespace, Name: "event_subscriptions",
 			Help: "Event subscriptions that are open.",
+		}),
+		watches: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricNamespace, Name: "run_watches",
+			Help: "Watches of runs that clients have open.",
 		}),
 		streams: gateway.StreamMetrics{
 			Open: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -65,7 +70,7 @@ func newMetrics(version, durability string, sources ...prometheus.Collector) *me
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.calls, m.latency, m.subscriptions, build,
+		m.calls, m.latency, m.subscriptions, m.watches, build,
 		m.streams.Open, m.streams.Events, m.streams.Ended,
 	)
 	m.registry.MustRegister(sources...)

@@ -102,3 +102,24 @@ func pump[T any](s *streams, stream serverStream[T], produce func(ctx context.Co
 	}
 	return err
 }
+
+// receive returns what the client asks for on a stream; it is closed when the
+// client has nothing more to ask, or the call has ended.
+func receive[T any](ctx context.Context, s *streams, stream interface{ Recv() (*T, error) }) <-chan *T {
+	requests := make(chan *T)
+	s.left.Go(func() {
+		defer close(requests)
+		for {
+			request, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case requests <- request:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return requests
+}

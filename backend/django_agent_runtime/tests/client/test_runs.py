@@ -14,7 +14,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from django_agent_runtime import exceptions
+from django_agent_runtime import _mailbox, exceptions
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as pb
@@ -279,6 +279,32 @@ def emit_many(assignment: pb.Assignment) -> Iterator[pb.Report]:
     for number in range(EVENTS):
         yield emit("custom", n=number)
     yield succeed()
+
+
+async def test_watches_of_one_client_share_a_stream_and_hold_up_none(
+    client: GoRuntimeIntegration, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Some ten events: those who do not read are taken off the stream again and again.
+    monkeypatch.setattr(_mailbox, "_MAILBOX_BYTES", 4000)
+    runs = [await client.acreate_run("writer", target="worker") for _ in range(3)]
+    watches = [client.awatch_run(run.run_id) for run in runs for _ in range(20)]
+    opened = [(await anext(watch)).type for watch in watches]
+    assert opened == ["run.queued"] * len(watches)
+    session = client._transport._session
+    assert session is not None
+    assert session.calls == 1
+    threads = threading.active_count()
+    more = [client.awatch_run(run.run_id) for run in runs for _ in range(20)]
+    for watch in more:
+        await anext(watch)
+    assert threading.active_count() == threads, "a watch has a thread of its own"
+    serve(emit_many)
+    # Every other one reads only when the rest have read to the end.
+    for watch in (*watches[::2], *more, *watches[1::2]):
+        numbers = [event.payload["n"] async for event in watch if event.type == "custom"]
+        assert numbers == list(range(EVENTS))
+    with pytest.raises(exceptions.RunNotFound):
+        await anext(client.awatch_run(str(uuid.uuid4())))
 
 
 @pytest.mark.faults

@@ -87,7 +87,23 @@ class ScriptedAgents(agent_service_pb2_grpc.AgentServiceServicer):
                 refuse(context, CODES[response], response, "as the test says", metadata={"oldest_sequence": "50"})
             yield response
 
-    WatchRun = FollowRuns = _send
+    FollowRuns = _send
+
+    def WatchRuns(  # noqa: N802
+        self, request_iterator: Iterator[pb.WatchRunsRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchRunsResponse]:
+        """Watches of one run, which get what `responses` has; None ends them well, a str with that reason."""
+        first = next(request_iterator)
+        self.requests.put(first.add.watch)
+        while not isinstance(response := self.responses.get(), grpc.StatusCode):
+            update = response
+            if response is None or isinstance(response, str):
+                update = pb.RunWatchUpdate(ended=pb.RunWatchEnded(reason=response or "", message="as the test says"))
+            update.watch_id = first.add.watch_id
+            yield pb.WatchRunsResponse(updates=[update])
+            if update.HasField("ended"):
+                return
+        context.abort(response, "as the test says")
 
 
 @pytest.fixture
@@ -354,8 +370,8 @@ def event(sequence: int, event_type: str = "custom", **fields: Any) -> pb.RunEve
     return pb.RunEvent(**event | fields)
 
 
-def watched(*events: pb.RunEvent, position: int | None = None) -> pb.WatchRunResponse:
-    return pb.WatchRunResponse(events=events, position=events[-1].sequence if position is None else position)
+def watched(*events: pb.RunEvent, position: int | None = None) -> pb.RunWatchUpdate:
+    return pb.RunWatchUpdate(events=events, position=events[-1].sequence if position is None else position)
 
 
 def followed(*events: pb.RunEvent, position: int | None = None) -> pb.FollowRunsResponse:
@@ -365,7 +381,8 @@ def followed(*events: pb.RunEvent, position: int | None = None) -> pb.FollowRuns
 def test_a_run_is_watched_to_its_end(server: ScriptedAgents, scripted: GoRuntimeIntegration) -> None:
     server.responses.put(watched(event(3, "run.queued", time=Timestamp(seconds=int(NOON.timestamp())))))
     debug = event(7, visibility=pb.EVENT_VISIBILITY_DEBUG, attempt=1)
-    server.responses.put(watched(debug, event(9, "run.succeeded"), event(10, "late")))
+    server.responses.put(watched(debug, event(9, "run.succeeded"), position=10))
+    server.responses.put(None)
     with scripted.watch_run(RUN_ID, after_sequence=2, visibility="debug") as events:
         first, second, last = events
         assert events.position == 10
@@ -385,12 +402,14 @@ def test_a_watch_that_was_cut_off_goes_on_behind_its_last_event(
         watched(position=5),
         grpc.StatusCode.UNAVAILABLE,
         watched(event(6)),
+        "UNAVAILABLE",
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         watched(event(8, "run.failed")),
+        None,
     ):
         server.responses.put(response)
     assert [item.sequence for item in scripted.watch_run(RUN_ID)] == [3, 6, 8]
-    assert [server.request().after_sequence for _ in range(3)] == [0, 5, 6]
+    assert [server.request().after_sequence for _ in range(4)] == [0, 5, 6, 6]
 
 
 def test_a_watch_behind_the_end_of_its_run_is_over(server: ScriptedAgents, scripted: GoRuntimeIntegration) -> None:
@@ -433,7 +452,7 @@ def test_a_watch_ends_with_its_client(server: ScriptedAgents, scripted: GoRuntim
 
 
 async def test_the_twin_watches_too(server: ScriptedAgents, scripted: GoRuntimeIntegration) -> None:
-    for response in (watched(event(3)), grpc.StatusCode.UNAVAILABLE, watched(event(8, "run.timed_out"))):
+    for response in (watched(event(3)), grpc.StatusCode.UNAVAILABLE, watched(event(8, "run.timed_out")), None):
         server.responses.put(response)
     async with scripted.awatch_run(RUN_ID) as events:
         assert [item.sequence async for item in events] == [3, 8]

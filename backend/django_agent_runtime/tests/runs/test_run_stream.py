@@ -274,7 +274,7 @@ async def test_stream_ends_after_its_longest_time(finished: AgentRun, monkeypatc
 
 async def test_failure_in_the_midst_is_said_in_the_stream(finished: AgentRun, monkeypatch: pytest.MonkeyPatch) -> None:
     class Truncated:
-        async def __anext__(self) -> Any:
+        async def next_within(self, _seconds: float) -> Any:
             raise EventsTruncated("gone", metadata={"oldest_sequence": "7"})
 
         async def aclose(self) -> None:
@@ -290,14 +290,12 @@ async def test_failure_in_the_midst_is_said_in_the_stream(finished: AgentRun, mo
 async def test_reader_that_leaves_frees_everything(runtime: FakeGoRuntime, actor: Principal, *, is_async: bool) -> None:
     run = (await in_thread(create_run, actor=actor, agent_key="asking-agent", messages=MESSAGES)).run
     client = get_go_runtime_integration()
-    streams = client._transport.streams
-    before = len(streams)
     response = BlocksResponse(open_stream(run).write(), is_async=is_async)
     if is_async:
         blocks = response.__aiter__()
         assert parse(await blocks.__anext__())["retry"] == "2000"
         assert parse(await blocks.__anext__())["event"] == "run.interrupted"
-        assert len(streams) == before + 1
+        assert client.stats["watches"] == 1
         # As Django does it when the reader has left.
         await blocks.aclose()  # type: ignore[attr-defined]
         response.close()
@@ -308,11 +306,11 @@ async def test_reader_that_leaves_frees_everything(runtime: FakeGoRuntime, actor
             chunks = iter(response)
             assert parse(next(chunks))["retry"] == "2000"
             assert parse(next(chunks))["event"] == "run.interrupted"
-            assert len(streams) == before + 1
+            assert client.stats["watches"] == 1
             response.close()
 
         await in_thread(read)
-    await asyncio.to_thread(wait_until, lambda: len(streams) == before)
+    await asyncio.to_thread(wait_until, lambda: client.stats["watches"] == 0)
 
 
 def test_answer_has_the_headers_that_stop_proxies(finished: AgentRun, api: APIClient) -> None:

@@ -2142,6 +2142,362 @@ func (x *WatchRunResponse) GetPosition() uint64 {
 	return 0
 }
 
+type WatchRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Request:
+	//
+	//	*WatchRunsRequest_Add
+	//	*WatchRunsRequest_Remove
+	Request       isWatchRunsRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRunsRequest) Reset() {
+	*x = WatchRunsRequest{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRunsRequest) ProtoMessage() {}
+
+func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRunsRequest.ProtoReflect.Descriptor instead.
+func (*WatchRunsRequest) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *WatchRunsRequest) GetRequest() isWatchRunsRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *WatchRunsRequest) GetAdd() *AddRunWatch {
+	if x != nil {
+		if x, ok := x.Request.(*WatchRunsRequest_Add); ok {
+			return x.Add
+		}
+	}
+	return nil
+}
+
+func (x *WatchRunsRequest) GetRemove() *RemoveRunWatch {
+	if x != nil {
+		if x, ok := x.Request.(*WatchRunsRequest_Remove); ok {
+			return x.Remove
+		}
+	}
+	return nil
+}
+
+type isWatchRunsRequest_Request interface {
+	isWatchRunsRequest_Request()
+}
+
+type WatchRunsRequest_Add struct {
+	Add *AddRunWatch `protobuf:"bytes,1,opt,name=add,proto3,oneof"`
+}
+
+type WatchRunsRequest_Remove struct {
+	Remove *RemoveRunWatch `protobuf:"bytes,2,opt,name=remove,proto3,oneof"`
+}
+
+func (*WatchRunsRequest_Add) isWatchRunsRequest_Request() {}
+
+func (*WatchRunsRequest_Remove) isWatchRunsRequest_Request() {}
+
+type AddRunWatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The client's name for it, 1 to 64 bytes, never used before on the stream.
+	WatchId       string           `protobuf:"bytes,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	Watch         *WatchRunRequest `protobuf:"bytes,2,opt,name=watch,proto3" json:"watch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddRunWatch) Reset() {
+	*x = AddRunWatch{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddRunWatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddRunWatch) ProtoMessage() {}
+
+func (x *AddRunWatch) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddRunWatch.ProtoReflect.Descriptor instead.
+func (*AddRunWatch) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AddRunWatch) GetWatchId() string {
+	if x != nil {
+		return x.WatchId
+	}
+	return ""
+}
+
+func (x *AddRunWatch) GetWatch() *WatchRunRequest {
+	if x != nil {
+		return x.Watch
+	}
+	return nil
+}
+
+// RemoveRunWatch ends a watch. It has no answer; what was on its way may still come.
+type RemoveRunWatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WatchId       string                 `protobuf:"bytes,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRunWatch) Reset() {
+	*x = RemoveRunWatch{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRunWatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRunWatch) ProtoMessage() {}
+
+func (x *RemoveRunWatch) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRunWatch.ProtoReflect.Descriptor instead.
+func (*RemoveRunWatch) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RemoveRunWatch) GetWatchId() string {
+	if x != nil {
+		return x.WatchId
+	}
+	return ""
+}
+
+type WatchRunsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In order for each watch.
+	Updates       []*RunWatchUpdate `protobuf:"bytes,1,rep,name=updates,proto3" json:"updates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRunsResponse) Reset() {
+	*x = WatchRunsResponse{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRunsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRunsResponse) ProtoMessage() {}
+
+func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRunsResponse.ProtoReflect.Descriptor instead.
+func (*WatchRunsResponse) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *WatchRunsResponse) GetUpdates() []*RunWatchUpdate {
+	if x != nil {
+		return x.Updates
+	}
+	return nil
+}
+
+type RunWatchUpdate struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	WatchId string                 `protobuf:"bytes,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	Events  []*RunEvent            `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	// Everything up to it was sent; go on after it.
+	Position uint64 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`
+	// Set when nothing more follows for the watch.
+	Ended         *RunWatchEnded `protobuf:"bytes,4,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunWatchUpdate) Reset() {
+	*x = RunWatchUpdate{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunWatchUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunWatchUpdate) ProtoMessage() {}
+
+func (x *RunWatchUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunWatchUpdate.ProtoReflect.Descriptor instead.
+func (*RunWatchUpdate) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RunWatchUpdate) GetWatchId() string {
+	if x != nil {
+		return x.WatchId
+	}
+	return ""
+}
+
+func (x *RunWatchUpdate) GetEvents() []*RunEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *RunWatchUpdate) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *RunWatchUpdate) GetEnded() *RunWatchEnded {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+type RunWatchEnded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of an ErrorReason without its prefix; empty behind the event with which the run ends.
+	Reason        string            `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string            `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Metadata      map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunWatchEnded) Reset() {
+	*x = RunWatchEnded{}
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunWatchEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunWatchEnded) ProtoMessage() {}
+
+func (x *RunWatchEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunWatchEnded.ProtoReflect.Descriptor instead.
+func (*RunWatchEnded) Descriptor() ([]byte, []int) {
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RunWatchEnded) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RunWatchEnded) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RunWatchEnded) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 type FollowRunsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0: from the oldest that is kept.
@@ -2157,7 +2513,7 @@ type FollowRunsRequest struct {
 
 func (x *FollowRunsRequest) Reset() {
 	*x = FollowRunsRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[26]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2525,7 @@ func (x *FollowRunsRequest) String() string {
 func (*FollowRunsRequest) ProtoMessage() {}
 
 func (x *FollowRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[26]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2538,7 @@ func (x *FollowRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRunsRequest.ProtoReflect.Descriptor instead.
 func (*FollowRunsRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{26}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FollowRunsRequest) GetAfterSequence() uint64 {
@@ -2218,7 +2574,7 @@ type FollowRunsResponse struct {
 
 func (x *FollowRunsResponse) Reset() {
 	*x = FollowRunsResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[27]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2586,7 @@ func (x *FollowRunsResponse) String() string {
 func (*FollowRunsResponse) ProtoMessage() {}
 
 func (x *FollowRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[27]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2599,7 @@ func (x *FollowRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRunsResponse.ProtoReflect.Descriptor instead.
 func (*FollowRunsResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{27}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FollowRunsResponse) GetEvents() []*RunEvent {
@@ -2286,7 +2642,7 @@ type Schedule struct {
 
 func (x *Schedule) Reset() {
 	*x = Schedule{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[28]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2654,7 @@ func (x *Schedule) String() string {
 func (*Schedule) ProtoMessage() {}
 
 func (x *Schedule) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[28]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2667,7 @@ func (x *Schedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
 func (*Schedule) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{28}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Schedule) GetScheduleId() string {
@@ -2396,7 +2752,7 @@ type CreateScheduleRequest struct {
 
 func (x *CreateScheduleRequest) Reset() {
 	*x = CreateScheduleRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[29]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2764,7 @@ func (x *CreateScheduleRequest) String() string {
 func (*CreateScheduleRequest) ProtoMessage() {}
 
 func (x *CreateScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[29]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2777,7 @@ func (x *CreateScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateScheduleRequest.ProtoReflect.Descriptor instead.
 func (*CreateScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{29}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateScheduleRequest) GetSchedule() *Schedule {
@@ -2447,7 +2803,7 @@ type CreateScheduleResponse struct {
 
 func (x *CreateScheduleResponse) Reset() {
 	*x = CreateScheduleResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[30]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2815,7 @@ func (x *CreateScheduleResponse) String() string {
 func (*CreateScheduleResponse) ProtoMessage() {}
 
 func (x *CreateScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[30]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2828,7 @@ func (x *CreateScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateScheduleResponse.ProtoReflect.Descriptor instead.
 func (*CreateScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{30}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CreateScheduleResponse) GetSchedule() *Schedule {
@@ -2493,7 +2849,7 @@ type ListSchedulesRequest struct {
 
 func (x *ListSchedulesRequest) Reset() {
 	*x = ListSchedulesRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[31]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2861,7 @@ func (x *ListSchedulesRequest) String() string {
 func (*ListSchedulesRequest) ProtoMessage() {}
 
 func (x *ListSchedulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[31]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2874,7 @@ func (x *ListSchedulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulesRequest.ProtoReflect.Descriptor instead.
 func (*ListSchedulesRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{31}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListSchedulesRequest) GetPageSize() int32 {
@@ -2545,7 +2901,7 @@ type ListSchedulesResponse struct {
 
 func (x *ListSchedulesResponse) Reset() {
 	*x = ListSchedulesResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[32]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2913,7 @@ func (x *ListSchedulesResponse) String() string {
 func (*ListSchedulesResponse) ProtoMessage() {}
 
 func (x *ListSchedulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[32]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2926,7 @@ func (x *ListSchedulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchedulesResponse.ProtoReflect.Descriptor instead.
 func (*ListSchedulesResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{32}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListSchedulesResponse) GetSchedules() []*Schedule {
@@ -2598,7 +2954,7 @@ type PauseScheduleRequest struct {
 
 func (x *PauseScheduleRequest) Reset() {
 	*x = PauseScheduleRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[33]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +2966,7 @@ func (x *PauseScheduleRequest) String() string {
 func (*PauseScheduleRequest) ProtoMessage() {}
 
 func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[33]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,7 +2979,7 @@ func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PauseScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{33}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PauseScheduleRequest) GetScheduleId() string {
@@ -2649,7 +3005,7 @@ type PauseScheduleResponse struct {
 
 func (x *PauseScheduleResponse) Reset() {
 	*x = PauseScheduleResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[34]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2661,7 +3017,7 @@ func (x *PauseScheduleResponse) String() string {
 func (*PauseScheduleResponse) ProtoMessage() {}
 
 func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[34]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2674,7 +3030,7 @@ func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PauseScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{34}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PauseScheduleResponse) GetSchedule() *Schedule {
@@ -2693,7 +3049,7 @@ type DeleteScheduleRequest struct {
 
 func (x *DeleteScheduleRequest) Reset() {
 	*x = DeleteScheduleRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[35]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2705,7 +3061,7 @@ func (x *DeleteScheduleRequest) String() string {
 func (*DeleteScheduleRequest) ProtoMessage() {}
 
 func (x *DeleteScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[35]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,7 +3074,7 @@ func (x *DeleteScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteScheduleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{35}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteScheduleRequest) GetScheduleId() string {
@@ -2736,7 +3092,7 @@ type DeleteScheduleResponse struct {
 
 func (x *DeleteScheduleResponse) Reset() {
 	*x = DeleteScheduleResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[36]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +3104,7 @@ func (x *DeleteScheduleResponse) String() string {
 func (*DeleteScheduleResponse) ProtoMessage() {}
 
 func (x *DeleteScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[36]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +3117,7 @@ func (x *DeleteScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteScheduleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{36}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{42}
 }
 
 type TriggerScheduleRequest struct {
@@ -2774,7 +3130,7 @@ type TriggerScheduleRequest struct {
 
 func (x *TriggerScheduleRequest) Reset() {
 	*x = TriggerScheduleRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[37]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +3142,7 @@ func (x *TriggerScheduleRequest) String() string {
 func (*TriggerScheduleRequest) ProtoMessage() {}
 
 func (x *TriggerScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[37]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +3155,7 @@ func (x *TriggerScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TriggerScheduleRequest.ProtoReflect.Descriptor instead.
 func (*TriggerScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{37}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TriggerScheduleRequest) GetScheduleId() string {
@@ -2825,7 +3181,7 @@ type TriggerScheduleResponse struct {
 
 func (x *TriggerScheduleResponse) Reset() {
 	*x = TriggerScheduleResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[38]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3193,7 @@ func (x *TriggerScheduleResponse) String() string {
 func (*TriggerScheduleResponse) ProtoMessage() {}
 
 func (x *TriggerScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[38]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3206,7 @@ func (x *TriggerScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TriggerScheduleResponse.ProtoReflect.Descriptor instead.
 func (*TriggerScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{38}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TriggerScheduleResponse) GetRun() *Run {
@@ -2873,7 +3229,7 @@ type CreateStreamTicketRequest struct {
 
 func (x *CreateStreamTicketRequest) Reset() {
 	*x = CreateStreamTicketRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[39]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2885,7 +3241,7 @@ func (x *CreateStreamTicketRequest) String() string {
 func (*CreateStreamTicketRequest) ProtoMessage() {}
 
 func (x *CreateStreamTicketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[39]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2898,7 +3254,7 @@ func (x *CreateStreamTicketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStreamTicketRequest.ProtoReflect.Descriptor instead.
 func (*CreateStreamTicketRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{39}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateStreamTicketRequest) GetRunId() string {
@@ -2934,7 +3290,7 @@ type CreateStreamTicketResponse struct {
 
 func (x *CreateStreamTicketResponse) Reset() {
 	*x = CreateStreamTicketResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[40]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3302,7 @@ func (x *CreateStreamTicketResponse) String() string {
 func (*CreateStreamTicketResponse) ProtoMessage() {}
 
 func (x *CreateStreamTicketResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[40]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3315,7 @@ func (x *CreateStreamTicketResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStreamTicketResponse.ProtoReflect.Descriptor instead.
 func (*CreateStreamTicketResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{40}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateStreamTicketResponse) GetPath() string {
@@ -2987,7 +3343,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[41]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3355,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[41]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3368,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{41}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListAgentsRequest) GetPageSize() int32 {
@@ -3039,7 +3395,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[42]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3051,7 +3407,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[42]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3064,7 +3420,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{42}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -3100,7 +3456,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[43]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3468,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[43]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3481,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{43}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Agent) GetAgentId() string {
@@ -3183,7 +3539,7 @@ type TaskType struct {
 
 func (x *TaskType) Reset() {
 	*x = TaskType{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[44]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3551,7 @@ func (x *TaskType) String() string {
 func (*TaskType) ProtoMessage() {}
 
 func (x *TaskType) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[44]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3564,7 @@ func (x *TaskType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskType.ProtoReflect.Descriptor instead.
 func (*TaskType) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{44}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TaskType) GetTaskType() string {
@@ -3243,7 +3599,7 @@ type ListTaskTypesRequest struct {
 
 func (x *ListTaskTypesRequest) Reset() {
 	*x = ListTaskTypesRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[45]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +3611,7 @@ func (x *ListTaskTypesRequest) String() string {
 func (*ListTaskTypesRequest) ProtoMessage() {}
 
 func (x *ListTaskTypesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[45]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +3624,7 @@ func (x *ListTaskTypesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskTypesRequest.ProtoReflect.Descriptor instead.
 func (*ListTaskTypesRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{45}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListTaskTypesRequest) GetPageSize() int32 {
@@ -3295,7 +3651,7 @@ type ListTaskTypesResponse struct {
 
 func (x *ListTaskTypesResponse) Reset() {
 	*x = ListTaskTypesResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[46]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3663,7 @@ func (x *ListTaskTypesResponse) String() string {
 func (*ListTaskTypesResponse) ProtoMessage() {}
 
 func (x *ListTaskTypesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[46]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3676,7 @@ func (x *ListTaskTypesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskTypesResponse.ProtoReflect.Descriptor instead.
 func (*ListTaskTypesResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{46}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListTaskTypesResponse) GetTaskTypes() []*TaskType {
@@ -3345,7 +3701,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[47]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3357,7 +3713,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[47]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3370,7 +3726,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{47}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{53}
 }
 
 type GetServerInfoResponse struct {
@@ -3393,7 +3749,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[48]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3761,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[48]
+	mi := &file_agentruntime_v1_agent_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3774,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{48}
+	return file_agentruntime_v1_agent_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -3633,7 +3989,30 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"visibility\"a\n" +
 	"\x10WatchRunResponse\x121\n" +
 	"\x06events\x18\x01 \x03(\v2\x19.agentruntime.v1.RunEventR\x06events\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x04R\bposition\"\x9d\x01\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\"\x8a\x01\n" +
+	"\x10WatchRunsRequest\x120\n" +
+	"\x03add\x18\x01 \x01(\v2\x1c.agentruntime.v1.AddRunWatchH\x00R\x03add\x129\n" +
+	"\x06remove\x18\x02 \x01(\v2\x1f.agentruntime.v1.RemoveRunWatchH\x00R\x06removeB\t\n" +
+	"\arequest\"`\n" +
+	"\vAddRunWatch\x12\x19\n" +
+	"\bwatch_id\x18\x01 \x01(\tR\awatchId\x126\n" +
+	"\x05watch\x18\x02 \x01(\v2 .agentruntime.v1.WatchRunRequestR\x05watch\"+\n" +
+	"\x0eRemoveRunWatch\x12\x19\n" +
+	"\bwatch_id\x18\x01 \x01(\tR\awatchId\"N\n" +
+	"\x11WatchRunsResponse\x129\n" +
+	"\aupdates\x18\x01 \x03(\v2\x1f.agentruntime.v1.RunWatchUpdateR\aupdates\"\xb0\x01\n" +
+	"\x0eRunWatchUpdate\x12\x19\n" +
+	"\bwatch_id\x18\x01 \x01(\tR\awatchId\x121\n" +
+	"\x06events\x18\x02 \x03(\v2\x19.agentruntime.v1.RunEventR\x06events\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\x04R\bposition\x124\n" +
+	"\x05ended\x18\x04 \x01(\v2\x1e.agentruntime.v1.RunWatchEndedR\x05ended\"\xc8\x01\n" +
+	"\rRunWatchEnded\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12H\n" +
+	"\bmetadata\x18\x03 \x03(\v2,.agentruntime.v1.RunWatchEnded.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9d\x01\n" +
 	"\x11FollowRunsRequest\x12%\n" +
 	"\x0eafter_sequence\x18\x01 \x01(\x04R\rafterSequence\x12#\n" +
 	"\rwithout_types\x18\x02 \x03(\tR\fwithoutTypes\x12<\n" +
@@ -3757,7 +4136,7 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	" CONCURRENCY_STRATEGY_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aCONCURRENCY_STRATEGY_QUEUE\x10\x01\x12\x1f\n" +
 	"\x1bCONCURRENCY_STRATEGY_REJECT\x10\x02\x12'\n" +
-	"#CONCURRENCY_STRATEGY_CANCEL_RUNNING\x10\x032\x9c\x0e\n" +
+	"#CONCURRENCY_STRATEGY_CANCEL_RUNNING\x10\x032\xf4\x0e\n" +
 	"\fAgentService\x12R\n" +
 	"\tCreateRun\x12!.agentruntime.v1.CreateRunRequest\x1a\".agentruntime.v1.CreateRunResponse\x12d\n" +
 	"\x0fBatchCreateRuns\x12'.agentruntime.v1.BatchCreateRunsRequest\x1a(.agentruntime.v1.BatchCreateRunsResponse\x12I\n" +
@@ -3768,7 +4147,8 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\tCancelRun\x12!.agentruntime.v1.CancelRunRequest\x1a\".agentruntime.v1.CancelRunResponse\x12R\n" +
 	"\tResumeRun\x12!.agentruntime.v1.ResumeRunRequest\x1a\".agentruntime.v1.ResumeRunResponse\x12O\n" +
 	"\bRetryRun\x12 .agentruntime.v1.RetryRunRequest\x1a!.agentruntime.v1.RetryRunResponse\x12Q\n" +
-	"\bWatchRun\x12 .agentruntime.v1.WatchRunRequest\x1a!.agentruntime.v1.WatchRunResponse0\x01\x12W\n" +
+	"\bWatchRun\x12 .agentruntime.v1.WatchRunRequest\x1a!.agentruntime.v1.WatchRunResponse0\x01\x12V\n" +
+	"\tWatchRuns\x12!.agentruntime.v1.WatchRunsRequest\x1a\".agentruntime.v1.WatchRunsResponse(\x010\x01\x12W\n" +
 	"\n" +
 	"FollowRuns\x12\".agentruntime.v1.FollowRunsRequest\x1a#.agentruntime.v1.FollowRunsResponse0\x01\x12a\n" +
 	"\x0eCreateSchedule\x12&.agentruntime.v1.CreateScheduleRequest\x1a'.agentruntime.v1.CreateScheduleResponse\x12^\n" +
@@ -3796,7 +4176,7 @@ func file_agentruntime_v1_agent_service_proto_rawDescGZIP() []byte {
 }
 
 var file_agentruntime_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_agentruntime_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_agentruntime_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_agentruntime_v1_agent_service_proto_goTypes = []any{
 	(RunState)(0),                      // 0: agentruntime.v1.RunState
 	(RunTarget)(0),                     // 1: agentruntime.v1.RunTarget
@@ -3828,137 +4208,153 @@ var file_agentruntime_v1_agent_service_proto_goTypes = []any{
 	(*RunEvent)(nil),                   // 27: agentruntime.v1.RunEvent
 	(*WatchRunRequest)(nil),            // 28: agentruntime.v1.WatchRunRequest
 	(*WatchRunResponse)(nil),           // 29: agentruntime.v1.WatchRunResponse
-	(*FollowRunsRequest)(nil),          // 30: agentruntime.v1.FollowRunsRequest
-	(*FollowRunsResponse)(nil),         // 31: agentruntime.v1.FollowRunsResponse
-	(*Schedule)(nil),                   // 32: agentruntime.v1.Schedule
-	(*CreateScheduleRequest)(nil),      // 33: agentruntime.v1.CreateScheduleRequest
-	(*CreateScheduleResponse)(nil),     // 34: agentruntime.v1.CreateScheduleResponse
-	(*ListSchedulesRequest)(nil),       // 35: agentruntime.v1.ListSchedulesRequest
-	(*ListSchedulesResponse)(nil),      // 36: agentruntime.v1.ListSchedulesResponse
-	(*PauseScheduleRequest)(nil),       // 37: agentruntime.v1.PauseScheduleRequest
-	(*PauseScheduleResponse)(nil),      // 38: agentruntime.v1.PauseScheduleResponse
-	(*DeleteScheduleRequest)(nil),      // 39: agentruntime.v1.DeleteScheduleRequest
-	(*DeleteScheduleResponse)(nil),     // 40: agentruntime.v1.DeleteScheduleResponse
-	(*TriggerScheduleRequest)(nil),     // 41: agentruntime.v1.TriggerScheduleRequest
-	(*TriggerScheduleResponse)(nil),    // 42: agentruntime.v1.TriggerScheduleResponse
-	(*CreateStreamTicketRequest)(nil),  // 43: agentruntime.v1.CreateStreamTicketRequest
-	(*CreateStreamTicketResponse)(nil), // 44: agentruntime.v1.CreateStreamTicketResponse
-	(*ListAgentsRequest)(nil),          // 45: agentruntime.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),         // 46: agentruntime.v1.ListAgentsResponse
-	(*Agent)(nil),                      // 47: agentruntime.v1.Agent
-	(*TaskType)(nil),                   // 48: agentruntime.v1.TaskType
-	(*ListTaskTypesRequest)(nil),       // 49: agentruntime.v1.ListTaskTypesRequest
-	(*ListTaskTypesResponse)(nil),      // 50: agentruntime.v1.ListTaskTypesResponse
-	(*GetServerInfoRequest)(nil),       // 51: agentruntime.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),      // 52: agentruntime.v1.GetServerInfoResponse
-	nil,                                // 53: agentruntime.v1.CreateRunRequest.EventVisibilityEntry
-	(*durationpb.Duration)(nil),        // 54: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 55: google.protobuf.Timestamp
+	(*WatchRunsRequest)(nil),           // 30: agentruntime.v1.WatchRunsRequest
+	(*AddRunWatch)(nil),                // 31: agentruntime.v1.AddRunWatch
+	(*RemoveRunWatch)(nil),             // 32: agentruntime.v1.RemoveRunWatch
+	(*WatchRunsResponse)(nil),          // 33: agentruntime.v1.WatchRunsResponse
+	(*RunWatchUpdate)(nil),             // 34: agentruntime.v1.RunWatchUpdate
+	(*RunWatchEnded)(nil),              // 35: agentruntime.v1.RunWatchEnded
+	(*FollowRunsRequest)(nil),          // 36: agentruntime.v1.FollowRunsRequest
+	(*FollowRunsResponse)(nil),         // 37: agentruntime.v1.FollowRunsResponse
+	(*Schedule)(nil),                   // 38: agentruntime.v1.Schedule
+	(*CreateScheduleRequest)(nil),      // 39: agentruntime.v1.CreateScheduleRequest
+	(*CreateScheduleResponse)(nil),     // 40: agentruntime.v1.CreateScheduleResponse
+	(*ListSchedulesRequest)(nil),       // 41: agentruntime.v1.ListSchedulesRequest
+	(*ListSchedulesResponse)(nil),      // 42: agentruntime.v1.ListSchedulesResponse
+	(*PauseScheduleRequest)(nil),       // 43: agentruntime.v1.PauseScheduleRequest
+	(*PauseScheduleResponse)(nil),      // 44: agentruntime.v1.PauseScheduleResponse
+	(*DeleteScheduleRequest)(nil),      // 45: agentruntime.v1.DeleteScheduleRequest
+	(*DeleteScheduleResponse)(nil),     // 46: agentruntime.v1.DeleteScheduleResponse
+	(*TriggerScheduleRequest)(nil),     // 47: agentruntime.v1.TriggerScheduleRequest
+	(*TriggerScheduleResponse)(nil),    // 48: agentruntime.v1.TriggerScheduleResponse
+	(*CreateStreamTicketRequest)(nil),  // 49: agentruntime.v1.CreateStreamTicketRequest
+	(*CreateStreamTicketResponse)(nil), // 50: agentruntime.v1.CreateStreamTicketResponse
+	(*ListAgentsRequest)(nil),          // 51: agentruntime.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),         // 52: agentruntime.v1.ListAgentsResponse
+	(*Agent)(nil),                      // 53: agentruntime.v1.Agent
+	(*TaskType)(nil),                   // 54: agentruntime.v1.TaskType
+	(*ListTaskTypesRequest)(nil),       // 55: agentruntime.v1.ListTaskTypesRequest
+	(*ListTaskTypesResponse)(nil),      // 56: agentruntime.v1.ListTaskTypesResponse
+	(*GetServerInfoRequest)(nil),       // 57: agentruntime.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),      // 58: agentruntime.v1.GetServerInfoResponse
+	nil,                                // 59: agentruntime.v1.CreateRunRequest.EventVisibilityEntry
+	nil,                                // 60: agentruntime.v1.RunWatchEnded.MetadataEntry
+	(*durationpb.Duration)(nil),        // 61: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 62: google.protobuf.Timestamp
 }
 var file_agentruntime_v1_agent_service_proto_depIdxs = []int32{
 	3,  // 0: agentruntime.v1.Concurrency.strategy:type_name -> agentruntime.v1.ConcurrencyStrategy
-	54, // 1: agentruntime.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
-	54, // 2: agentruntime.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
+	61, // 1: agentruntime.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
+	61, // 2: agentruntime.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
 	1,  // 3: agentruntime.v1.Run.target:type_name -> agentruntime.v1.RunTarget
 	0,  // 4: agentruntime.v1.Run.state:type_name -> agentruntime.v1.RunState
 	8,  // 5: agentruntime.v1.Run.error:type_name -> agentruntime.v1.RunError
-	55, // 6: agentruntime.v1.Run.create_time:type_name -> google.protobuf.Timestamp
-	55, // 7: agentruntime.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	55, // 8: agentruntime.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	55, // 9: agentruntime.v1.Run.deadline:type_name -> google.protobuf.Timestamp
-	55, // 10: agentruntime.v1.Run.not_before:type_name -> google.protobuf.Timestamp
+	62, // 6: agentruntime.v1.Run.create_time:type_name -> google.protobuf.Timestamp
+	62, // 7: agentruntime.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	62, // 8: agentruntime.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	62, // 9: agentruntime.v1.Run.deadline:type_name -> google.protobuf.Timestamp
+	62, // 10: agentruntime.v1.Run.not_before:type_name -> google.protobuf.Timestamp
 	7,  // 11: agentruntime.v1.Run.interrupt:type_name -> agentruntime.v1.Interrupt
 	1,  // 12: agentruntime.v1.CreateRunRequest.target:type_name -> agentruntime.v1.RunTarget
-	54, // 13: agentruntime.v1.CreateRunRequest.deadline:type_name -> google.protobuf.Duration
-	54, // 14: agentruntime.v1.CreateRunRequest.run_timeout:type_name -> google.protobuf.Duration
-	54, // 15: agentruntime.v1.CreateRunRequest.delay:type_name -> google.protobuf.Duration
-	55, // 16: agentruntime.v1.CreateRunRequest.run_at:type_name -> google.protobuf.Timestamp
+	61, // 13: agentruntime.v1.CreateRunRequest.deadline:type_name -> google.protobuf.Duration
+	61, // 14: agentruntime.v1.CreateRunRequest.run_timeout:type_name -> google.protobuf.Duration
+	61, // 15: agentruntime.v1.CreateRunRequest.delay:type_name -> google.protobuf.Duration
+	62, // 16: agentruntime.v1.CreateRunRequest.run_at:type_name -> google.protobuf.Timestamp
 	4,  // 17: agentruntime.v1.CreateRunRequest.concurrency:type_name -> agentruntime.v1.Concurrency
-	54, // 18: agentruntime.v1.CreateRunRequest.queue_timeout:type_name -> google.protobuf.Duration
-	54, // 19: agentruntime.v1.CreateRunRequest.step_timeout:type_name -> google.protobuf.Duration
+	61, // 18: agentruntime.v1.CreateRunRequest.queue_timeout:type_name -> google.protobuf.Duration
+	61, // 19: agentruntime.v1.CreateRunRequest.step_timeout:type_name -> google.protobuf.Duration
 	5,  // 20: agentruntime.v1.CreateRunRequest.retry:type_name -> agentruntime.v1.RetryPolicy
-	53, // 21: agentruntime.v1.CreateRunRequest.event_visibility:type_name -> agentruntime.v1.CreateRunRequest.EventVisibilityEntry
+	59, // 21: agentruntime.v1.CreateRunRequest.event_visibility:type_name -> agentruntime.v1.CreateRunRequest.EventVisibilityEntry
 	6,  // 22: agentruntime.v1.CreateRunResponse.run:type_name -> agentruntime.v1.Run
 	9,  // 23: agentruntime.v1.BatchCreateRunsRequest.requests:type_name -> agentruntime.v1.CreateRunRequest
 	10, // 24: agentruntime.v1.BatchCreateRunsResponse.responses:type_name -> agentruntime.v1.CreateRunResponse
 	6,  // 25: agentruntime.v1.GetRunResponse.run:type_name -> agentruntime.v1.Run
 	0,  // 26: agentruntime.v1.ListRunsRequest.states:type_name -> agentruntime.v1.RunState
 	6,  // 27: agentruntime.v1.ListRunsResponse.runs:type_name -> agentruntime.v1.Run
-	54, // 28: agentruntime.v1.WaitRunRequest.max_wait:type_name -> google.protobuf.Duration
+	61, // 28: agentruntime.v1.WaitRunRequest.max_wait:type_name -> google.protobuf.Duration
 	6,  // 29: agentruntime.v1.WaitRunResponse.run:type_name -> agentruntime.v1.Run
-	54, // 30: agentruntime.v1.WaitRunsRequest.max_wait:type_name -> google.protobuf.Duration
+	61, // 30: agentruntime.v1.WaitRunsRequest.max_wait:type_name -> google.protobuf.Duration
 	6,  // 31: agentruntime.v1.WaitRunsResponse.runs:type_name -> agentruntime.v1.Run
 	6,  // 32: agentruntime.v1.CancelRunResponse.run:type_name -> agentruntime.v1.Run
 	6,  // 33: agentruntime.v1.ResumeRunResponse.run:type_name -> agentruntime.v1.Run
 	6,  // 34: agentruntime.v1.RetryRunResponse.run:type_name -> agentruntime.v1.Run
 	2,  // 35: agentruntime.v1.RunEvent.visibility:type_name -> agentruntime.v1.EventVisibility
-	55, // 36: agentruntime.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
+	62, // 36: agentruntime.v1.RunEvent.time:type_name -> google.protobuf.Timestamp
 	6,  // 37: agentruntime.v1.RunEvent.run:type_name -> agentruntime.v1.Run
 	2,  // 38: agentruntime.v1.WatchRunRequest.visibility:type_name -> agentruntime.v1.EventVisibility
 	27, // 39: agentruntime.v1.WatchRunResponse.events:type_name -> agentruntime.v1.RunEvent
-	54, // 40: agentruntime.v1.FollowRunsRequest.min_interval:type_name -> google.protobuf.Duration
-	27, // 41: agentruntime.v1.FollowRunsResponse.events:type_name -> agentruntime.v1.RunEvent
-	9,  // 42: agentruntime.v1.Schedule.run:type_name -> agentruntime.v1.CreateRunRequest
-	55, // 43: agentruntime.v1.Schedule.create_time:type_name -> google.protobuf.Timestamp
-	55, // 44: agentruntime.v1.Schedule.next_time:type_name -> google.protobuf.Timestamp
-	55, // 45: agentruntime.v1.Schedule.last_time:type_name -> google.protobuf.Timestamp
-	32, // 46: agentruntime.v1.CreateScheduleRequest.schedule:type_name -> agentruntime.v1.Schedule
-	32, // 47: agentruntime.v1.CreateScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
-	32, // 48: agentruntime.v1.ListSchedulesResponse.schedules:type_name -> agentruntime.v1.Schedule
-	32, // 49: agentruntime.v1.PauseScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
-	6,  // 50: agentruntime.v1.TriggerScheduleResponse.run:type_name -> agentruntime.v1.Run
-	2,  // 51: agentruntime.v1.CreateStreamTicketRequest.visibility:type_name -> agentruntime.v1.EventVisibility
-	55, // 52: agentruntime.v1.CreateStreamTicketResponse.expire_time:type_name -> google.protobuf.Timestamp
-	47, // 53: agentruntime.v1.ListAgentsResponse.agents:type_name -> agentruntime.v1.Agent
-	48, // 54: agentruntime.v1.Agent.task_types:type_name -> agentruntime.v1.TaskType
-	48, // 55: agentruntime.v1.ListTaskTypesResponse.task_types:type_name -> agentruntime.v1.TaskType
-	55, // 56: agentruntime.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	2,  // 57: agentruntime.v1.CreateRunRequest.EventVisibilityEntry.value:type_name -> agentruntime.v1.EventVisibility
-	9,  // 58: agentruntime.v1.AgentService.CreateRun:input_type -> agentruntime.v1.CreateRunRequest
-	11, // 59: agentruntime.v1.AgentService.BatchCreateRuns:input_type -> agentruntime.v1.BatchCreateRunsRequest
-	13, // 60: agentruntime.v1.AgentService.GetRun:input_type -> agentruntime.v1.GetRunRequest
-	15, // 61: agentruntime.v1.AgentService.ListRuns:input_type -> agentruntime.v1.ListRunsRequest
-	17, // 62: agentruntime.v1.AgentService.WaitRun:input_type -> agentruntime.v1.WaitRunRequest
-	19, // 63: agentruntime.v1.AgentService.WaitRuns:input_type -> agentruntime.v1.WaitRunsRequest
-	21, // 64: agentruntime.v1.AgentService.CancelRun:input_type -> agentruntime.v1.CancelRunRequest
-	23, // 65: agentruntime.v1.AgentService.ResumeRun:input_type -> agentruntime.v1.ResumeRunRequest
-	25, // 66: agentruntime.v1.AgentService.RetryRun:input_type -> agentruntime.v1.RetryRunRequest
-	28, // 67: agentruntime.v1.AgentService.WatchRun:input_type -> agentruntime.v1.WatchRunRequest
-	30, // 68: agentruntime.v1.AgentService.FollowRuns:input_type -> agentruntime.v1.FollowRunsRequest
-	33, // 69: agentruntime.v1.AgentService.CreateSchedule:input_type -> agentruntime.v1.CreateScheduleRequest
-	35, // 70: agentruntime.v1.AgentService.ListSchedules:input_type -> agentruntime.v1.ListSchedulesRequest
-	37, // 71: agentruntime.v1.AgentService.PauseSchedule:input_type -> agentruntime.v1.PauseScheduleRequest
-	39, // 72: agentruntime.v1.AgentService.DeleteSchedule:input_type -> agentruntime.v1.DeleteScheduleRequest
-	41, // 73: agentruntime.v1.AgentService.TriggerSchedule:input_type -> agentruntime.v1.TriggerScheduleRequest
-	43, // 74: agentruntime.v1.AgentService.CreateStreamTicket:input_type -> agentruntime.v1.CreateStreamTicketRequest
-	45, // 75: agentruntime.v1.AgentService.ListAgents:input_type -> agentruntime.v1.ListAgentsRequest
-	49, // 76: agentruntime.v1.AgentService.ListTaskTypes:input_type -> agentruntime.v1.ListTaskTypesRequest
-	51, // 77: agentruntime.v1.AgentService.GetServerInfo:input_type -> agentruntime.v1.GetServerInfoRequest
-	10, // 78: agentruntime.v1.AgentService.CreateRun:output_type -> agentruntime.v1.CreateRunResponse
-	12, // 79: agentruntime.v1.AgentService.BatchCreateRuns:output_type -> agentruntime.v1.BatchCreateRunsResponse
-	14, // 80: agentruntime.v1.AgentService.GetRun:output_type -> agentruntime.v1.GetRunResponse
-	16, // 81: agentruntime.v1.AgentService.ListRuns:output_type -> agentruntime.v1.ListRunsResponse
-	18, // 82: agentruntime.v1.AgentService.WaitRun:output_type -> agentruntime.v1.WaitRunResponse
-	20, // 83: agentruntime.v1.AgentService.WaitRuns:output_type -> agentruntime.v1.WaitRunsResponse
-	22, // 84: agentruntime.v1.AgentService.CancelRun:output_type -> agentruntime.v1.CancelRunResponse
-	24, // 85: agentruntime.v1.AgentService.ResumeRun:output_type -> agentruntime.v1.ResumeRunResponse
-	26, // 86: agentruntime.v1.AgentService.RetryRun:output_type -> agentruntime.v1.RetryRunResponse
-	29, // 87: agentruntime.v1.AgentService.WatchRun:output_type -> agentruntime.v1.WatchRunResponse
-	31, // 88: agentruntime.v1.AgentService.FollowRuns:output_type -> agentruntime.v1.FollowRunsResponse
-	34, // 89: agentruntime.v1.AgentService.CreateSchedule:output_type -> agentruntime.v1.CreateScheduleResponse
-	36, // 90: agentruntime.v1.AgentService.ListSchedules:output_type -> agentruntime.v1.ListSchedulesResponse
-	38, // 91: agentruntime.v1.AgentService.PauseSchedule:output_type -> agentruntime.v1.PauseScheduleResponse
-	40, // 92: agentruntime.v1.AgentService.DeleteSchedule:output_type -> agentruntime.v1.DeleteScheduleResponse
-	42, // 93: agentruntime.v1.AgentService.TriggerSchedule:output_type -> agentruntime.v1.TriggerScheduleResponse
-	44, // 94: agentruntime.v1.AgentService.CreateStreamTicket:output_type -> agentruntime.v1.CreateStreamTicketResponse
-	46, // 95: agentruntime.v1.AgentService.ListAgents:output_type -> agentruntime.v1.ListAgentsResponse
-	50, // 96: agentruntime.v1.AgentService.ListTaskTypes:output_type -> agentruntime.v1.ListTaskTypesResponse
-	52, // 97: agentruntime.v1.AgentService.GetServerInfo:output_type -> agentruntime.v1.GetServerInfoResponse
-	78, // [78:98] is the sub-list for method output_type
-	58, // [58:78] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	31, // 40: agentruntime.v1.WatchRunsRequest.add:type_name -> agentruntime.v1.AddRunWatch
+	32, // 41: agentruntime.v1.WatchRunsRequest.remove:type_name -> agentruntime.v1.RemoveRunWatch
+	28, // 42: agentruntime.v1.AddRunWatch.watch:type_name -> agentruntime.v1.WatchRunRequest
+	34, // 43: agentruntime.v1.WatchRunsResponse.updates:type_name -> agentruntime.v1.RunWatchUpdate
+	27, // 44: agentruntime.v1.RunWatchUpdate.events:type_name -> agentruntime.v1.RunEvent
+	35, // 45: agentruntime.v1.RunWatchUpdate.ended:type_name -> agentruntime.v1.RunWatchEnded
+	60, // 46: agentruntime.v1.RunWatchEnded.metadata:type_name -> agentruntime.v1.RunWatchEnded.MetadataEntry
+	61, // 47: agentruntime.v1.FollowRunsRequest.min_interval:type_name -> google.protobuf.Duration
+	27, // 48: agentruntime.v1.FollowRunsResponse.events:type_name -> agentruntime.v1.RunEvent
+	9,  // 49: agentruntime.v1.Schedule.run:type_name -> agentruntime.v1.CreateRunRequest
+	62, // 50: agentruntime.v1.Schedule.create_time:type_name -> google.protobuf.Timestamp
+	62, // 51: agentruntime.v1.Schedule.next_time:type_name -> google.protobuf.Timestamp
+	62, // 52: agentruntime.v1.Schedule.last_time:type_name -> google.protobuf.Timestamp
+	38, // 53: agentruntime.v1.CreateScheduleRequest.schedule:type_name -> agentruntime.v1.Schedule
+	38, // 54: agentruntime.v1.CreateScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
+	38, // 55: agentruntime.v1.ListSchedulesResponse.schedules:type_name -> agentruntime.v1.Schedule
+	38, // 56: agentruntime.v1.PauseScheduleResponse.schedule:type_name -> agentruntime.v1.Schedule
+	6,  // 57: agentruntime.v1.TriggerScheduleResponse.run:type_name -> agentruntime.v1.Run
+	2,  // 58: agentruntime.v1.CreateStreamTicketRequest.visibility:type_name -> agentruntime.v1.EventVisibility
+	62, // 59: agentruntime.v1.CreateStreamTicketResponse.expire_time:type_name -> google.protobuf.Timestamp
+	53, // 60: agentruntime.v1.ListAgentsResponse.agents:type_name -> agentruntime.v1.Agent
+	54, // 61: agentruntime.v1.Agent.task_types:type_name -> agentruntime.v1.TaskType
+	54, // 62: agentruntime.v1.ListTaskTypesResponse.task_types:type_name -> agentruntime.v1.TaskType
+	62, // 63: agentruntime.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	2,  // 64: agentruntime.v1.CreateRunRequest.EventVisibilityEntry.value:type_name -> agentruntime.v1.EventVisibility
+	9,  // 65: agentruntime.v1.AgentService.CreateRun:input_type -> agentruntime.v1.CreateRunRequest
+	11, // 66: agentruntime.v1.AgentService.BatchCreateRuns:input_type -> agentruntime.v1.BatchCreateRunsRequest
+	13, // 67: agentruntime.v1.AgentService.GetRun:input_type -> agentruntime.v1.GetRunRequest
+	15, // 68: agentruntime.v1.AgentService.ListRuns:input_type -> agentruntime.v1.ListRunsRequest
+	17, // 69: agentruntime.v1.AgentService.WaitRun:input_type -> agentruntime.v1.WaitRunRequest
+	19, // 70: agentruntime.v1.AgentService.WaitRuns:input_type -> agentruntime.v1.WaitRunsRequest
+	21, // 71: agentruntime.v1.AgentService.CancelRun:input_type -> agentruntime.v1.CancelRunRequest
+	23, // 72: agentruntime.v1.AgentService.ResumeRun:input_type -> agentruntime.v1.ResumeRunRequest
+	25, // 73: agentruntime.v1.AgentService.RetryRun:input_type -> agentruntime.v1.RetryRunRequest
+	28, // 74: agentruntime.v1.AgentService.WatchRun:input_type -> agentruntime.v1.WatchRunRequest
+	30, // 75: agentruntime.v1.AgentService.WatchRuns:input_type -> agentruntime.v1.WatchRunsRequest
+	36, // 76: agentruntime.v1.AgentService.FollowRuns:input_type -> agentruntime.v1.FollowRunsRequest
+	39, // 77: agentruntime.v1.AgentService.CreateSchedule:input_type -> agentruntime.v1.CreateScheduleRequest
+	41, // 78: agentruntime.v1.AgentService.ListSchedules:input_type -> agentruntime.v1.ListSchedulesRequest
+	43, // 79: agentruntime.v1.AgentService.PauseSchedule:input_type -> agentruntime.v1.PauseScheduleRequest
+	45, // 80: agentruntime.v1.AgentService.DeleteSchedule:input_type -> agentruntime.v1.DeleteScheduleRequest
+	47, // 81: agentruntime.v1.AgentService.TriggerSchedule:input_type -> agentruntime.v1.TriggerScheduleRequest
+	49, // 82: agentruntime.v1.AgentService.CreateStreamTicket:input_type -> agentruntime.v1.CreateStreamTicketRequest
+	51, // 83: agentruntime.v1.AgentService.ListAgents:input_type -> agentruntime.v1.ListAgentsRequest
+	55, // 84: agentruntime.v1.AgentService.ListTaskTypes:input_type -> agentruntime.v1.ListTaskTypesRequest
+	57, // 85: agentruntime.v1.AgentService.GetServerInfo:input_type -> agentruntime.v1.GetServerInfoRequest
+	10, // 86: agentruntime.v1.AgentService.CreateRun:output_type -> agentruntime.v1.CreateRunResponse
+	12, // 87: agentruntime.v1.AgentService.BatchCreateRuns:output_type -> agentruntime.v1.BatchCreateRunsResponse
+	14, // 88: agentruntime.v1.AgentService.GetRun:output_type -> agentruntime.v1.GetRunResponse
+	16, // 89: agentruntime.v1.AgentService.ListRuns:output_type -> agentruntime.v1.ListRunsResponse
+	18, // 90: agentruntime.v1.AgentService.WaitRun:output_type -> agentruntime.v1.WaitRunResponse
+	20, // 91: agentruntime.v1.AgentService.WaitRuns:output_type -> agentruntime.v1.WaitRunsResponse
+	22, // 92: agentruntime.v1.AgentService.CancelRun:output_type -> agentruntime.v1.CancelRunResponse
+	24, // 93: agentruntime.v1.AgentService.ResumeRun:output_type -> agentruntime.v1.ResumeRunResponse
+	26, // 94: agentruntime.v1.AgentService.RetryRun:output_type -> agentruntime.v1.RetryRunResponse
+	29, // 95: agentruntime.v1.AgentService.WatchRun:output_type -> agentruntime.v1.WatchRunResponse
+	33, // 96: agentruntime.v1.AgentService.WatchRuns:output_type -> agentruntime.v1.WatchRunsResponse
+	37, // 97: agentruntime.v1.AgentService.FollowRuns:output_type -> agentruntime.v1.FollowRunsResponse
+	40, // 98: agentruntime.v1.AgentService.CreateSchedule:output_type -> agentruntime.v1.CreateScheduleResponse
+	42, // 99: agentruntime.v1.AgentService.ListSchedules:output_type -> agentruntime.v1.ListSchedulesResponse
+	44, // 100: agentruntime.v1.AgentService.PauseSchedule:output_type -> agentruntime.v1.PauseScheduleResponse
+	46, // 101: agentruntime.v1.AgentService.DeleteSchedule:output_type -> agentruntime.v1.DeleteScheduleResponse
+	48, // 102: agentruntime.v1.AgentService.TriggerSchedule:output_type -> agentruntime.v1.TriggerScheduleResponse
+	50, // 103: agentruntime.v1.AgentService.CreateStreamTicket:output_type -> agentruntime.v1.CreateStreamTicketResponse
+	52, // 104: agentruntime.v1.AgentService.ListAgents:output_type -> agentruntime.v1.ListAgentsResponse
+	56, // 105: agentruntime.v1.AgentService.ListTaskTypes:output_type -> agentruntime.v1.ListTaskTypesResponse
+	58, // 106: agentruntime.v1.AgentService.GetServerInfo:output_type -> agentruntime.v1.GetServerInfoResponse
+	86, // [86:107] is the sub-list for method output_type
+	65, // [65:86] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_agentruntime_v1_agent_service_proto_init() }
@@ -3966,13 +4362,17 @@ func file_agentruntime_v1_agent_service_proto_init() {
 	if File_agentruntime_v1_agent_service_proto != nil {
 		return
 	}
+	file_agentruntime_v1_agent_service_proto_msgTypes[26].OneofWrappers = []any{
+		(*WatchRunsRequest_Add)(nil),
+		(*WatchRunsRequest_Remove)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agentruntime_v1_agent_service_proto_rawDesc), len(file_agentruntime_v1_agent_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   50,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	AgentService_ResumeRun_FullMethodName          = "/agentruntime.v1.AgentService/ResumeRun"
 	AgentService_RetryRun_FullMethodName           = "/agentruntime.v1.AgentService/RetryRun"
 	AgentService_WatchRun_FullMethodName           = "/agentruntime.v1.AgentService/WatchRun"
+	AgentService_WatchRuns_FullMethodName          = "/agentruntime.v1.AgentService/WatchRuns"
 	AgentService_FollowRuns_FullMethodName         = "/agentruntime.v1.AgentService/FollowRuns"
 	AgentService_CreateSchedule_FullMethodName     = "/agentruntime.v1.AgentService/CreateSchedule"
 	AgentService_ListSchedules_FullMethodName      = "/agentruntime.v1.AgentService/ListSchedules"
@@ -97,6 +98,10 @@ type AgentServiceClient interface {
 	// become durable. The stream ends after the event with which the run ends.
 	// Errors: RUN_NOT_FOUND, SLOW_READER, UNAVAILABLE: ask again after the last sequence received.
 	WatchRun(ctx context.Context, in *WatchRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunResponse], error)
+	// WatchRuns carries every watch of one client on one stream: the client adds and removes watches, the runtime
+	// sends to each what WatchRun would, but no signs of life. What ends one watch ends no other.
+	// Errors: INVALID_ARGUMENT (a request makes no sense), SLOW_READER, UNAVAILABLE: add every watch again.
+	WatchRuns(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRunsRequest, WatchRunsResponse], error)
 	// FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
 	// projection into another store follows. Errors: INVALID_ARGUMENT (after_sequence is beyond the newest:
 	// it is of another journal), EVENTS_TRUNCATED (records were lost with a damaged disk), SLOW_READER, UNAVAILABLE.
@@ -250,9 +255,22 @@ func (c *agentServiceClient) WatchRun(ctx context.Context, in *WatchRunRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_WatchRunClient = grpc.ServerStreamingClient[WatchRunResponse]
 
+func (c *agentServiceClient) WatchRuns(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRunsRequest, WatchRunsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_WatchRuns_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRunsRequest, WatchRunsResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchRunsClient = grpc.BidiStreamingClient[WatchRunsRequest, WatchRunsResponse]
+
 func (c *agentServiceClient) FollowRuns(ctx context.Context, in *FollowRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowRunsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_FollowRuns_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[3], AgentService_FollowRuns_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -415,6 +433,10 @@ type AgentServiceServer interface {
 	// become durable. The stream ends after the event with which the run ends.
 	// Errors: RUN_NOT_FOUND, SLOW_READER, UNAVAILABLE: ask again after the last sequence received.
 	WatchRun(*WatchRunRequest, grpc.ServerStreamingServer[WatchRunResponse]) error
+	// WatchRuns carries every watch of one client on one stream: the client adds and removes watches, the runtime
+	// sends to each what WatchRun would, but no signs of life. What ends one watch ends no other.
+	// Errors: INVALID_ARGUMENT (a request makes no sense), SLOW_READER, UNAVAILABLE: add every watch again.
+	WatchRuns(grpc.BidiStreamingServer[WatchRunsRequest, WatchRunsResponse]) error
 	// FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
 	// projection into another store follows. Errors: INVALID_ARGUMENT (after_sequence is beyond the newest:
 	// it is of another journal), EVENTS_TRUNCATED (records were lost with a damaged disk), SLOW_READER, UNAVAILABLE.
@@ -479,6 +501,9 @@ func (UnimplementedAgentServiceServer) RetryRun(context.Context, *RetryRunReques
 }
 func (UnimplementedAgentServiceServer) WatchRun(*WatchRunRequest, grpc.ServerStreamingServer[WatchRunResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchRun not implemented")
+}
+func (UnimplementedAgentServiceServer) WatchRuns(grpc.BidiStreamingServer[WatchRunsRequest, WatchRunsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchRuns not implemented")
 }
 func (UnimplementedAgentServiceServer) FollowRuns(*FollowRunsRequest, grpc.ServerStreamingServer[FollowRunsResponse]) error {
 	return status.Error(codes.Unimplemented, "method FollowRuns not implemented")
@@ -696,6 +721,13 @@ func _AgentService_WatchRun_Handler(srv interface{}, stream grpc.ServerStream) e
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_WatchRunServer = grpc.ServerStreamingServer[WatchRunResponse]
+
+func _AgentService_WatchRuns_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentServiceServer).WatchRuns(&grpc.GenericServerStream[WatchRunsRequest, WatchRunsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchRunsServer = grpc.BidiStreamingServer[WatchRunsRequest, WatchRunsResponse]
 
 func _AgentService_FollowRuns_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(FollowRunsRequest)
@@ -956,6 +988,12 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "WatchRun",
 			Handler:       _AgentService_WatchRun_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchRuns",
+			Handler:       _AgentService_WatchRuns_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 		{
 			StreamName:    "FollowRuns",

@@ -387,6 +387,63 @@ class WatchRunResponse(_message.Message):
     position: int
     def __init__(self, events: _Optional[_Iterable[_Union[RunEvent, _Mapping]]] = ..., position: _Optional[int] = ...) -> None: ...
 
+class WatchRunsRequest(_message.Message):
+    __slots__ = ("add", "remove")
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    add: AddRunWatch
+    remove: RemoveRunWatch
+    def __init__(self, add: _Optional[_Union[AddRunWatch, _Mapping]] = ..., remove: _Optional[_Union[RemoveRunWatch, _Mapping]] = ...) -> None: ...
+
+class AddRunWatch(_message.Message):
+    __slots__ = ("watch_id", "watch")
+    WATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
+    watch_id: str
+    watch: WatchRunRequest
+    def __init__(self, watch_id: _Optional[str] = ..., watch: _Optional[_Union[WatchRunRequest, _Mapping]] = ...) -> None: ...
+
+class RemoveRunWatch(_message.Message):
+    __slots__ = ("watch_id",)
+    WATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    watch_id: str
+    def __init__(self, watch_id: _Optional[str] = ...) -> None: ...
+
+class WatchRunsResponse(_message.Message):
+    __slots__ = ("updates",)
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    updates: _containers.RepeatedCompositeFieldContainer[RunWatchUpdate]
+    def __init__(self, updates: _Optional[_Iterable[_Union[RunWatchUpdate, _Mapping]]] = ...) -> None: ...
+
+class RunWatchUpdate(_message.Message):
+    __slots__ = ("watch_id", "events", "position", "ended")
+    WATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    watch_id: str
+    events: _containers.RepeatedCompositeFieldContainer[RunEvent]
+    position: int
+    ended: RunWatchEnded
+    def __init__(self, watch_id: _Optional[str] = ..., events: _Optional[_Iterable[_Union[RunEvent, _Mapping]]] = ..., position: _Optional[int] = ..., ended: _Optional[_Union[RunWatchEnded, _Mapping]] = ...) -> None: ...
+
+class RunWatchEnded(_message.Message):
+    __slots__ = ("reason", "message", "metadata")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class FollowRunsRequest(_message.Message):
     __slots__ = ("after_sequence", "without_types", "min_interval")
     AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]

@@ -68,6 +68,11 @@ class AgentServiceStub(object):
                 request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunResponse.FromString,
                 )
+        self.WatchRuns = channel.stream_stream(
+                '/agentruntime.v1.AgentService/WatchRuns',
+                request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunsRequest.SerializeToString,
+                response_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunsResponse.FromString,
+                )
         self.FollowRuns = channel.unary_stream(
                 '/agentruntime.v1.AgentService/FollowRuns',
                 request_serializer=agentruntime_dot_v1_dot_agent__service__pb2.FollowRunsRequest.SerializeToString,
@@ -224,6 +229,15 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRuns(self, request_iterator, context):
+        """WatchRuns carries every watch of one client on one stream: the client adds and removes watches, the runtime
+        sends to each what WatchRun would, but no signs of life. What ends one watch ends no other.
+        Errors: INVALID_ARGUMENT (a request makes no sense), SLOW_READER, UNAVAILABLE: add every watch again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FollowRuns(self, request, context):
         """FollowRuns sends the events of all runs of the namespace, in order, and goes on for ever. It is what a
         projection into another store follows. Errors: INVALID_ARGUMENT (after_sequence is beyond the newest:
@@ -351,6 +365,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunRequest.FromString,
                     response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'WatchRuns': grpc.stream_stream_rpc_method_handler(
+                    servicer.WatchRuns,
+                    request_deserializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunsRequest.FromString,
+                    response_serializer=agentruntime_dot_v1_dot_agent__service__pb2.WatchRunsResponse.SerializeToString,
             ),
             'FollowRuns': grpc.unary_stream_rpc_method_handler(
                     servicer.FollowRuns,
@@ -583,6 +602,23 @@ class AgentService(object):
         return grpc.experimental.unary_stream(request, target, '/agentruntime.v1.AgentService/WatchRun',
             agentruntime_dot_v1_dot_agent__service__pb2.WatchRunRequest.SerializeToString,
             agentruntime_dot_v1_dot_agent__service__pb2.WatchRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WatchRuns(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/agentruntime.v1.AgentService/WatchRuns',
+            agentruntime_dot_v1_dot_agent__service__pb2.WatchRunsRequest.SerializeToString,
+            agentruntime_dot_v1_dot_agent__service__pb2.WatchRunsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
