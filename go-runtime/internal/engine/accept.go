@@ -211,25 +211,37 @@ func (e *Engine) accept(ctx context.Context, namespace string, orders []*order) 
 	if err := e.appendFirst(ctx, namespace, fresh); err != nil {
 		return err
 	}
-	e.cancelOthers(namespace, fresh)
+	e.takeOver(namespace, fresh)
 	return checkPayloads(fresh)
 }
 
-// cancelOthers cancels the runs that have the concurrency keys of orders which ask for that.
-func (e *Engine) cancelOthers(namespace string, orders []*order) {
+// takeOver cancels the runs that have the concurrency keys of orders which ask
+// for that. Of runs that are accepted at the same time, in whatever order they
+// come here, the log's last one stays.
+func (e *Engine) takeOver(namespace string, orders []*order) {
 	for _, o := range orders {
 		c := o.request.Options.Concurrency
-		if !o.created || c == nil || c.Strategy != CancelWhoHasTaken {
+		if !o.created || c == nil {
 			continue
 		}
-		for _, ent := range e.sched.others(namespace, c.Key, o.id) {
-			_, err := e.cancel(e.work, ent, RunError{
-				Reason: ReasonCancelled, Message: fmt.Sprintf("run %s took over its concurrency key %q", o.id, c.Key),
-			})
-			if err != nil && !errors.Is(err, errUnchanged) {
-				e.log.Error("run not cancelled for another", "run_id", ent.id, "for_run_id", o.id, "err", err)
+		if c.Strategy == CancelWhoHasTaken {
+			for _, ent := range e.sched.takeOver(namespace, c.Key, o.ent) {
+				e.cancelFor(e.work, ent, o.ent, c.Key)
 			}
 		}
+		if taker := e.sched.takerFrom(namespace, c.Key, o.ent); taker != nil {
+			e.cancelFor(e.work, o.ent, taker, c.Key)
+		}
+	}
+}
+
+// cancelFor cancels a run whose concurrency key another took.
+func (e *Engine) cancelFor(ctx context.Context, ent, taker *entry, key string) {
+	_, err := e.cancel(ctx, ent, RunError{
+		Reason: ReasonCancelled, Message: fmt.Sprintf("run %s took over its concurrency key %q", taker.id, key),
+	})
+	if err != nil && !errors.Is(err, errUnchanged) {
+		e.log.ErrorContext(ctx, "run not cancelled for another", "run_id", ent.id, "for_run_id", taker.id, "err", err)
 	}
 }
 

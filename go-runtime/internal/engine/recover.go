@@ -35,15 +35,50 @@ func (e *Engine) recover(ctx context.Context) error {
 	slices.SortFunc(active, func(a, b *entry) int { return cmp.Compare(a.created, b.created) })
 	// Those that were under way come before others to their concurrency keys.
 	slices.SortStableFunc(active, func(a, b *entry) int { return cmp.Compare(min(a.run.begun, 1), min(b.run.begun, 1)) * -1 })
+	lost := overtaken(active)
 	for _, ent := range active {
 		if err := e.resume(ctx, ent); err != nil {
 			return err
 		}
 	}
+	for ent, taker := range lost {
+		run := taker.snapshot()
+		e.cancelFor(ctx, ent, taker, run.options().Concurrency.Key)
+	}
 	if len(active) > 0 {
 		e.log.InfoContext(ctx, "runs taken up again", "count", len(active))
 	}
 	return nil
+}
+
+// overtaken returns the runs whose concurrency key was taken by another as the
+// runtime ended, with who took it: those to which nothing has happened since the
+// other was accepted.
+func overtaken(active []*entry) map[*entry]*entry {
+	takers, lost := map[keyName]*entry{}, map[*entry]*entry{}
+	keyOf := func(ent *entry) (keyName, *Concurrency) {
+		c := ent.run.options().Concurrency
+		if c == nil {
+			return keyName{}, nil
+		}
+		return keyName{ent.run.Namespace, c.Key}, c
+	}
+	for _, ent := range active {
+		key, c := keyOf(ent)
+		if c != nil && c.Strategy == CancelWhoHasTaken && (takers[key] == nil || takers[key].created < ent.created) {
+			takers[key] = ent
+		}
+	}
+	for _, ent := range active {
+		key, c := keyOf(ent)
+		if c == nil {
+			continue
+		}
+		if taker := takers[key]; taker != nil && ent.run.Sequence < taker.created {
+			lost[ent] = taker
+		}
+	}
+	return lost
 }
 
 // resume takes up a run found in the journal. One that a worker executes stays

@@ -60,6 +60,8 @@ type keyState struct {
 	limit   int
 	holders map[string]*entry // by run id; nil while the run is being accepted
 	held    itemHeap
+	// taker is the newest run that took the key from those before it.
+	taker *entry
 }
 
 // workerPool is the ready runs of a worker's agent, and the workers that serve it.
@@ -310,26 +312,42 @@ func (s *scheduler) free(namespace, key, runID string) {
 	}
 }
 
-// others returns the runs that hold a concurrency key or wait for it, but one.
-func (s *scheduler) others(namespace, key, runID string) []*entry {
+// takeOver notes that a run takes a concurrency key, and returns those that it
+// takes it from: the runs before it in the log that hold the key or wait for it.
+func (s *scheduler) takeOver(namespace, key string, by *entry) []*entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	state := s.keys[keyName{namespace, key}]
 	if state == nil {
 		return nil
 	}
+	if state.taker == nil || state.taker.created < by.created {
+		state.taker = by
+	}
 	var others []*entry
-	for id, ent := range state.holders {
-		if id != runID && ent != nil {
+	for _, ent := range state.holders {
+		if ent != nil && ent.created < by.created {
 			others = append(others, ent)
 		}
 	}
 	for _, it := range state.held.items {
-		if it.ent.id != runID {
+		if it.ent.created < by.created {
 			others = append(others, it.ent)
 		}
 	}
 	return others
+}
+
+// takerFrom returns the run behind another in the log that took its concurrency
+// key, or nil: the two were accepted at the same time.
+func (s *scheduler) takerFrom(namespace, key string, ent *entry) *entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state := s.keys[keyName{namespace, key}]
+	if state == nil || state.taker == nil || state.taker.created <= ent.created {
+		return nil
+	}
+	return state.taker
 }
 
 // leave forgets a run that has ended or waits for an answer: it is queued no
