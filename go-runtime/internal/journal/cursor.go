@@ -74,7 +74,7 @@ func (c *cursor) open(ctx context.Context) error {
 	}
 	consumer, err := c.stream.log.CreateConsumer(ctx, cfg)
 	if err != nil {
-		return mapRequestError(err)
+		return c.stream.requestError(ctx, err)
 	}
 	conn := c.stream.journal.conn
 	c.inbox = conn.NewInbox()

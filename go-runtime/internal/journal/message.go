@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -160,7 +161,8 @@ func mapAppendError(api *jetstream.APIError) error {
 	}
 }
 
-// mapRequestError turns a failed request into the journal's errors.
+// mapRequestError turns a failed request into the journal's errors. A deadline
+// that passed is the client library's own, not the caller's: see requestError.
 func mapRequestError(err error) error {
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
@@ -170,7 +172,7 @@ func mapRequestError(err error) error {
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrTimeout),
 		errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected),
 		errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting),
-		errors.Is(err, jetstream.ErrNoStreamResponse):
+		errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	default:
 		return err

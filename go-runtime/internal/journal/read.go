@@ -19,7 +19,7 @@ func ask[T any](ctx context.Context, s *Stream, question func(context.Context) (
 	if s.journal.barrier != nil {
 		answer, err := question(ctx)
 		if err != nil {
-			err = mapRequestError(err)
+			err = s.requestError(ctx, err)
 		}
 		return answer, err
 	}

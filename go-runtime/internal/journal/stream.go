@@ -290,7 +290,7 @@ func (s *Stream) Purge(ctx context.Context, subject string) error {
 		return fmt.Errorf("purge %s of %s: %w", subject, s.cfg.Name, err)
 	}
 	if err := s.log.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
-		return fmt.Errorf("purge %s of %s: %w", subject, s.cfg.Name, mapRequestError(err))
+		return fmt.Errorf("purge %s of %s: %w", subject, s.cfg.Name, s.requestError(ctx, err))
 	}
 	s.newest.clear()
 	return nil
