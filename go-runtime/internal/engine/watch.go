@@ -17,7 +17,9 @@ var errWatched = errors.New("the run's last event was sent")
 // sequence on, in batches, without gap or repeat, as they become durable: those
 // of at least the given visibility, and always the one with which the run ends,
 // after which WatchRun returns. A batch is empty when only the position moved,
-// about once a second: everything up to it was sent.
+// about once a second: everything up to it was sent. A sequence beyond the newest
+// is of another journal, such as the one that this is an older copy of: the run is
+// then watched from its beginning.
 //
 // Errors: *RunNotFoundError, also when the run is removed by retention
 // meanwhile; ctx's, send's, the journal's.
@@ -28,6 +30,9 @@ func (e *Engine) WatchRun(
 	ent, err := e.find(namespace, runID)
 	if err != nil {
 		return err
+	}
+	if after > e.stream.Newest() {
+		after = 0
 	}
 	run := ent.snapshot()
 	if run.State.Ended() && after >= run.Sequence {
