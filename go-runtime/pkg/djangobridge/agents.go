@@ -3,6 +3,7 @@ package djangobridge
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -43,6 +44,8 @@ type agentService struct {
 	agents    *agent.Registry
 	streams   *streams
 	metrics   *metrics
+	guard     guard
+	log       *slog.Logger
 	tickets   *ticket.Office
 	// runTimeout is the longest an attempt takes unless its run says otherwise.
 	runTimeout time.Duration
@@ -202,7 +205,7 @@ func (s *agentService) WatchRun(request *agentruntimev1.WatchRunRequest, stream 
 
 func (s *agentService) WatchRuns(stream agentruntimev1.AgentService_WatchRunsServer) error {
 	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.WatchRunsResponse) error) error {
-		return newWatcher(s.engine, s.metrics, namespaceOf(ctx), send).serve(ctx, receive(ctx, s.streams, stream))
+		return s.newWatcher(ctx, send).serve(ctx, receive(ctx, s.streams, stream))
 	})
 }
 

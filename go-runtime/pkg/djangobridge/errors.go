@@ -36,6 +36,8 @@ var (
 	errDraining = errors.New("the runtime is stopping")
 	// errSlowReader ends a stream whose reader took nothing for the send timeout.
 	errSlowReader = errors.New("the reader did not keep up; resume after the last sequence received")
+	// errTooManyWatches refuses a watch of a WatchRuns stream.
+	errTooManyWatches = fmt.Errorf("a stream has at most %d watches", maxWatches)
 )
 
 // permissionError refuses what the caller's token does not cover.
@@ -221,6 +223,14 @@ func describeRun(err error) (refusal, bool) {
 			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_QUEUE_FULL),
 			message:    e.Error(),
 			retryAfter: e.RetryAfter,
+		}, true
+	}
+	if errors.Is(err, errTooManyWatches) {
+		return refusal{
+			code:       codes.ResourceExhausted,
+			reason:     reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_QUEUE_FULL),
+			message:    errTooManyWatches.Error(),
+			retryAfter: unavailableRetry,
 		}, true
 	}
 	if r, found := describeRunState(err); found {
@@ -431,4 +441,17 @@ func (r refusal) status() *status.Status {
 		return plain
 	}
 	return detailed
+}
+
+// passes reports whether what an error says is likely to be over after a while.
+func passes(err error) bool {
+	if err == nil {
+		return false
+	}
+	switch describe(err).code {
+	case codes.Internal, codes.Unavailable, codes.DeadlineExceeded:
+		return true
+	default:
+		return errors.As(err, new(*rateError))
+	}
 }

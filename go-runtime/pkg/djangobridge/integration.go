@@ -176,7 +176,7 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	}, tlsConfig, i.cfg.MaxMessageBytes, i.tracing)
 	agentruntimev1.RegisterAgentServiceServer(i.server, &agentService{
 		engine: i.engine, schedules: i.schedules, agents: registry, streams: i.streams, metrics: m,
-		describe: i.describe, tickets: i.tickets, runTimeout: i.cfg.RunTimeout,
+		guard: access, log: i.log, describe: i.describe, tickets: i.tickets, runTimeout: i.cfg.RunTimeout,
 	})
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})

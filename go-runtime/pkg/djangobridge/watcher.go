@@ -2,7 +2,9 @@ package djangobridge
 
 import (
 	"context"
+	"log/slog"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,14 +19,24 @@ const (
 	maxWatchIDBytes = 64
 )
 
+// Pauses of a watch that something passing keeps from its run.
+const (
+	firstWatchPause = 100 * time.Millisecond
+	lastWatchPause  = 5 * time.Second
+)
+
 // watcher serves the watches of one stream. Each follows its run at its own
 // pace, in its own goroutine; serve alone keeps the list of them, and puts what
 // several have to say at the same time into one message.
 type watcher struct {
 	engine    *engine.Engine
 	metrics   *metrics
+	log       *slog.Logger
 	namespace string
-	send      func(*agentruntimev1.WatchRunsResponse) error
+	// admit asks once more whether the client may call, for each watch as for a
+	// call of its own.
+	admit func(context.Context) error
+	send  func(*agentruntimev1.WatchRunsResponse) error
 
 	open map[string]context.CancelFunc
 	// updates carries what the watches have to say.
@@ -32,11 +44,18 @@ type watcher struct {
 	wait    sync.WaitGroup
 }
 
-func newWatcher(e *engine.Engine, m *metrics, namespace string, send func(*agentruntimev1.WatchRunsResponse) error) *watcher {
+// newWatcher returns the watcher of a call.
+func (s *agentService) newWatcher(ctx context.Context, send func(*agentruntimev1.WatchRunsResponse) error) *watcher {
 	return &watcher{
-		engine: e, metrics: m, namespace: namespace, send: send,
+		engine: s.engine, metrics: s.metrics, log: s.log, namespace: namespaceOf(ctx), admit: s.admitAgain, send: send,
 		open: map[string]context.CancelFunc{}, updates: make(chan *agentruntimev1.RunWatchUpdate),
 	}
+}
+
+// admitAgain admits a call that was admitted when it began as it would be now.
+func (s *agentService) admitAgain(ctx context.Context) error {
+	again := call{method: callOf(ctx).method, started: time.Now()}
+	return s.guard.admit(ctx, &again)
 }
 
 // serve does what the client asks for until ctx ends or a request makes no
@@ -109,8 +128,11 @@ func (w *watcher) add(ctx context.Context, request *agentruntimev1.AddRunWatch) 
 	}
 	if len(w.open) >= maxWatches {
 		return w.send(&agentruntimev1.WatchRunsResponse{Updates: []*agentruntimev1.RunWatchUpdate{
-			endedUpdate(id, violation.New("add", "a stream has at most %d watches", maxWatches)),
+			endedUpdate(id, errTooManyWatches),
 		}})
+	}
+	if wanted == nil {
+		wanted = &agentruntimev1.WatchRunRequest{}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w.open[id] = cancel
@@ -136,14 +158,34 @@ func (w *watcher) remove(id string) {
 	}
 }
 
-// follow sends the events of a run until it has ended or ctx has.
+// follow sends the events of a run until it has ended or ctx has. What passes, it
+// waits for: no other watch is to notice.
 func (w *watcher) follow(ctx context.Context, id string, wanted *agentruntimev1.WatchRunRequest) error {
-	return watchRun(ctx, w.engine, w.namespace, wanted, func(events []*agentruntimev1.RunEvent, position uint64) error {
+	send := func(events []*agentruntimev1.RunEvent, position uint64) error {
 		if len(events) == 0 {
 			return nil
 		}
-		return w.put(ctx, &agentruntimev1.RunWatchUpdate{WatchId: id, Events: events, Position: position})
-	})
+		if err := w.put(ctx, &agentruntimev1.RunWatchUpdate{WatchId: id, Events: events, Position: position}); err != nil {
+			return err
+		}
+		wanted.AfterSequence = position
+		return nil
+	}
+	for pause := firstWatchPause; ; pause = min(2*pause, lastWatchPause) {
+		err := w.admit(ctx)
+		if err == nil {
+			err = watchRun(ctx, w.engine, w.namespace, wanted, send)
+		}
+		if !passes(err) {
+			return err
+		}
+		w.log.WarnContext(ctx, "watch interrupted", "run_id", wanted.GetRunId(), "err", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // put hands an update to serve.

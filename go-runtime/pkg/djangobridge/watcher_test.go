@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 )
 
 // watcher is the client's side of one WatchRuns stream.
@@ -215,4 +217,40 @@ func sequences(events []*agentruntimev1.RunEvent) []uint64 {
 		numbers = append(numbers, ev.GetSequence())
 	}
 	return numbers
+}
+
+// TestWatchesAreAdmittedEach has a client whose token may make one call in 1000
+// seconds, and one whose token is taken away while its stream is open.
+func TestWatchesAreAdmittedEach(t *testing.T) {
+	t.Parallel()
+	path := writeTokens(t)
+	sys := start(t, "--tokens-file="+path)
+	created, err := sys.agents.CreateRun(as(t, "Bearer writer-secret", "default"), &agentruntimev1.CreateRunRequest{TaskType: "example_task"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch := &agentruntimev1.WatchRunRequest{RunId: created.GetRun().GetRunId()}
+	slow := watchRuns(as(t, "Bearer slow-secret", "default"), t, sys)
+	slow.add("waits", watch)
+
+	w := watchRuns(as(t, "Bearer reader-secret", "default"), t, sys)
+	w.add("before", watch)
+	w.until(func() bool { return w.ends["before"] != nil })
+	text := "tokens: [{name: fresh, hash: " + token.Hash("fresh-secret") + ", namespaces: [default], access: read}]"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := sys.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	w.add("after", watch)
+	w.until(func() bool { return w.ends["after"] != nil })
+	if reason := w.ends["after"].GetReason(); reason != "UNAUTHENTICATED" || len(w.events["after"]) > 0 {
+		t.Errorf("a token that is gone got %v and %q", w.events["after"], reason)
+	}
+	// The one that waited for its turn finds its token gone.
+	slow.until(func() bool { return slow.ends["waits"] != nil })
+	if reason := slow.ends["waits"].GetReason(); reason != "UNAUTHENTICATED" || len(slow.events["waits"]) > 0 {
+		t.Errorf("a token above its rate got %v and %q", slow.events["waits"], reason)
+	}
 }

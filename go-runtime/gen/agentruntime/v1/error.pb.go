@@ -46,7 +46,7 @@ const (
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 4
 	// RESOURCE_EXHAUSTED. The token's rate limit; a google.rpc.RetryInfo says when to call again.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 5
-	// RESOURCE_EXHAUSTED. The queue of runs is full; a google.rpc.RetryInfo says when to call again.
+	// RESOURCE_EXHAUSTED. The queue of runs, or what one stream carries, is full; a google.rpc.RetryInfo says when to call again.
 	ErrorReason_ERROR_REASON_QUEUE_FULL ErrorReason = 6
 	// RESOURCE_EXHAUSTED. The disk, or the store's own limit, has no room for new writes; reads,
 	// deletions and runs accepted before go on. A google.rpc.RetryInfo says when to call again.
