@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar, Generic, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
 from ._channel import ChannelSession, Rpc, Transport, new_request_id
@@ -24,9 +23,6 @@ from ._streams import REFUSALS, StreamReader
 from .exceptions import AgentRuntimeError, ClientClosed
 
 __all__ = ["Hub", "Member"]
-
-# A member that the runtime ended with one of these is resumed with the whole stream; any other ends it for good.
-_PASSING_REASONS = frozenset({"INTERNAL", "QUEUE_FULL", "RATE_LIMITED", "SLOW_READER", "UNAVAILABLE"})
 
 
 class Member:
@@ -100,12 +96,14 @@ class Hub(StreamReader, Generic[M]):
     def add(self, member: M) -> None:
         """Begin to read for a member; `member.begun` says when that has happened."""
         with self._lock:
-            self._members[member.member_id] = member
             if not self._running:
-                self._running = True
                 self.start_thread()
-            else:
-                self._send_add(member)
+                self._running = True
+            elif self._outbox is None:
+                # Nobody waits out the pauses of those who came before.
+                self.hurry()
+            self._members[member.member_id] = member
+            self._send_add(member)
 
     def remove(self, member_id: str) -> bool:
         """Close a member; False if there is none of this id."""
@@ -131,16 +129,16 @@ class Hub(StreamReader, Generic[M]):
         with self._lock:
             members = list(self._members.values())
             self._members.clear()
-        for member in members:
-            member.end(error)
+            self._on_stream.clear()
+            for member in members:
+                member.end(error)
         self.interrupt()
 
     def restart_in_child(self) -> None:
         """Forget everything that belonged to the parent."""
         for member in self._members.values():
             member.restart_in_child()
-        self._wake = threading.Event()
-        self._call = None
+        self.forget_thread()
         self._was_open = self._lost = False
         self.reconnects = 0
         self._reset()
@@ -178,10 +176,9 @@ class Hub(StreamReader, Generic[M]):
             refused = [member for member in self._members.values() if self.gives_up(member)]
             for member in refused:
                 del self._members[member.member_id]
-        for member in refused:
-            error = failure_error(failure, address=self._transport.address)
-            error.__cause__ = failure
-            member.end(error)
+                error = failure_error(failure, address=self._transport.address)
+                error.__cause__ = failure
+                member.end(error)
 
     def gives_up(self, member: M) -> bool:
         """Whether a stream that is refused as a whole ends this member."""
@@ -199,15 +196,6 @@ class Hub(StreamReader, Generic[M]):
             self._send_remove(member)
             return
         member.position = position
-
-    def _check_reason(self, reason: str, message: str) -> None:
-        """Have the whole stream opened again, after a pause, where what ended a member passes.
-
-        Raises:
-            CallFailure: It does.
-        """
-        if reason in _PASSING_REASONS:
-            raise CallFailure(grpc.StatusCode.UNAVAILABLE, message)
 
     def _leave_stream(self, member: M) -> None:
         """Follow that the runtime has taken a member off the stream."""

@@ -263,8 +263,7 @@ class StreamReader:
     def __init__(self, transport: Transport, name: str) -> None:
         self._transport = transport
         self._name = name
-        self._call: Any = None
-        self._wake = threading.Event()
+        self.forget_thread()
         self._was_open = False
         self._lost = False
         self.reconnects = 0
@@ -274,9 +273,20 @@ class StreamReader:
         """Begin to read; the thread ends when `wanted` says so."""
         start_thread(self._run, self._name)
 
+    def forget_thread(self) -> None:
+        """Begin with none, as in a child, where there is none after a fork."""
+        self._call: Any = None
+        self._wake = threading.Event()
+        self._rested = threading.Event()
+
+    def hurry(self) -> None:
+        """Have the thread make its next attempt now, if it waits for it."""
+        self._rested.set()
+
     def interrupt(self) -> None:
         """Have the thread look again, now, at whether and how it is wanted."""
         self._wake.set()
+        self._rested.set()
         call = self._call
         if call is not None:
             call.cancel()
@@ -312,6 +322,7 @@ class StreamReader:
         process = os.getpid()
         while True:
             self._wake.clear()
+            self._rested.clear()
             if os.getpid() != process or not self.wanted():
                 return
             try:
@@ -337,7 +348,7 @@ class StreamReader:
             self.failed(failure)
             if failure.code in REFUSALS:
                 pause = self.longest_pause
-            self._wake.wait(jittered(pause))
+            self._rested.wait(jittered(pause))
             pause = min(pause * 2, self.longest_pause)
 
     def _read(self, session: ChannelSession) -> tuple[CallFailure | None, bool]:
@@ -364,6 +375,10 @@ class StreamReader:
             # The error is the call, and its traceback holds this frame: a cycle that would outlive the channel.
             error.__traceback__ = None
             return CallFailure.of(error), progress
+        except Exception as error:
+            # Whoever comes later relies on this thread.
+            logger.exception("stream could not be followed", extra={"stream": self._name})
+            return CallFailure(grpc.StatusCode.INTERNAL, repr(error)), progress
         finally:
             self._call = None
             if call is not None:
@@ -423,7 +438,7 @@ class MailboxReader(StreamReader):
     def restart_in_child(self) -> None:
         """End after a fork: the stream stays in the parent."""
         self._closed = True
-        self._wake = threading.Event()
+        self.forget_thread()
         self.mailbox.restart_in_child()
 
     def wanted(self) -> bool:

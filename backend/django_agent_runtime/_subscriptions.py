@@ -8,8 +8,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+import grpc
+
 from ._channel import SUBSCRIBE, Transport
-from ._errors import reason_error
+from ._errors import CallFailure, reason_error
 from ._fork import start_thread
 from ._hub import Hub, Member
 from ._messages import to_event
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 _MOST_WORKERS = 32
 # Seconds after which a worker with nothing to do ends.
 _WORKER_IDLE_SECONDS = 10.0
+
+# A subscription that ended with one of these is resumed with the whole stream; any other ends it for good.
+_PASSING_REASONS = frozenset({"INTERNAL", "QUEUE_FULL", "RATE_LIMITED", "SLOW_READER", "UNAVAILABLE"})
 
 
 class Subscription(Member):
@@ -150,8 +155,20 @@ class CallbackPool:
             if self._idle >= len(self._ready):
                 self._changed.notify()
             elif self._workers < _MOST_WORKERS:
-                self._workers += 1
-                start_thread(self._work, "agent-runtime-callback")
+                self._start_worker(subscription)
+
+    def _start_worker(self, subscription: CallbackSubscription) -> None:
+        try:
+            start_thread(self._work, "agent-runtime-callback")
+        except RuntimeError:
+            # This process has as many threads as it may: those that there are do it, or else one that its next event
+            # finds.
+            logger.exception("thread for callbacks not started")
+            if not self._workers:
+                self._ready.remove(subscription)
+                self._scheduled.discard(subscription)
+        else:
+            self._workers += 1
 
     def _work(self) -> None:
         process = os.getpid()
@@ -231,7 +248,8 @@ class EventHub(Hub[Subscription]):
         return True
 
     def _receive_end(self, subscription: Subscription, ended: event_pb.SubscriptionEnded) -> None:
-        self._check_reason(ended.reason, ended.message)
+        if ended.reason in _PASSING_REASONS:
+            raise CallFailure(grpc.StatusCode.UNAVAILABLE, ended.message)
         self._leave_stream(subscription)
         error = reason_error(ended.reason, ended.message, ended.metadata)
         if isinstance(error, EventsTruncated) and self._skip_gap(subscription, error):

@@ -114,7 +114,6 @@ class RunHub(Hub[RunWatch]):
             return bool(self._members)
 
     def _receive_end(self, watch: RunWatch, ended: agent_pb.RunWatchEnded) -> None:
-        self._check_reason(ended.reason, ended.message)
         self._leave_stream(watch)
         del self._members[watch.member_id]
         if ended.reason:

@@ -111,8 +111,7 @@ class Connection(StreamReader):
         """See ResumableStream: a fork of a worker is not one."""
         self._stop = threading.Event()
         self._stop.set()
-        self._wake = threading.Event()
-        self._call = None
+        self.forget_thread()
 
     # What StreamReader asks, in its thread.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -16,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from django_agent_runtime import exceptions
+from django_agent_runtime._watch import RunHub
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2_grpc
@@ -54,6 +57,7 @@ class ScriptedAgents(agent_service_pb2_grpc.AgentServiceServicer):
         self.answers: deque[Any] = deque()
         self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.responses: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.streams = 0
         self._server = grpc.server(ThreadPoolExecutor(8))
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -67,6 +71,9 @@ class ScriptedAgents(agent_service_pb2_grpc.AgentServiceServicer):
     def request(self) -> Any:
         """The next request that came."""
         return self.requests.get(timeout=SECONDS)
+
+    def _note_end(self) -> None:
+        self.streams -= 1
 
     def _answer(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.requests.put(request)
@@ -95,6 +102,8 @@ class ScriptedAgents(agent_service_pb2_grpc.AgentServiceServicer):
         """Watches of one run, which get what `responses` has; None ends them well, a str with that reason."""
         first = next(request_iterator)
         self.requests.put(first.add.watch)
+        self.streams += 1
+        context.add_callback(self._note_end)
         while not isinstance(response := self.responses.get(), grpc.StatusCode):
             update = response
             if response is None or isinstance(response, str):
@@ -402,14 +411,13 @@ def test_a_watch_that_was_cut_off_goes_on_behind_its_last_event(
         watched(position=5),
         grpc.StatusCode.UNAVAILABLE,
         watched(event(6)),
-        "UNAVAILABLE",
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         watched(event(8, "run.failed")),
         None,
     ):
         server.responses.put(response)
     assert [item.sequence for item in scripted.watch_run(RUN_ID)] == [3, 6, 8]
-    assert [server.request().after_sequence for _ in range(4)] == [0, 5, 6, 6]
+    assert [server.request().after_sequence for _ in range(3)] == [0, 5, 6]
 
 
 def test_a_watch_behind_the_end_of_its_run_is_over(server: ScriptedAgents, scripted: GoRuntimeIntegration) -> None:
@@ -449,6 +457,63 @@ def test_a_watch_ends_with_its_client(server: ScriptedAgents, scripted: GoRuntim
     scripted.disconnect()
     with pytest.raises(exceptions.ClientClosed):
         next(events)
+
+
+def test_what_breaks_in_the_shared_thread_ends_no_watch(
+    server: ScriptedAgents, scripted: GoRuntimeIntegration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive, faults = RunHub.receive, iter([1])
+
+    def fail_once(hub: RunHub, response: Any) -> bool:
+        if next(faults, None):
+            raise KeyError("a fault of our own")
+        return receive(hub, response)
+
+    monkeypatch.setattr(RunHub, "receive", fail_once)
+    for response in (watched(event(3)), grpc.StatusCode.UNAVAILABLE, watched(event(3), event(8, "run.failed")), None):
+        server.responses.put(response)
+    assert [item.sequence for item in scripted.watch_run(RUN_ID)] == [3, 8]
+
+
+def test_thread_that_cannot_be_started_is_told_and_tried_again(
+    server: ScriptedAgents, scripted: GoRuntimeIntegration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("django_agent_runtime._streams.start_thread", Mock(side_effect=RuntimeError("no more threads")))
+        with pytest.raises(RuntimeError, match="no more threads"):
+            scripted.watch_run(RUN_ID)
+    assert scripted.stats["watches"] == 0
+    server.responses.put(watched(event(3)))
+    assert next(scripted.watch_run(RUN_ID)).sequence == 3
+
+
+def test_a_new_watch_does_not_wait_out_the_pause_of_others(
+    server: ScriptedAgents, scripted: GoRuntimeIntegration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_agent_runtime._streams._FIRST_PAUSE", 10 * SECONDS)
+    server.responses.put(watched(event(3)))
+    first = scripted.watch_run(RUN_ID)
+    assert next(first).sequence == 3
+    server.responses.put(grpc.StatusCode.UNAVAILABLE)
+    while scripted._watches._outbox is not None:
+        time.sleep(0.01)
+    scripted.watch_run(RUN_ID)
+    # Both are on the stream that is open again, each behind its own place; the script serves the first.
+    server.responses.put(watched(event(8, "run.failed")))
+    assert next(first).sequence == 8
+
+
+def test_a_client_that_was_disconnected_watches_again(server: ScriptedAgents, scripted: GoRuntimeIntegration) -> None:
+    for _ in range(20):
+        server.responses.put(watched(event(3)))
+        events = scripted.watch_run(RUN_ID)
+        assert next(events).sequence == 3
+        scripted.disconnect()
+        server.responses.put(grpc.StatusCode.UNAVAILABLE)
+        with pytest.raises(exceptions.ClientClosed):
+            next(events)
+        while server.streams:
+            time.sleep(0.001)
 
 
 async def test_the_twin_watches_too(server: ScriptedAgents, scripted: GoRuntimeIntegration) -> None:
