@@ -17,6 +17,7 @@ from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 a
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
 from django_agent_runtime.runtime._signature import is_async
 from django_agent_runtime.runtime._threads import run_in_thread
+from django_agent_runtime.runtime.current import enclosing_steps, use_step
 from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visibility
 from django_agent_runtime.runtime.registry import list_runtimes
@@ -95,6 +96,7 @@ class WorkerRunContext(RunContext):
         self._answers = {answer.interrupt_id: answer.payload for answer in assignment.answers}
         self._state = assignment.checkpoint
         self._busy = 0
+        self._left = 0
         self._rested: asyncio.Event | None = None
         self._children: list[str] = []
         self.park: worker_pb.Park | None = None
@@ -177,7 +179,8 @@ class WorkerRunContext(RunContext):
             return cast("T", decode(recorded))
         self._busy += 1
         try:
-            result = await _call(fn, self._step_timeout if timeout is None else timeout)
+            with use_step(self):
+                result = await _call(fn, self._step_timeout if timeout is None else timeout)
             text = self._check_size(encode(result, f"step {name}"), f"step {name}")
             await self._reporter.record_step(key, text)
         finally:
@@ -251,17 +254,23 @@ class WorkerRunContext(RunContext):
 
     def _rest(self) -> None:
         self._busy -= 1
-        if not self._busy and self._rested is not None:
+        if self._rested is not None:
             self._rested.set()
 
     def _check_size(self, text: bytes, name: str) -> bytes:
         return check_payload(text, name, self._reporter.most_payload_bytes)
 
     async def _park(self, park: worker_pb.Park) -> None:
-        """Have the run park once what other tasks of the agent are recording is recorded."""
+        """Have the run park once what other tasks of the agent are recording is recorded.
+
+        The steps inside of which this is called are left, not waited for: the next attempt does them from their top.
+        """
         for _ in range(_TURNS_BEFORE_PARKING):
             await asyncio.sleep(0)
-        while self._busy:
+        self._left += enclosing_steps(self)
+        if self._rested is not None:
+            self._rested.set()
+        while self._busy > self._left:
             if self._rested is None:
                 self._rested = asyncio.Event()
             self._rested.clear()
@@ -316,11 +325,15 @@ async def _call(fn: Callable[[], Any], timeout: float | None) -> Any:
     """What `fn` returns: on the loop if it is a coroutine function, otherwise from a thread.
 
     Raises:
-        asyncio.TimeoutError: It took longer than `timeout` seconds.
+        TimeoutError: It took longer than `timeout` seconds.
     """
     if timeout is None:
         return await _call_untimed(fn)
-    return await asyncio.wait_for(_call_untimed(fn), timeout)
+    try:
+        return await asyncio.wait_for(_call_untimed(fn), timeout)
+    except asyncio.TimeoutError as error:
+        # Another class before Python 3.11.
+        raise TimeoutError(*error.args) from error
 
 
 async def _call_untimed(fn: Callable[[], Any]) -> Any:

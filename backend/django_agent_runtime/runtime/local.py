@@ -170,7 +170,11 @@ class LocalRunContext(RunContext):
         self.raise_if_cancelled()
         key = self._count(name)
         if key not in self.run.steps:
-            result = await asyncio.wait_for(_call(fn), timeout)
+            try:
+                result = await asyncio.wait_for(_call(fn), timeout)
+            except asyncio.TimeoutError as error:
+                # Another class before Python 3.11.
+                raise TimeoutError(*error.args) from error
             self.run.steps[key] = decode(encode(result, f"the result of step {name!r}"))
             record = LocalEvent(
                 EventType.STEP_COMPLETED.value, {"key": key, "result": self.run.steps[key]}, Visibility.INTERNAL

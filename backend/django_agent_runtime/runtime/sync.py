@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from django_agent_runtime.runtime._threads import settle
+from django_agent_runtime.runtime.current import use_step
 from django_agent_runtime.runtime.errors import RunInterrupted
 
 if TYPE_CHECKING:
@@ -121,9 +122,13 @@ class SyncRunContext:
         """What `fn` returns, recorded; it is called in this thread, whose database connections it has."""
         calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
+        def call_inside() -> T:
+            with use_step(self._ctx):
+                return fn()
+
         async def call_here() -> T:
             future: asyncio.Future[T] = self._loop.create_future()
-            calls.put(lambda: settle(future, fn))
+            calls.put(lambda: settle(future, call_inside))
             result = await future
             # What a lambda returns may be a coroutine of the loop's.
             return await cast("Awaitable[T]", result) if asyncio.iscoroutine(result) else result

@@ -540,6 +540,57 @@ def test_parking_waits_for_steps_beside_it(runtime: Any, start_worker: Callable[
     assert charged == [1]
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+@pytest.mark.parametrize("asks", ["question", "sub-run"])
+def test_step_that_asks_is_done_from_its_top(
+    runtime: Any, start_worker: Callable[..., Any], asks: str, plain: bool
+) -> None:
+    begun: list[str] = []
+
+    async def outer(ctx: RunContext) -> Any:
+        async def tool() -> Any:
+            begun.append("tool")
+            return await ctx.step("inner", inner)
+
+        async def inner() -> Any:
+            begun.append("inner")
+            if asks == "question":
+                return await ctx.interrupt("sure?")
+            return (await ctx.run_agent("child"))["final_output"]["answer"]
+
+        async def beside() -> str:
+            begun.append("beside")
+            await asyncio.sleep(0.05)
+            return "done"
+
+        return {"results": await asyncio.gather(ctx.step("tool", tool), ctx.step("beside", beside))}
+
+    def outer_plainly(ctx: SyncRunContext) -> Any:
+        def tool() -> Any:
+            begun.append("tool")
+            if asks == "question":
+                return ctx.interrupt("sure?")
+            return ctx.run_agent("child")["final_output"]["answer"]
+
+        begun.extend(("inner", "beside"))
+        return {"results": [ctx.step("tool", tool), "done"]}
+
+    async def child(ctx: RunContext) -> Any:
+        return {"answer": "yes"}
+
+    start_worker(runtime, agent(outer_plainly if plain else outer), agent(child, "child"))
+    run = runtime.submit("agent")
+    if asks == "question":
+        runtime.wait_for(run, "waiting")
+        if not plain:
+            assert run.steps == {"beside#1": b'"done"'}
+        runtime.resume(run, "yes")
+    runtime.wait_for(run)
+    assert run.output["final_output"] == {"results": ["yes", "done"]}
+    assert begun.count("tool") == 2
+    assert plain or begun.count("beside") == 1
+
+
 def test_sub_runs_are_waited_for_together(runtime: Any, start_worker: Callable[..., Any]) -> None:
     started: list[str] = []
 
