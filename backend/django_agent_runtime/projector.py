@@ -31,7 +31,7 @@ from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
 from django_agent_runtime.services.ends import LOCAL_END_SEQUENCE
-from django_agent_runtime.services.reconciliation import reconcile_runs, refresh_open_runs
+from django_agent_runtime.services.reconciliation import forget_progress, reconcile_runs, refresh_open_runs
 from django_agent_runtime.types import ENDS
 
 if TYPE_CHECKING:
@@ -256,8 +256,7 @@ class Projector:
                             return
                     if not refreshed:
                         # Retention may have removed how a run ended while nobody projected.
-                        refreshed = True
-                        self._refresh()
+                        refreshed = self._refresh()
                 except (AgentRuntimeError, DatabaseError) as error:
                     logger.warning("reconciliation interrupted", extra={"err": str(error)})
                     close_old_connections()
@@ -371,7 +370,8 @@ class Projector:
         """Whether the cursor has passed records that the tables lack.
 
         It has where the runtime began with another journal, which came to the cursor's number before it was followed:
-        below that, the runtime refuses the cursor. The newest run that has not ended is looked at.
+        below that, the runtime refuses the cursor. The newest run that has not ended is looked at, of which an older
+        copy of the journal knows less than its row.
         """
         # In this order: who has moved the cursor meanwhile has also written the row.
         cursor = ProjectorCursor.objects.get(namespace=self.namespace).sequence
@@ -383,12 +383,15 @@ class Projector:
             live = self._runtime.get_run(str(newest.pk))
         except RunNotFound:
             return False
-        return newest.last_sequence < live.sequence <= cursor
+        return live.sequence < newest.last_sequence or newest.last_sequence < live.sequence <= cursor
 
     def _begin_anew(self) -> None:
-        """Project all that there is: what is done again changes nothing."""
+        """Project all that there is, and for runs that go on in the other journal what that has of them instead."""
         logger.error("the journal is not the one of the cursor, projecting all", extra={"namespace": self.namespace})
-        self._move_cursor(0)
+        with self._writing:
+            if self._is_own:
+                forget_progress()
+            self._move_cursor(0)
         if self._batches is not None:
             self._batches.close()
 
@@ -401,13 +404,15 @@ class Projector:
             logger.warning("projection interrupted", extra={"namespace": self.namespace, "err": str(error)})
         self._reported = str(error)
 
-    def _refresh(self) -> None:
-        if not self._is_own:
-            return
+    def _refresh(self) -> bool:
+        """Ask after every run that has not ended. False: the runtime did not answer for all of them."""
         try:
-            refresh_open_runs()
+            if self._is_own:
+                refresh_open_runs()
         except AgentRuntimeError as failure:
             logger.warning("open runs were not refreshed", extra={"err": str(failure)})
+            return False
+        return True
 
 
 def _is_of_another_journal(error: Exception) -> bool:

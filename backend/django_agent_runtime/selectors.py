@@ -15,8 +15,9 @@ from django_agent_runtime.exceptions import (
     RunNotFound,
     RuntimeUnavailable,
 )
+from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.live import get_hurried_runtime
-from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, EventVisibility
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, EventVisibility, ProjectorCursor
 from django_agent_runtime.principals import INTERNAL_EVENTS_PERMISSION, Principal
 from django_agent_runtime.projection import project_run
 from django_agent_runtime.types import ENDS
@@ -105,6 +106,18 @@ def list_events(
     """The projected events of a run that a reader of the level gets, in order; the run's end is for all."""
     seen = Q(visibility__in=_SEEN_FROM[visibility]) | Q(event_type__in=ENDS)
     return AgentEvent.objects.filter(seen, run=run, seq__gt=after_sequence).order_by("seq")
+
+
+def has_all_events(run: AgentRun) -> bool:
+    """Whether the rows have all events of a run that has ended.
+
+    Its row may say so before they do: the runtime was asked, and the projector is still behind.
+    """
+    if not run.last_sequence or AgentEvent.objects.filter(run=run, event_type__in=ENDS).exists():
+        return True
+    # The event with which it ended may be lost; then there are those that the projector has passed.
+    namespace = get_go_runtime_integration().settings.namespace
+    return ProjectorCursor.objects.filter(namespace=namespace, sequence__gte=run.last_sequence).exists()
 
 
 def has_seen_the_end(run: AgentRun, sequence: int) -> bool:

@@ -15,7 +15,7 @@ from django_agent_runtime.api.problems import describe_error, find_status
 from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, RunNotFound
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentRun
-from django_agent_runtime.selectors import list_events
+from django_agent_runtime.selectors import has_all_events, list_events
 from django_agent_runtime.types import ConnectionState
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class RunEventStream:
             run = AgentRun.objects.filter(pk=self._run_id).only("status").first()
             if run is None:
                 return []
-            if not run.has_ended:
+            if not run.has_ended or not has_all_events(run):
                 return None
             found = list_events(run, after_sequence=self.position, visibility=self._visibility)
             return list(found[:EVENTS_OF_PAGE])

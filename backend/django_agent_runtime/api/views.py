@@ -39,7 +39,7 @@ from django_agent_runtime.api.permissions import (
 )
 from django_agent_runtime.api.problems import CONTENT_TYPE, ProblemSerializer, handle_exception
 from django_agent_runtime.api.run_stream import RunEventStream, describe_event_row
-from django_agent_runtime.exceptions import PermissionDenied
+from django_agent_runtime.exceptions import PermissionDenied, RunNotFound, RuntimeUnavailable
 from django_agent_runtime.live import get_hurried_runtime
 from django_agent_runtime.models import (
     MAX_IDEMPOTENCY_KEY_CHARACTERS,
@@ -324,7 +324,12 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         actor = principal_of(request)
         run = self.get_object()
         visibility = _choose_visibility(actor, _read_query(schema.VisibilityQuerySerializer, request))
-        ticket = get_hurried_runtime().create_stream_ticket(str(run.pk), actor.label, visibility)
+        try:
+            ticket = get_hurried_runtime().create_stream_ticket(str(run.pk), actor.label, visibility)
+        except RunNotFound as error:
+            if run.has_ended:
+                raise
+            raise RuntimeUnavailable("The runtime does not have the run yet; ask again in a moment.") from error
         base = get_agent_runtime_settings().public_stream_url
         described = {
             "url": f"{base}{ticket.path}" if base else None,
@@ -413,6 +418,8 @@ def _list_events(request: Request, run: AgentRun) -> Response:
     events = selectors.list_events(
         run, after_sequence=_read_place(request, wanted), visibility=_choose_visibility(actor, wanted)
     )
+    # Before they are read: those that come meanwhile are not in the page.
+    all_are_there = run.has_ended and selectors.has_all_events(run)
     found = [describe_event_row(event) for event in events[: limit + 1]]
     next_page = None
     if len(found) > limit:
@@ -420,8 +427,7 @@ def _list_events(request: Request, run: AgentRun) -> Response:
         query.pop("last_event_id", None)
         query["from_seq"] = str(found[limit - 1]["seq"])
         next_page = request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
-    # The row was read before its events: one that has ended had them all.
-    complete = run.has_ended and next_page is None
+    complete = all_are_there and next_page is None
     return Response({"results": found[:limit], "next": next_page, "complete": complete})
 
 

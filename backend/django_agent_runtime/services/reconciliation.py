@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from django_agent_runtime.exceptions import AgentRuntimeError, CallTimedOut, RunEnded, RunNotFound, RuntimeUnavailable
 from django_agent_runtime.live import get_hurried_runtime
-from django_agent_runtime.models import OPEN_STATUSES, AbandonedRun, AgentRun, RunStatus
+from django_agent_runtime.models import OPEN_STATUSES, AbandonedRun, AgentEvent, AgentRun, RunStatus
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_run
 from django_agent_runtime.services.cancellation import pass_on_cancel
 from django_agent_runtime.services.deletion import pass_on_deletion
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # The most rows that one call of the reconciler sends.
 RECONCILE_ROWS = 500
+# So many rows may fail for reasons of their own before the runtime is left alone for a while.
+MOST_STUCK = 20
 # A cancel that was acknowledged and has not been projected for so long is passed on again: the runtime's journal may
 # have been lost meanwhile.
 REPEAT_CANCEL_SECONDS = 60
@@ -57,11 +59,12 @@ def reconcile_runs(*, runtime: GoRuntimeIntegration | None = None, limit: int = 
             _reconcile_cancel(run, runtime)
     except (RuntimeUnavailable, CallTimedOut):
         return 0
-    sent = 0
+    sent = stuck = 0
     for run in AgentRun.objects.unsubmitted().filter(cancel_requested_at=None)[:limit]:
-        if not resubmit(run, runtime):
+        if not resubmit(run, runtime) or stuck > MOST_STUCK:
             break
         sent += run.submitted_at is not None
+        stuck += run.submitted_at is None and not run.has_ended
     return sent
 
 
@@ -103,6 +106,26 @@ def refresh_open_runs(*, runtime: GoRuntimeIntegration | None = None) -> int:
         refresh_run(run=run, runtime=runtime)
         count += 1
     return count
+
+
+def forget_progress(*, runtime: GoRuntimeIntegration | None = None) -> None:
+    """Have the rows of runs that go on in another journal, such as one that was restored, written from its beginning.
+
+    What happened to them behind the copy did not. The row of a run that has ended stays as it is: somebody may have
+    acted on it. So does that of one that the journal does not have, which is not done again.
+
+    Raises:
+        RuntimeUnavailable: The runtime cannot be reached.
+    """
+    runtime = runtime or get_hurried_runtime()
+    for run in AgentRun.objects.filter(status__in=OPEN_STATUSES, last_sequence__gt=0).only("pk").iterator():
+        try:
+            runtime.get_run(str(run.pk))
+        except RunNotFound:
+            continue
+        with transaction.atomic():
+            AgentRun.objects.filter(pk=run.pk).update(last_sequence=0)
+            AgentEvent.objects.filter(run_id=run.pk).delete()
 
 
 def _reconcile_cancel(run: AgentRun, runtime: GoRuntimeIntegration | None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from django.utils import timezone
 
 from django_agent_runtime.exceptions import (
+    AccessDenied,
     AgentNotFound,
     AgentRuntimeError,
     CallTimedOut,
@@ -131,9 +132,11 @@ def resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> bool
     except AgentRuntimeError as error:
         # It was accepted once, and must not end for what is no fault of its own: a runtime that is away, or full, or a
         # token that was changed.
-        if not isinstance(error, (RuntimeUnavailable, CallTimedOut, Overloaded)):
-            logger.warning("runs cannot be handed over", extra={"run_id": str(run.pk), "err": str(error)})
-        return False
+        if isinstance(error, (RuntimeUnavailable, CallTimedOut, Overloaded)):
+            return False
+        logger.warning("run cannot be handed over", extra={"run_id": str(run.pk), "err": str(error)})
+        # What is wrong with this one alone holds up no other.
+        return not isinstance(error, AccessDenied)
     except (TypeError, ValueError) as error:
         # A row that somebody wrote by hand, which no request can be made of.
         end_unknown(run, RunStatus.FAILED, InvalidRequest(f"The row of the run does not fit: {error}"))

@@ -31,7 +31,7 @@ from django_agent_runtime.api.views import (
     async_event_stream,
 )
 from django_agent_runtime.go_integration import get_go_runtime_integration
-from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
+from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, ProjectorCursor
 from django_agent_runtime.runtime.registry import clear_registry
 from django_agent_runtime.tests.runs.support import MESSAGES, AnonymousSession, sign_in, wait_until
 
@@ -284,6 +284,16 @@ def test_stream_ticket_is_given_out(api: APIClient, settings: Any) -> None:
     assert post(api, f"{RUNS}{run_id}/stream-ticket/?include_all=true").status_code == 403
 
 
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(("status", "answer"), [("queued", 503), ("succeeded", 404)])
+def test_ticket_of_a_run_that_the_runtime_does_not_have(api: APIClient, ada: User, status: str, answer: int) -> None:
+    """It was accepted while the runtime was away, and is handed over in a moment; or it was removed after its time."""
+    run = AgentRun.objects.create(user=ada, agent_key="chat-agent", status=status)
+    refused = post(api, f"{RUNS}{run.pk}/stream-ticket/")
+    assert refused.status_code == answer
+    assert ("Retry-After" in refused) == (answer == 503)
+
+
 def test_events_are_paged_as_json(api: APIClient, ada: User) -> None:
     run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded")
     add_events(run)
@@ -315,6 +325,18 @@ def test_page_of_events_says_whether_more_may_come(api: APIClient, ada: User, st
         (False, False),
         (True, ended),
     ]
+
+
+@pytest.mark.parametrize(("passed", "complete"), [(49, False), (50, True)])
+def test_page_of_a_run_whose_end_is_not_projected_is_not_the_last(
+    api: APIClient, ada: User, *, passed: int, complete: bool
+) -> None:
+    """The row was told by the runtime itself; the projector is hours behind, or its end was lost on the way."""
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded", last_sequence=50)
+    add_events(run)
+    AgentEvent.objects.filter(run=run, event_type="run.succeeded").delete()
+    ProjectorCursor.objects.create(namespace="default", sequence=passed)
+    assert api.get(f"{RUNS}{run.pk}/events/").json()["complete"] is complete
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from django.db import DataError, OperationalError, connections
 from django.utils.timezone import now
 
 from django_agent_runtime import projector as module
-from django_agent_runtime.exceptions import AgentNotFound, EventsTruncated, RuntimeUnavailable
+from django_agent_runtime.exceptions import AgentNotFound, CallTimedOut, EventsTruncated, RuntimeUnavailable
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, ProjectorCursor, RunStatus
 from django_agent_runtime.principals import Principal
@@ -440,6 +440,54 @@ def test_journal_that_began_anew_is_projected(
     wait_until(AgentRun.objects.filter(pk=asking.pk, status="waiting").exists)
     projector.stop()
     assert caplog.messages.count("the journal is not the one of the cursor, projecting all") == 1
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_rows_of_what_a_restored_journal_does_not_know_are_taken_back(
+    actor: Principal, monkeypatch: pytest.MonkeyPatch, *, is_refused: bool
+) -> None:
+    asking, ended = create(actor, "asking-agent"), create(actor)
+    wait_for(asking, "waiting")
+    wait_for(ended, "succeeded")
+    project()
+    events = list(AgentEvent.objects.filter(run=asking).values_list("seq", "event_type"))
+    # What happened behind the copy: the rows have it, the journal does not.
+    AgentRun.objects.filter(pk=asking.pk).update(status="running", last_sequence=900)
+    AgentRun.objects.filter(pk=ended.pk).update(last_sequence=901)
+    AgentEvent.objects.create(run=asking, seq=899, event_type="custom", timestamp=now())
+    AgentEvent.objects.filter(run=asking, seq=events[0][0]).update(event_type="custom")
+    if is_refused:
+        ProjectorCursor.objects.update(sequence=902)
+    monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.02)
+    monkeypatch.setattr(module, "AUDIT_SECONDS", 0.02)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.02)
+    with projecting():
+        wait_until(AgentRun.objects.filter(pk=asking.pk, status="waiting").exists)
+        wait_until(lambda: list(AgentEvent.objects.filter(run=asking).values_list("seq", "event_type")) == events)
+        get_go_runtime_integration().resume_run(str(asking.pk), "yes")
+        wait_until(AgentRun.objects.filter(pk=asking.pk, status="succeeded").exists)
+    ended.refresh_from_db()
+    assert (ended.status, ended.last_sequence) == ("succeeded", 901)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_open_runs_are_asked_after_until_the_runtime_answers(actor: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = AgentRun.objects.create(agent_key="a", submitted_at=now(), status="running", **actor.owner_fields())
+    client, failures = get_go_runtime_integration(), iter([1, 2])
+    get_run = client.get_run
+
+    def fail_twice(run_id: str) -> Any:
+        if next(failures, None):
+            raise CallTimedOut("no answer in time")
+        return get_run(run_id)
+
+    monkeypatch.setattr("django_agent_runtime.services.reconciliation.get_hurried_runtime", lambda: client)
+    monkeypatch.setattr(client, "get_run", fail_twice)
+    monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.02)
+    monkeypatch.setattr(module, "AUDIT_SECONDS", 1000)
+    with projecting():
+        wait_until(AgentRun.objects.filter(pk=gone.pk, status="failed").exists)
 
 
 @pytest.mark.usefixtures("runtime")

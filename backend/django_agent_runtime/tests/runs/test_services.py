@@ -201,6 +201,24 @@ def test_run_waits_while_the_runtime_is_away(actor: Principal) -> None:
 
 
 @pytest.mark.usefixtures("no_runtime")
+def test_run_that_the_runtime_cannot_take_holds_up_no_other(actor: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, *others = [create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run for _ in range(3)]
+    accept = GoRuntimeIntegration.create_run
+
+    def refuse_one(self: GoRuntimeIntegration, *args: Any, **options: Any) -> Any:
+        if options["run_id"] == str(stuck.pk):
+            raise InternalError("internal error")
+        return accept(self, *args, **options)
+
+    monkeypatch.setattr(GoRuntimeIntegration, "create_run", refuse_one)
+    with FakeGoRuntime() as fake, override_settings(GO_RUNTIME=fake.settings):
+        assert reconcile_runs() == 2
+        assert {run.run_id for run in fake.accepted_runs()} == {str(run.pk) for run in others}
+    stuck.refresh_from_db()
+    assert (stuck.status, stuck.submitted_at) == ("queued", None)
+
+
+@pytest.mark.usefixtures("no_runtime")
 def test_runs_that_waited_are_sent_in_order(actor: Principal) -> None:
     conversation = create_conversation(actor=actor)
     runs = [
