@@ -78,6 +78,6 @@ def start_postgresql(programs: Path) -> Iterator[str]:
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=''"
         call("pg_ctl", "start", "--wait", f"--options={options}")
         try:
-            yield f"postgresql://bench:{password}@127.0.0.1:{port}/postgres?pool=20"
+            yield f"postgresql://bench:{password}@127.0.0.1:{port}/postgres"
         finally:
             call("pg_ctl", "stop", "--wait", "--mode=fast")

@@ -59,7 +59,8 @@ def start_project(folder: Path, sockets: Path, *, most_queued: int, name: str = 
         url = (
             f"sqlite:///{home / 'project.sqlite3'}"
             if programs is None
-            else stack.enter_context(start_postgresql(programs))
+            # As docs/how-to/deploy.md has it.
+            else f"{stack.enter_context(start_postgresql(programs))}?pool=20"
         )
         limits = (
             *("--stream-limit", str(_MOST_STREAMS), "--stream-limit-per-user", str(_MOST_STREAMS)),
