@@ -360,6 +360,11 @@ func TestEventThatIsAddedLateToo(t *testing.T) {
 	if n := b.records(t, eventSubject("default", id)); steps != 1 || n != 7 {
 		t.Errorf("the step was shown %d times, and there are %d events", steps, n)
 	}
+	for i, ev := range events {
+		if rest := b.history(id, ev.Sequence, 0); !slices.Equal(typesOf(rest), typesOf(events[i+1:])) {
+			t.Errorf("behind %s came %v, want %v", ev.Type, typesOf(rest), typesOf(events[i+1:]))
+		}
+	}
 }
 
 func TestTaskEmitsAfterACallThatFailedMidway(t *testing.T) {

@@ -38,11 +38,14 @@ func (e *Engine) WatchRun(
 	if run.State.Ended() && after >= run.Sequence {
 		return nil
 	}
+	filters := historySubjects(namespace, runID)
 	r := newReader()
+	if err := e.resumeAt(ctx, r, after, filters); err != nil {
+		return err
+	}
 	if run.Lease <= after {
 		r.begins(runID, run.Lease)
 	}
-	filters := historySubjects(namespace, runID)
 	err = e.stream.Follow(ctx, max(after, ent.created-1), filters, func(batch []journal.Record, position uint64) error {
 		events := e.eventsOf(r, batch, func(ev *Event) bool { return least.covers(ev.Visibility) || ev.Ends() })
 		end := slices.IndexFunc(events, func(ev Event) bool { return ev.Ends() })
@@ -67,6 +70,26 @@ func (e *Engine) WatchRun(
 		return nil
 	}
 	return err
+}
+
+// resumeAt has a reader know the event that it resumes behind, so that it leaves
+// out the same one where that was added once more.
+func (e *Engine) resumeAt(ctx context.Context, r *reader, after uint64, filters []string) error {
+	if after == 0 {
+		return nil
+	}
+	rec, err := e.stream.Get(ctx, after)
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if slices.Contains(filters, rec.Subject) {
+		// What cannot be read was left out before.
+		_, _ = r.event(rec)
+	}
+	return nil
 }
 
 // FollowRuns hands the events of all runs of a namespace to send, as WatchRun
