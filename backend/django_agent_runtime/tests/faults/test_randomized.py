@@ -245,7 +245,8 @@ class Load:
                     break
                 plan = make_plan(self._dice, number)
                 run_id = str(uuid.UUID(int=self._dice.getrandbits(128), version=4))
-                cancel_after = self._dice.randint(1, 4) if plan["cancelled"] else None
+                # One that goes on for ever tells three times in each of its attempts.
+                cancel_after = self._dice.randint(1, 3) if plan["cancelled"] else None
                 attempts = RetryPolicy(max_attempts=2) if plan["poison"] else None
                 self._client.create_run(
                     "mixed", {"messages": [], "params": plan}, run_id=run_id, target="worker", retry=attempts
