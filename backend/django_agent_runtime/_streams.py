@@ -303,10 +303,6 @@ class StreamReader:
         """Take one response. False if there is no room: the stream is ended, and opened again when `wanted` says so."""
         raise NotImplementedError
 
-    def ended(self) -> bool:
-        """The runtime ended the stream, and had nothing against it. False: it was not to, and is opened again."""
-        return False
-
     def stopped_reading(self) -> None:
         """The stream opened last is over."""
 
@@ -366,8 +362,6 @@ class StreamReader:
                     self._lost = False
                 if not self.receive(response):
                     return None, progress
-            if self.ended():
-                return None, progress
             return CallFailure(grpc.StatusCode.UNAVAILABLE, "the runtime ended the stream"), progress
         except CallFailure as failure:
             return failure, progress

@@ -16,13 +16,14 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerati
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
+from django_agent_runtime.runtime._threads import is_async, strip_partials
 from django_agent_runtime.runtime.errors import ToolError
 from django_agent_runtime.runtime.sync import SyncRunContext
 
 if TYPE_CHECKING:
     from django_agent_runtime.runtime.interfaces import RunContext
 
-__all__ = ["Signature", "is_async", "read_signature"]
+__all__ = ["Signature", "read_signature"]
 
 _KINDS = inspect.Parameter
 
@@ -84,7 +85,7 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     Raises:
         TypeError: A hint is none that JSON Schema can express, or cannot be read; or the function takes `*args`.
     """
-    target = _unwrap(function)
+    target = strip_partials(function)
     name = getattr(target, "__name__", "") or type(target).__name__
     documented = docstring_parser.parse(inspect.getdoc(target) or "")
     hints = _read_hints(target, name)
@@ -119,14 +120,6 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     return Signature(name, text, schema, model, parameters, context_parameter, not is_async(target))
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether a call of the function is to be awaited, also where a decorator has wrapped it."""
-    if inspect.iscoroutinefunction(function):
-        return True
-    target = inspect.unwrap(_unwrap(function))
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
-
-
 class _PlainSchema(GenerateJsonSchema):
     """Without a title beside each name, which would cost the model tokens and say nothing."""
 
@@ -144,12 +137,6 @@ def _make_field(parameter: inspect.Parameter, hint: Any, description: str | None
     default = ... if parameter.default is _KINDS.empty else parameter.default
     made: FieldInfo = Field(default, alias=parameter.name, description=given or description)
     return made
-
-
-def _unwrap(function: Callable[..., Any]) -> Any:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function
 
 
 def _read_hints(target: Any, name: str) -> dict[str, Any]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
+import inspect
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
-__all__ = ["run_in_thread", "settle", "start_thread"]
+__all__ = ["call_anywhere", "is_async", "run_in_thread", "settle", "start_thread", "strip_partials"]
 
 T = TypeVar("T")
 
@@ -27,6 +29,44 @@ async def run_in_thread(function: Callable[[], T]) -> T:
     Cancelling the wait leaves the thread to end by itself: nothing can stop it.
     """
     return await start_thread(function)
+
+
+async def call_anywhere(function: Callable[[], Any], timeout: float | None) -> Any:
+    """What `function` returns: on the loop if it is a coroutine function, otherwise from a thread.
+
+    Raises:
+        TimeoutError: It took longer than `timeout` seconds.
+    """
+    try:
+        return await asyncio.wait_for(_call_untimed(function), timeout)
+    except asyncio.TimeoutError as error:
+        # Another class before Python 3.11.
+        if timeout is None or isinstance(error, TimeoutError):
+            raise
+        raise TimeoutError(*error.args) from error
+
+
+async def _call_untimed(function: Callable[[], Any]) -> Any:
+    if is_async(function):
+        return await function()
+    result = await run_in_thread(function)
+    # Such as that of a lambda around a coroutine function.
+    return await result if inspect.isawaitable(result) else result
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a call of the function is to be awaited, also where a decorator has wrapped it."""
+    if inspect.iscoroutinefunction(function):
+        return True
+    target = inspect.unwrap(strip_partials(function))
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
+
+
+def strip_partials(function: Callable[..., Any]) -> Any:
+    """The function that a `functools.partial` calls in the end."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 def start_thread(function: Callable[[], T]) -> Future[T]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
@@ -15,8 +14,7 @@ from django_agent_runtime.conf import MAX_SECONDS
 from django_agent_runtime.exceptions import InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
-from django_agent_runtime.runtime._signature import is_async
-from django_agent_runtime.runtime._threads import run_in_thread
+from django_agent_runtime.runtime._threads import call_anywhere
 from django_agent_runtime.runtime.current import enclosing_steps, use_step
 from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visibility
@@ -180,7 +178,7 @@ class WorkerRunContext(RunContext):
         self._busy += 1
         try:
             with use_step(self):
-                result = await _call(fn, self._step_timeout if timeout is None else timeout)
+                result = await call_anywhere(fn, self._step_timeout if timeout is None else timeout)
             text = self._check_size(encode(result, f"step {name}"), f"step {name}")
             await self._reporter.record_step(key, text)
         finally:
@@ -319,29 +317,6 @@ def to_duration(seconds: float) -> Duration:
 def from_duration(duration: Duration) -> float:
     """The seconds of what the runtime says."""
     return duration.seconds + duration.nanos / 1e9
-
-
-async def _call(fn: Callable[[], Any], timeout: float | None) -> Any:
-    """What `fn` returns: on the loop if it is a coroutine function, otherwise from a thread.
-
-    Raises:
-        TimeoutError: It took longer than `timeout` seconds.
-    """
-    if timeout is None:
-        return await _call_untimed(fn)
-    try:
-        return await asyncio.wait_for(_call_untimed(fn), timeout)
-    except asyncio.TimeoutError as error:
-        # Another class before Python 3.11.
-        raise TimeoutError(*error.args) from error
-
-
-async def _call_untimed(fn: Callable[[], Any]) -> Any:
-    if is_async(fn):
-        return await fn()
-    result = await run_in_thread(fn)
-    # Such as that of a lambda around a coroutine function.
-    return await result if inspect.isawaitable(result) else result
 
 
 def _encode_input(

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, overload
 
-from django_agent_runtime.runtime._signature import is_async
+from django_agent_runtime.runtime._threads import is_async
 from django_agent_runtime.runtime.execution import run_blocking, to_run_result
 from django_agent_runtime.runtime.interfaces import AgentRuntime, RetryPolicy, RunContext, RunResult
 

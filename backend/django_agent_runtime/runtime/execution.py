@@ -7,8 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from django_agent_runtime.runtime._signature import is_async
-from django_agent_runtime.runtime._threads import start_thread
+from django_agent_runtime.runtime._threads import is_async, start_thread
 from django_agent_runtime.runtime.current import use_context
 from django_agent_runtime.runtime.errors import ControlFlow
 from django_agent_runtime.runtime.interfaces import AgentRuntime, RunResult

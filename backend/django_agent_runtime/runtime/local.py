@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from django_agent_runtime._codec import check_event_type, decode, encode
-from django_agent_runtime.runtime._signature import is_async
-from django_agent_runtime.runtime._threads import run_in_thread
+from django_agent_runtime.runtime._threads import call_anywhere
 from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.execution import execute_agent
 from django_agent_runtime.runtime.interfaces import AgentRuntime, EventType, RunContext, RunResult, Visibility
@@ -170,11 +168,7 @@ class LocalRunContext(RunContext):
         self.raise_if_cancelled()
         key = self._count(name)
         if key not in self.run.steps:
-            try:
-                result = await asyncio.wait_for(_call(fn), timeout)
-            except asyncio.TimeoutError as error:
-                # Another class before Python 3.11.
-                raise TimeoutError(*error.args) from error
+            result = await call_anywhere(fn, timeout)
             self.run.steps[key] = decode(encode(result, f"the result of step {name!r}"))
             record = LocalEvent(
                 EventType.STEP_COMPLETED.value, {"key": key, "result": self.run.steps[key]}, Visibility.INTERNAL
@@ -227,8 +221,3 @@ class LocalRunContext(RunContext):
     def _count(self, name: str) -> str:
         self._counts[name] += 1
         return f"{name}#{self._counts[name]}"
-
-
-async def _call(fn: Callable[[], Any]) -> Any:
-    result = fn() if is_async(fn) else await run_in_thread(fn)
-    return await result if inspect.isawaitable(result) else result

@@ -13,8 +13,8 @@ import jsonschema
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from django_agent_runtime.runtime._signature import Signature, is_async, read_signature
-from django_agent_runtime.runtime._threads import run_in_thread
+from django_agent_runtime.runtime._signature import Signature, read_signature
+from django_agent_runtime.runtime._threads import is_async, run_in_thread
 from django_agent_runtime.runtime.current import current_context
 from django_agent_runtime.runtime.errors import ToolArgumentsError, ToolError, ToolNotFound
 

@@ -123,3 +123,35 @@ func receive[T any](ctx context.Context, s *streams, stream interface{ Recv() (*
 	})
 	return requests
 }
+
+// serveMany is the loop of a stream that carries many of a kind, each in a
+// goroutine counted by wait, which its context ends: it handles what the client
+// asks for and takes what the goroutines have to say, one at a time, until ctx
+// ends or one of the two is an error. A client that has nothing more to ask goes
+// on receiving.
+func serveMany[Q, U any](
+	ctx context.Context, wait *sync.WaitGroup,
+	requests <-chan *Q, handle func(context.Context, *Q) error, updates <-chan *U, take func(*U) error,
+) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer wait.Wait()
+	defer cancel()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case request, more := <-requests:
+			if !more {
+				requests = nil
+				continue
+			}
+			if err := handle(ctx, request); err != nil {
+				return err
+			}
+		case update := <-updates:
+			if err := take(update); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -52,31 +52,13 @@ func newSubscriber(events *event.Log, m *metrics, namespace string, send func(*a
 // sense, which is an error of the whole stream. A client that has nothing more
 // to ask goes on receiving.
 func (s *subscriber) serve(ctx context.Context, requests <-chan *agentruntimev1.SubscribeRequest) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer s.wait.Wait()
-	defer cancel()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case request, more := <-requests:
-			if !more {
-				requests = nil
-				continue
-			}
-			if err := s.handle(ctx, request); err != nil {
-				return err
-			}
-		case sub := <-s.ended:
-			if s.open[sub.id] != sub {
-				continue
-			}
-			delete(s.open, sub.id)
-			if err := s.sendEnded(sub.id, sub.err); err != nil {
-				return err
-			}
+	return serveMany(ctx, &s.wait, requests, s.handle, s.ended, func(sub *subscription) error {
+		if s.open[sub.id] != sub {
+			return nil
 		}
-	}
+		delete(s.open, sub.id)
+		return s.sendEnded(sub.id, sub.err)
+	})
 }
 
 func (s *subscriber) handle(ctx context.Context, request *agentruntimev1.SubscribeRequest) error {

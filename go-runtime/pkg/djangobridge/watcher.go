@@ -62,27 +62,9 @@ func (s *agentService) admitAgain(ctx context.Context) error {
 // sense, which is an error of the whole stream. A client that has nothing more
 // to ask goes on receiving.
 func (w *watcher) serve(ctx context.Context, requests <-chan *agentruntimev1.WatchRunsRequest) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer w.wait.Wait()
-	defer cancel()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case request, more := <-requests:
-			if !more {
-				requests = nil
-				continue
-			}
-			if err := w.handle(ctx, request); err != nil {
-				return err
-			}
-		case first := <-w.updates:
-			if err := w.send(w.gather(first)); err != nil {
-				return err
-			}
-		}
-	}
+	return serveMany(ctx, &w.wait, requests, w.handle, w.updates, func(first *agentruntimev1.RunWatchUpdate) error {
+		return w.send(w.gather(first))
+	})
 }
 
 // gather returns a message with an update and those that wait to be sent now, as
