@@ -218,8 +218,9 @@ def _run_bars(results: Results) -> list[Bar]:
             6.0,
         ),
         *(
-            Bar(f"token → reader of {server}, p50", "× echo", results.over(name, "token_echo"), "at most", 5.0)
+            Bar(f"token → reader of {server}, p50", f"× echo, {pace}", results.over(name, echo), "at most", 5.0)
             for name, server in (("token_runtime", "the runtime's stream"), ("token_django", "Django's stream"))
+            for echo, pace in (("token_echo", "back to back"), ("token_echo_paced", "at the tokens' pace"))
         ),
     ]
 

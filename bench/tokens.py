@@ -133,8 +133,13 @@ def _make_tickets(client: GoRuntimeIntegration, run_ids: Sequence[str]) -> list[
 
 
 def measure_first_token(stand: Stand, project: Project, sizes: Sizes) -> list[Measurement]:
-    """Measure a token's way to a reader of either port, with one run and one reader, in turns with the floor."""
-    echoes = Measurement("token_echo", "gRPC echo, bytes, TCP")
+    """Measure a token's way to a reader of either port, with one run and one reader, in turns with the floor.
+
+    The floor is called back to back, and at the pace of the tokens: a machine with nothing to do in between has to wake
+    up for each.
+    """
+    echoes = Measurement("token_echo", "gRPC echo, bytes, TCP, back to back")
+    paced = Measurement("token_echo_paced", "gRPC echo, bytes, TCP, at the pace of the tokens")
     straight = Measurement("token_runtime", "token → reader of the runtime's stream")
     through = Measurement("token_django", "token → reader of Django's stream (uvicorn)")
     with (
@@ -145,6 +150,7 @@ def measure_first_token(stand: Stand, project: Project, sizes: Sizes) -> list[Me
         echo = EchoClient(stand.echo.address)
         for _ in range(sizes.token_rounds):
             echoes.rounds.append([_time(echo.send_bytes) for _ in range(sizes.first_tokens)])
+            paced.rounds.append([_time_paced(echo.send_bytes) for _ in range(sizes.first_tokens)])
             emission = _Emission(project.folder, tokens=sizes.first_tokens, interval=_FIRST_TOKEN_INTERVAL)
             tickets = _make_tickets(client, emission.submit(client))
             straight.rounds.append(_lags(emission.read(tickets, project.runtime.http_port), emission))
@@ -152,7 +158,7 @@ def measure_first_token(stand: Stand, project: Project, sizes: Sizes) -> list[Me
             stream = emission.submit_through_django(project, web_port)
             through.rounds.append(_lags(emission.read([stream], web_port), emission))
         echo.close()
-    return [echoes, straight, through]
+    return [echoes, paced, straight, through]
 
 
 def measure_load(project: Project, sizes: Sizes, say: Callable[[str], None]) -> list[LoadPoint]:
@@ -240,6 +246,11 @@ def _lags(seen: Sequence[Seen], emission: _Emission) -> list[float]:
     if not only.has_all(emission.tokens):
         raise ChildFailed(f"{len(only.numbers)} of {emission.tokens} tokens came; the answer was {only.status!r}")
     return only.lags
+
+
+def _time_paced(call: Callable[[], object]) -> float:
+    time.sleep(_FIRST_TOKEN_INTERVAL)
+    return _time(call)
 
 
 def _time(call: Callable[[], object]) -> float:

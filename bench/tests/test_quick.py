@@ -91,7 +91,7 @@ def test_runs_and_requests_are_measured(results: dict[str, Any]) -> None:
     queue = {name.replace("run", "run_queue") for name in {"run"} | celery_ways | installed}
     assert names(results["runs"], "queue") == queue
     assert len(installed) + len(results["runs"]["skipped"]) >= 1
-    assert names(results, "first_token") == {"token_echo", "token_runtime", "token_django"}
+    assert names(results, "first_token") == {"token_echo", "token_echo_paced", "token_runtime", "token_django"}
     both = {f"{kind}/{server}" for kind in ("run", "row") for server in ("uvicorn", "gunicorn")}
     assert names(results, "rest_latency") == {f"rest_{name}" for name in both}
     assert names(results, "rest_rate") == {f"rest_rate_{name}" for name in both}
@@ -132,7 +132,7 @@ def test_machine_is_described(results: dict[str, Any]) -> None:
 def test_page_shows_every_bar_and_picture(folder: Path) -> None:
     page = (folder / "benchmarks.md").read_text()
     bars = [line for line in page.splitlines() if line.endswith((" met |", " **missed** |", " not measured |"))]
-    assert len(bars) == 10 + 6 + 4 + 4 + 1 + 2 + 2
+    assert len(bars) == 10 + 6 + 4 + 6 + 1 + 2 + 2
     assert sum("not measured" in line for line in bars) == (0 if HAS_REDIS else 4)
     for name in ("latency", "rates", "runs", "backlog", "growth"):
         assert f"(benchmarks/{name}.png)" in page
