@@ -72,7 +72,8 @@ def test_a_subscription_over_restarts_loses_and_repeats_nothing(mortal_runtime: 
                 restart(mortal_runtime)
         assert complete.wait(SECONDS)
         assert seen == list(range(EVENTS))
-        assert client.stats["reconnects"] >= KILLS
+        # A stream that is lost again before it gave anything has not been there in between.
+        assert 1 <= client.stats["reconnects"] <= KILLS
 
 
 def test_streams_and_watches_go_on_over_a_restart(mortal_runtime: GoRuntimeProcess) -> None:

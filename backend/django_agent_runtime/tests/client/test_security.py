@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ssl
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,19 @@ class Authority:
     def _openssl(self, *arguments: str) -> None:
         new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
         subprocess.run(["openssl", *arguments, *new_key], cwd=self.folder, check=True, capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def _strict_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.13 on, default contexts want more of a certificate than gRPC does, such as its uses."""
+    make_context = ssl.create_default_context
+
+    def make_strict_context(*arguments: Any, **keywords: Any) -> ssl.SSLContext:
+        context = make_context(*arguments, **keywords)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", make_strict_context)
 
 
 @pytest.fixture(scope="module")
