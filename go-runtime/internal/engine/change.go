@@ -146,7 +146,7 @@ func (e *Engine) appendSurely(ctx context.Context, rec *record, after uint64) (u
 		case err == nil:
 			return seq, nil
 		case errors.Is(err, journal.ErrConflict):
-			if seq, err = e.recognise(ctx, subject, rec.ID); !errors.Is(err, journal.ErrUnavailable) {
+			if seq, err = e.recognise(ctx, subject, rec.ID, after); !errors.Is(err, journal.ErrUnavailable) {
 				return seq, err
 			}
 		case !errors.Is(err, journal.ErrUnavailable) && !errors.Is(err, journal.ErrNoSpace):
@@ -165,11 +165,16 @@ const (
 )
 
 // recognise returns the sequence of a subject's last record if it is the one
-// with the id, whose append succeeded although its answer was lost.
-func (e *Engine) recognise(ctx context.Context, subject, recordID string) (uint64, error) {
+// with the id, whose append succeeded although its answer was lost. When it is
+// still the one after which that was to come, nothing was in the way: a cluster
+// refuses for the sake of a record that it is not done with, and has answered for.
+func (e *Engine) recognise(ctx context.Context, subject, recordID string, after uint64) (uint64, error) {
 	last, err := e.stream.Last(ctx, subject)
 	if err != nil {
 		return 0, err
+	}
+	if last.Sequence <= after {
+		return 0, fmt.Errorf("%w: refused after sequence %d, which is the last", journal.ErrUnavailable, after)
 	}
 	rec, err := decodeRecord(last.Data)
 	if err != nil {

@@ -768,6 +768,39 @@ func TestRunThatWasForgottenInPartIsForgottenLater(t *testing.T) {
 	}
 }
 
+// TestRecordThatIsRefusedInPassingIsKept has the journal refuse each record of a
+// run twice as if another one were there, as a cluster does that has answered for
+// the run's last record and is not done with it.
+func TestRecordThatIsRefusedInPassingIsKept(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{"echo": echo})
+	var mu sync.Mutex
+	refused := map[string]int{}
+	b.fault(&faulty{refuse: func(m journal.Message) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if m.Expect == nil || refused[fmt.Sprint(m.Subject, *m.Expect)] == 2 {
+			return nil
+		}
+		refused[fmt.Sprint(m.Subject, *m.Expect)]++
+		return journal.ErrConflict
+	}})
+	ofTheRuntime := b.create(CreateRequest{TaskType: "echo", Input: []byte(`{"n":1}`)})
+	ofAWorker := b.create(chat())
+	w := b.worker(1, 0)
+	w.succeed(w.assignment(), 1)
+	for _, run := range []Run{ofTheRuntime, ofAWorker} {
+		if run = b.wait(run.ID); run.State != Succeeded {
+			t.Errorf("run %+v", run)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(refused) != 5 {
+		t.Errorf("%d records were refused, want those of both runs: %v", len(refused), refused)
+	}
+}
+
 func FuzzDecodeRecord(f *testing.F) {
 	rec := record{ID: "id", Run: Run{State: Succeeded, TaskType: "echo"}, Payload: []byte(`{"a":1}`)}
 	data, err := rec.encode()
