@@ -123,9 +123,10 @@ def _check_what_is_named() -> list[CheckMessage]:
         if settings_now.anonymous_session_model:
             apps.get_model(settings_now.anonymous_session_model)
     except (LookupError, ValueError) as error:
+        why = str(error).rstrip(".")
         messages.append(
             Error(
-                f"DJANGO_AGENT_RUNTIME['ANONYMOUS_SESSION_MODEL'] names no model that is installed: {error}.",
+                f"DJANGO_AGENT_RUNTIME['ANONYMOUS_SESSION_MODEL'] names no model that is installed: {why}.",
                 hint="Name it as app_label.ModelName, and its app in INSTALLED_APPS.",
                 id="django_agent_runtime.E011",
             )

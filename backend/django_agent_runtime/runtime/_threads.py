@@ -7,6 +7,7 @@ waited for when the process ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -31,19 +32,22 @@ async def run_in_thread(function: Callable[[], T]) -> T:
     return await start_thread(function)
 
 
-async def call_anywhere(function: Callable[[], Any], timeout: float | None) -> Any:
+async def call_anywhere(function: Callable[[], Any], timeout: float | None, what: str) -> Any:
     """What `function` returns: on the loop if it is a coroutine function, otherwise from a thread.
 
     Raises:
-        TimeoutError: It took longer than `timeout` seconds.
+        TimeoutError: It took longer than `timeout` seconds. It says so of `what`.
     """
+    if timeout is None:
+        return await _call_untimed(function)
+    call = asyncio.ensure_future(_call_untimed(function))
     try:
-        return await asyncio.wait_for(_call_untimed(function), timeout)
+        return await asyncio.wait_for(call, timeout)
     except asyncio.TimeoutError as error:
-        # Another class before Python 3.11.
-        if timeout is None or isinstance(error, TimeoutError):
+        if not call.cancelled():
+            # The function's own.
             raise
-        raise TimeoutError(*error.args) from error
+        raise TimeoutError(f"{what} took longer than {timeout:g} s") from error
 
 
 async def _call_untimed(function: Callable[[], Any]) -> Any:
@@ -112,12 +116,14 @@ def _succeed(future: Future[T], result: T) -> None:
 def _fail(future: Future[T], error: BaseException) -> None:
     if future.done():
         return
-    if isinstance(error, StopIteration):
-        # A future refuses it: it would end the coroutine that waits.
-        failure = RuntimeError("the function raised StopIteration")
-        failure.__cause__ = error
-        error = failure
-    future.set_exception(error)
+    # A future refuses what would end the coroutine that waits, and fails at what cannot be looked at.
+    if not issubclass(type(error), StopIteration):
+        with contextlib.suppress(Exception):
+            future.set_exception(error)
+            return
+    failure = RuntimeError(f"the function raised {type(error).__name__}")
+    failure.__cause__ = error
+    future.set_exception(failure)
 
 
 def _close_connections() -> None:

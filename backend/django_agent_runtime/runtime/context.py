@@ -178,7 +178,7 @@ class WorkerRunContext(RunContext):
         self._busy += 1
         try:
             with use_step(self):
-                result = await call_anywhere(fn, self._step_timeout if timeout is None else timeout)
+                result = await call_anywhere(fn, self._step_timeout if timeout is None else timeout, f"step {name}")
             text = self._check_size(encode(result, f"step {name}"), f"step {name}")
             await self._reporter.record_step(key, text)
         finally:

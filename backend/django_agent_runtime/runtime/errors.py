@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,9 +64,15 @@ class DoNotRetry(AgentError):
 
 
 class RetryAfter(AgentError):
-    """The attempt failed; the next one is to begin after `seconds`."""
+    """The attempt failed; the next one is to begin after `seconds`.
+
+    Raises:
+        ValueError: They are no number, or without end.
+    """
 
     def __init__(self, seconds: float, message: str = "") -> None:
+        if not math.isfinite(seconds):
+            raise ValueError(f"RetryAfter wants a number of seconds, not {seconds}")
         super().__init__(message or f"try again in {seconds:g} s")
         self.seconds = self.retry_after = float(seconds)
 

@@ -81,7 +81,7 @@ def to_run_result(value: Any, agent_key: str = "") -> RunResult:
     if isinstance(value, Mapping):
         return RunResult(final_output=dict(value))
     raise TypeError(
-        f"agent {agent_key!r} returned a {type(value).__name__}; it must be a RunResult, a dict, a str or None"
+        f"agent {agent_key!r} returned {type(value).__name__}; it must be a RunResult, a dict, a str or None"
     )
 
 

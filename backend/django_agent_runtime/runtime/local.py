@@ -168,7 +168,7 @@ class LocalRunContext(RunContext):
         self.raise_if_cancelled()
         key = self._count(name)
         if key not in self.run.steps:
-            result = await call_anywhere(fn, timeout)
+            result = await call_anywhere(fn, timeout, f"step {name}")
             self.run.steps[key] = decode(encode(result, f"the result of step {name!r}"))
             record = LocalEvent(
                 EventType.STEP_COMPLETED.value, {"key": key, "result": self.run.steps[key]}, Visibility.INTERNAL

@@ -180,6 +180,8 @@ def _load(entry: object) -> None:
             _register_module(found)
         elif isinstance(found, AgentRuntime) or inspect.isclass(found):
             register_runtime(found)
+        elif inspect.iscoroutinefunction(found):
+            raise TypeError("it is a coroutine function; what registers agents is a plain one")  # noqa: TRY301
         elif callable(found):
             found()
         else:

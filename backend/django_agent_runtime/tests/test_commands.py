@@ -153,11 +153,13 @@ def test_status_says_what_the_runtime_is() -> None:
 
 def test_status_shows_warnings(fake_go_runtime: FakeGoRuntime) -> None:
     fake_go_runtime.add_agent_task("painter", "paint", lambda data: data)
+    fake_go_runtime.add_agent("chat", lambda _: {})
     out = io.StringIO()
     call_command("goruntime_status", stdout=out)
     lines = out.getvalue().splitlines()
     assert lines[0] == "connected   version fake"
     assert "agent       painter (model: fake): paint" in lines
+    assert "agent       chat (model: fake), in workers" in lines
     assert lines[-1].startswith("warning     This is the fake runtime")
 
 

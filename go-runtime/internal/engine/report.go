@@ -73,6 +73,9 @@ const (
 	maxEventTypeBytes = 200
 	maxStepKeyBytes   = 300
 	maxFailureBytes   = 4000
+	// maxSubRunDepth is how many sub-runs may be under one another. A run that
+	// waits for its own holds no place, so that nothing else ends a chain of them.
+	maxSubRunDepth = 100
 )
 
 // Report takes what the worker says, in order. What cannot be kept is answered
@@ -342,6 +345,10 @@ func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 	if !l.holds(&run) {
 		return ErrLeaseLost
 	}
+	if e.isDeep(&run) {
+		return violation.New("start_run", "it would be sub-run %d of one another, and %d are the most; does the agent run itself?",
+			maxSubRunDepth+1, maxSubRunDepth)
+	}
 	request.RunID = uuid.NewSHA1(runIDSpace, []byte(run.Namespace+"\x00sub_run\x00"+run.ID+"\x00"+key)).String()
 	request.IdempotencyKey, request.RequestID, request.Wait = "", "", false
 	request.Options.ParentID = run.ID
@@ -363,6 +370,20 @@ func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 		})
 	})
 	return nil
+}
+
+// isDeep reports whether a run is as far below others as one may be.
+func (e *Engine) isDeep(run *Run) bool {
+	depth := 0
+	for parent := run.options().ParentID; parent != ""; depth++ {
+		ent := e.index.get(run.Namespace, parent)
+		if ent == nil {
+			break
+		}
+		above := ent.snapshot()
+		parent = above.options().ParentID
+	}
+	return depth >= maxSubRunDepth
 }
 
 // shorten bounds what a worker says about a failure.

@@ -885,6 +885,31 @@ func TestSubRuns(t *testing.T) {
 	}
 }
 
+// TestSubRunsHaveADepth has an agent that runs itself, and waits each time.
+func TestSubRunsHaveADepth(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	root := b.create(chat()).ID
+	for range maxSubRunDepth {
+		a := w.assignment()
+		w.report(a, 1, Report{StartRun: &StartRun{Key: "chat#1", Request: chat()}})
+		w.report(a, 2, Report{Park: &Wait{Runs: []string{next(w, &w.children).Run.ID}}})
+	}
+	deepest := w.assignment()
+	w.report(deepest, 1, Report{StartRun: &StartRun{Key: "chat#1", Request: chat()}})
+	if refusal := next(w, &w.refusals); !strings.Contains(refusal.Err.Error(), "does the agent run itself?") {
+		t.Errorf("refused with %v", refusal.Err)
+	}
+	w.report(deepest, 2, Report{Fail: &Fail{Message: "too deep"}})
+	for range maxSubRunDepth {
+		w.succeed(w.assignment(), 1)
+	}
+	if run := b.wait(root); run.State != Succeeded {
+		t.Errorf("run %+v", run)
+	}
+}
+
 func TestCancelCascades(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})

@@ -16,6 +16,7 @@ from django_agent_runtime.health import probe_runtime
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Sequence
 
     from django_agent_runtime.go_integration import GoRuntimeIntegration
 
@@ -78,6 +79,12 @@ def _ping(runtime: GoRuntimeIntegration) -> float:
     return round((time.perf_counter() - start) * 1000, 2)
 
 
+def _describe_agent(agent_id: str, model: str, task_types: Sequence[str]) -> str:
+    """Of an agent in workers, the runtime knows neither its model nor tasks of its own."""
+    named = f"{agent_id} (model: {model})" if model else agent_id
+    return f"{named}: {', '.join(task_types)}" if task_types else f"{named}, in workers"
+
+
 def _describe(status: dict[str, Any]) -> str:
     latency = status["latency_ms"]
     lines = [
@@ -87,7 +94,7 @@ def _describe(status: dict[str, Any]) -> str:
         f"latency     {latency['median']:.2f} ms median of {status['pings']} pings, at most {latency['max']:.2f}",
         f"task types  {', '.join(status['task_types'])}",
         *(
-            f"agent       {agent_id} (model: {status['models'][agent_id]}): {', '.join(task_types)}"
+            f"agent       {_describe_agent(agent_id, status['models'][agent_id], task_types)}"
             for agent_id, task_types in status["agents"].items()
         ),
         *(f"warning     {warning}" for warning in status["warnings"]),

@@ -324,7 +324,7 @@ class Attempt:
             # The context knows what the run waits for.
             pass
         except BaseException as error:  # noqa: BLE001 - not even sys.exit() in an agent may end the worker
-            report = self._judge(error)
+            report = self._judge_safely(error)
         self._host.tidying.run_ended()
         self._task = None
         if self._timer is not None:
@@ -332,12 +332,23 @@ class Attempt:
             self._timer = None
         self._conclude(report)
 
+    def _judge_safely(self, error: BaseException) -> worker_pb.Report | None:
+        """See `_judge`: what an exception says of itself is the agent's code as well, and may fail."""
+        try:
+            return self._judge(error)
+        except BaseException:  # noqa: BLE001 - nor may that end the worker
+            name = type(error).__name__
+            # Without its traceback, which shows the exception once more.
+            fields = {"run_id": self.run_id, "agent": self.agent_key, "error_type": name}
+            logger.error("failure of an agent cannot be described", extra=fields)  # noqa: TRY400
+            return worker_pb.Report(fail=_to_fail(f"the agent raised {name}", name, retryable=True))
+
     def _judge(self, error: BaseException) -> worker_pb.Report | None:
         """What to report of an exception; None if it is only how the code was stopped."""
         if self.is_over or self._ctx.park is not None:
             return None
         if isinstance(error, AgentError):
-            fields = {"run_id": self.run_id, "agent": self.agent_key, "attempt": self.number, "err": str(error)}
+            fields = {"run_id": self.run_id, "agent": self.agent_key, "attempt": self.number, "err": _read_text(error)}
             logger.warning("agent failed", extra=fields)
         else:
             fields = {"run_id": self.run_id, "agent": self.agent_key, "attempt": self.number}
@@ -443,14 +454,22 @@ def _describe_failure(error: BaseException) -> worker_pb.Fail:
     """An exception as the run's owner gets to see it: its text, never its traceback."""
     name = type(error).__name__
     if isinstance(error, AgentError):
-        fail = _to_fail(str(error) or name, name, retryable=error.retryable)
+        fail = _to_fail(_read_text(error) or name, name, retryable=error.retryable)
         if error.retryable and error.retry_after is not None:
             fail.retry_after.CopyFrom(to_duration(error.retry_after))
         return fail
-    text = str(error).strip()
+    text = _read_text(error).strip()
     message = f"{name}: {text.splitlines()[0]}" if text else f"the agent raised {name}"
     # What the runtime would refuse another time as well.
     return _to_fail(message, name, retryable=not isinstance(error, (InvalidValue, TooLarge)))
+
+
+def _read_text(error: BaseException) -> str:
+    """What an exception says; nothing if that cannot be made."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever the agent's class does there
+        return ""
 
 
 def _to_fail(message: str, error_type: str, *, retryable: bool) -> worker_pb.Fail:

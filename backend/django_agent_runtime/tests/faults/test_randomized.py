@@ -12,7 +12,7 @@ import random
 import signal
 import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -253,27 +253,37 @@ class Load:
                 )
                 # It was accepted, and must end.
                 self.plans[run_id] = plan
-                futures.append(pool.submit(self._attend, run_id, cancel_after))
-                futures.extend(pool.submit(reader.watch, run_id) for reader in self._readers)
+                parts = [pool.submit(self._attend, run_id, cancel_after)]
+                parts += [pool.submit(reader.watch, run_id) for reader in self._readers]
+                # The next one comes when it has ended for its readers too, so that they do not fall behind.
+                self._leave_room(parts)
+                futures += parts
             for future in futures:
                 future.result(HEALING_SECONDS)
 
+    def _leave_room(self, parts: list[Future[None]]) -> None:
+        done = itertools.count(1)
+
+        def leave(_: Future[None]) -> None:
+            if next(done) == len(parts):
+                self._room.release()
+
+        for part in parts:
+            part.add_done_callback(leave)
+
     def _attend(self, run_id: str, cancel_after: int | None) -> None:
         """Answer what a run asks, and cancel it once it has told so much if it is one to be cancelled."""
-        try:
-            told = 0
-            with self._client.watch_run(run_id) as events:
-                for event in events:
-                    if event.type == "run.interrupted":
-                        with suppress(RunEnded, RunNotWaiting):
-                            answer = {"to": event.payload["payload"]["question"]}
-                            self._client.resume_run(run_id, answer, interrupt_id=event.payload["interrupt_id"])
-                    told += event.type == "progress"
-                    if told == cancel_after:
-                        with suppress(RunEnded):
-                            self._client.cancel_run(run_id)
-        finally:
-            self._room.release()
+        told = 0
+        with self._client.watch_run(run_id) as events:
+            for event in events:
+                if event.type == "run.interrupted":
+                    with suppress(RunEnded, RunNotWaiting):
+                        answer = {"to": event.payload["payload"]["question"]}
+                        self._client.resume_run(run_id, answer, interrupt_id=event.payload["interrupt_id"])
+                told += event.type == "progress"
+                if told == cancel_after:
+                    with suppress(RunEnded):
+                        self._client.cancel_run(run_id)
 
 
 @pytest.mark.parametrize(

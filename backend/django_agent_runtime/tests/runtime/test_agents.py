@@ -95,7 +95,7 @@ def test_functions_return_what_they_like(returned: Any, expected: dict[str, Any]
 
 
 def test_function_that_returns_no_result() -> None:
-    with pytest.raises(TypeError, match=r"'answers' returned a int"):
+    with pytest.raises(TypeError, match=r"'answers' returned int"):
         run_agent_locally(agent(key="answers")(lambda _: 7))
 
 

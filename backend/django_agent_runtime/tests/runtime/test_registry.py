@@ -138,10 +138,14 @@ def test_decorated_function_is_an_entry(settings: Any, make_module: Callable[...
         ("shop:number", "TypeError"),
         ("shop:breaks", "ZeroDivisionError"),
         ("shop", "has no agents"),
+        ("shop:later", "coroutine function"),
     ],
 )
 def test_bad_entry_is_named(entry: str, cause: str, settings: Any, make_module: Callable[..., ModuleType]) -> None:
-    make_module("shop", number=7, breaks=lambda: 1 / 0, good=register_chat)
+
+    async def later() -> None: ...
+
+    make_module("shop", number=7, breaks=lambda: 1 / 0, good=register_chat, later=later)
     settings.DJANGO_AGENT_RUNTIME = {"RUNTIME_REGISTRY": ["shop:good", entry]}
     with pytest.raises(ImproperlyConfigured, match=f"'{entry}' cannot be loaded: .*{cause}"):
         discover()

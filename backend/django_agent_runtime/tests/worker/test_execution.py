@@ -18,6 +18,7 @@ from django_agent_runtime.exceptions import AgentRuntimeError
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
 from django_agent_runtime.runtime.interfaces import (
+    AgentError,
     AgentRuntime,
     DoNotRetry,
     EventType,
@@ -100,6 +101,33 @@ def test_hello_carries_settings(runtime: Any, start_worker: Callable[..., Any]) 
     assert runtime.metadata[0]["agent-runtime-namespace"] == "acme"
 
 
+class SaysNothing(Exception):
+    """Its text is no text, as where `__str__` returns an attribute that is None."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]  # noqa: PLE0307 - that is what is wrong
+
+
+class ForbidsItself(DoNotRetry):
+    """Its text cannot be made."""
+
+    def __str__(self) -> str:
+        raise KeyError("detail")
+
+
+class IsOpaque(Exception):
+    """Nothing of it can be looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class NeverAgain(AgentError):
+    """The next attempt is at no time that there is."""
+
+    retry_after = float("nan")
+
+
 @pytest.mark.parametrize(
     ("error", "message", "retryable", "retry_after"),
     [
@@ -110,6 +138,9 @@ def test_hello_carries_settings(runtime: Any, start_worker: Callable[..., Any]) 
         (SystemExit(3), "SystemExit: 3", True, 0),
         (KeyboardInterrupt(), "the agent raised KeyboardInterrupt", True, 0),
         (asyncio.CancelledError(), "the agent raised CancelledError", True, 0),
+        (SaysNothing(), "the agent raised SaysNothing", True, 0),
+        (ForbidsItself(), "ForbidsItself", False, 0),
+        (NeverAgain("later"), "the agent raised NeverAgain", True, 0),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
@@ -139,6 +170,25 @@ def test_failure_is_reported(
     assert run.fail.retry_after.ToTimedelta().total_seconds() == retry_after
     assert run.fail.error_type == type(error).__name__
     assert runtime.wait_for(runtime.submit("fine")).state == "succeeded"
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+def test_failure_that_cannot_be_looked_at_is_one(runtime: Any, start_worker: Callable[..., Any], plain: bool) -> None:
+    async def fail(ctx: RunContext) -> None:
+        raise IsOpaque
+
+    def fail_plainly(ctx: SyncRunContext) -> None:
+        raise IsOpaque
+
+    start_worker(runtime, agent(fail_plainly if plain else fail), concurrency=1)
+    for _ in range(2):
+        assert runtime.wait_for(runtime.submit("agent", max_attempts=1)).state == "failed"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_retry_after_is_a_number_of_seconds(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        RetryAfter(seconds)
 
 
 def test_task_of_an_agent_cannot_end_the_worker(runtime: Any, start_worker: Callable[..., Any]) -> None:
@@ -455,6 +505,7 @@ def test_step_that_takes_too_long(runtime: Any, start_worker: Callable[..., Any]
     start_worker(runtime, agent(slow, step_timeout=60 if own else 0.01))
     run = runtime.wait_for(runtime.submit("agent"))
     assert (run.state, run.attempt, run.fail.error_type) == ("failed", 3, "TimeoutError")
+    assert run.fail.message == "TimeoutError: step slow took longer than 0.01 s"
     assert run.fail.retryable
 
 
