@@ -97,6 +97,17 @@ func historySubjects(namespace, runID string) []string {
 	return []string{runSubject(namespace, runID), eventSubject(namespace, runID)}
 }
 
+// historyFilter matches the subjects of a run, or of all runs of a namespace. It
+// is one filter for both: for two, the server counts through all that the stream
+// has each time that somebody begins to read.
+func historyFilter(namespace, runID string) []string {
+	id := "*"
+	if runID != "" {
+		id = journal.EncodeToken(runID)
+	}
+	return []string{"*." + journal.EncodeToken(namespace) + "." + id}
+}
+
 const eventPrefix = "ev."
 
 func eventSubject(namespace, runID string) string {
@@ -334,7 +345,7 @@ func (e *Engine) readPast(ctx context.Context, ent *entry) (past, error) {
 	var p past
 	run := ent.snapshot()
 	r := newReader()
-	_, err := e.stream.Scan(ctx, ent.created-1, false, historySubjects(run.Namespace, run.ID), func(rec journal.Record) error {
+	_, err := e.stream.Scan(ctx, ent.created-1, false, historyFilter(run.Namespace, run.ID), func(rec journal.Record) error {
 		if strings.HasPrefix(rec.Subject, subjectPrefix) {
 			decoded, err := decodeRecord(rec.Data)
 			if err != nil {

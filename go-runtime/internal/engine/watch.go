@@ -38,14 +38,14 @@ func (e *Engine) WatchRun(
 	if run.State.Ended() && after >= run.Sequence {
 		return nil
 	}
-	filters := historySubjects(namespace, runID)
 	r := newReader()
-	if err := e.resumeAt(ctx, r, after, filters); err != nil {
+	if err := e.resumeAt(ctx, r, after, historySubjects(namespace, runID)); err != nil {
 		return err
 	}
 	if run.Lease <= after {
 		r.begins(runID, run.Lease)
 	}
+	filters := historyFilter(namespace, runID)
 	err = e.stream.Follow(ctx, max(after, ent.created-1), filters, func(batch []journal.Record, position uint64) error {
 		events := e.eventsOf(r, batch, func(ev *Event) bool { return least.covers(ev.Visibility) || ev.Ends() })
 		end := slices.IndexFunc(events, func(ev Event) bool { return ev.Ends() })
@@ -74,7 +74,7 @@ func (e *Engine) WatchRun(
 
 // resumeAt has a reader know the event that it resumes behind, so that it leaves
 // out the same one where that was added once more.
-func (e *Engine) resumeAt(ctx context.Context, r *reader, after uint64, filters []string) error {
+func (e *Engine) resumeAt(ctx context.Context, r *reader, after uint64, subjects []string) error {
 	if after == 0 {
 		return nil
 	}
@@ -85,7 +85,7 @@ func (e *Engine) resumeAt(ctx context.Context, r *reader, after uint64, filters 
 	if err != nil {
 		return err
 	}
-	if slices.Contains(filters, rec.Subject) {
+	if slices.Contains(subjects, rec.Subject) {
 		// What cannot be read was left out before.
 		_, _ = r.event(rec)
 	}
@@ -105,9 +105,7 @@ func (e *Engine) FollowRuns(
 		return violation.New("after_sequence", "is %d, and the newest is %d: it is of another journal", after, newest)
 	}
 	r := newReader()
-	token := journal.EncodeToken(namespace)
-	filters := []string{subjectPrefix + token + ".*", eventPrefix + token + ".*"}
-	return e.stream.Follow(ctx, after, filters, func(batch []journal.Record, position uint64) error {
+	return e.stream.Follow(ctx, after, historyFilter(namespace, ""), func(batch []journal.Record, position uint64) error {
 		events := e.eventsOf(r, batch, func(ev *Event) bool { return !slices.Contains(without, ev.Type) })
 		if len(events) == 0 && len(batch) > 0 {
 			return journal.Skip

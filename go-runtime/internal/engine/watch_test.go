@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+)
+
+// filterSpy notes by which filters the engine reads the journal.
+type filterSpy struct {
+	stream
+
+	mu      sync.Mutex
+	filters [][]string
+}
+
+func (s *filterSpy) note(filters []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.filters = append(s.filters, filters)
+}
+
+func (s *filterSpy) Follow(
+	ctx context.Context, after uint64, filters []string,
+	fn func(batch []journal.Record, position uint64) error, options ...journal.FollowOption,
+) error {
+	s.note(filters)
+	return s.stream.Follow(ctx, after, filters, fn, options...)
+}
+
+func (s *filterSpy) Scan(
+	ctx context.Context, after uint64, lastOnly bool, filters []string, fn func(journal.Record) error,
+) (uint64, error) {
+	s.note(filters)
+	return s.stream.Scan(ctx, after, lastOnly, filters, fn)
+}
+
+// TestRunsAreReadByOneFilterEach holds readers, and attempts that look for what
+// earlier ones left, to what costs the same in a large store as in a small one:
+// with a second filter, the server counts through everything that the stream has.
+func TestRunsAreReadByOneFilterEach(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	spy := &filterSpy{stream: b.stream}
+	b.stream = spy
+	r := chat()
+	r.Options.Retry = fast(2)
+	id := b.create(r).ID
+	w := b.worker(1, 0)
+	a := w.assignment()
+	w.report(a, 1, emitText("once"))
+	w.report(a, 2, Report{Fail: &Fail{Message: "again", Retryable: true}})
+	w.succeed(w.assignment(), 1)
+	want := []string{eventQueued, eventStarted, "assistant.message", eventRetrying, eventStarted, eventSucceeded}
+	if got := typesOf(b.history(id, 0, 0)); !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	seen := 0
+	_ = b.FollowRuns(ctx, "default", 0, nil, 0, func(events []Event, _ uint64) error {
+		if seen += len(events); seen == len(want) {
+			stop()
+		}
+		return nil
+	})
+	spy.mu.Lock()
+	defer spy.mu.Unlock()
+	if len(spy.filters) < 3 || slices.ContainsFunc(spy.filters, func(filters []string) bool { return len(filters) != 1 }) {
+		t.Errorf("read by %v", spy.filters)
+	}
+}
