@@ -19,28 +19,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
-__all__ = ["call_anywhere", "is_async", "run_in_thread", "settle", "start_thread", "strip_partials"]
+__all__ = ["call_anywhere", "call_within", "is_async", "settle", "start_thread", "strip_partials"]
 
 T = TypeVar("T")
 
 
-async def run_in_thread(function: Callable[[], T]) -> T:
-    """What `function` returns in a thread, with this task's context variables.
+async def call_anywhere(function: Callable[[], Any]) -> Any:
+    """What `function` returns: on the loop if it is a coroutine function, otherwise from a thread."""
+    if is_async(function):
+        return await function()
+    result = await start_thread(function)
+    # Such as that of a lambda around a coroutine function.
+    return await result if inspect.isawaitable(result) else result
 
-    Cancelling the wait leaves the thread to end by itself: nothing can stop it.
-    """
-    return await start_thread(function)
 
-
-async def call_anywhere(function: Callable[[], Any], timeout: float | None, what: str) -> Any:
-    """What `function` returns: on the loop if it is a coroutine function, otherwise from a thread.
+async def call_within(function: Callable[[], Any], timeout: float | None, what: str) -> Any:
+    """What `call_anywhere` returns, within `timeout` seconds; None: however long it takes.
 
     Raises:
         TimeoutError: It took longer than `timeout` seconds. It says so of `what`.
     """
     if timeout is None:
-        return await _call_untimed(function)
-    call = asyncio.ensure_future(_call_untimed(function))
+        return await call_anywhere(function)
+    call = asyncio.ensure_future(call_anywhere(function))
     try:
         return await asyncio.wait_for(call, timeout)
     except asyncio.TimeoutError as error:
@@ -48,14 +49,6 @@ async def call_anywhere(function: Callable[[], Any], timeout: float | None, what
             # The function's own.
             raise
         raise TimeoutError(f"{what} took longer than {timeout:g} s") from error
-
-
-async def _call_untimed(function: Callable[[], Any]) -> Any:
-    if is_async(function):
-        return await function()
-    result = await run_in_thread(function)
-    # Such as that of a lambda around a coroutine function.
-    return await result if inspect.isawaitable(result) else result
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -74,7 +67,10 @@ def strip_partials(function: Callable[..., Any]) -> Any:
 
 
 def start_thread(function: Callable[[], T]) -> Future[T]:
-    """The result of `function`, in a thread that has this task's context variables."""
+    """The result of `function`, in a thread that has this task's context variables.
+
+    Cancelling the wait leaves the thread to end by itself: nothing can stop it.
+    """
     future: Future[T] = asyncio.get_running_loop().create_future()
     context = contextvars.copy_context()
 

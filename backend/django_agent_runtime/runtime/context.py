@@ -14,7 +14,7 @@ from django_agent_runtime.conf import MAX_SECONDS
 from django_agent_runtime.exceptions import InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
-from django_agent_runtime.runtime._threads import call_anywhere
+from django_agent_runtime.runtime._threads import call_within
 from django_agent_runtime.runtime.current import enclosing_steps, use_step
 from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visibility
@@ -178,7 +178,7 @@ class WorkerRunContext(RunContext):
         self._busy += 1
         try:
             with use_step(self):
-                result = await call_anywhere(fn, self._step_timeout if timeout is None else timeout, f"step {name}")
+                result = await call_within(fn, self._step_timeout if timeout is None else timeout, f"step {name}")
             text = self._check_size(encode(result, f"step {name}"), f"step {name}")
             await self._reporter.record_step(key, text)
         finally:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from django_agent_runtime._codec import check_event_type, decode, encode
-from django_agent_runtime.runtime._threads import call_anywhere
+from django_agent_runtime.runtime._threads import call_within
 from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.execution import execute_agent
 from django_agent_runtime.runtime.interfaces import AgentRuntime, EventType, RunContext, RunResult, Visibility
@@ -168,7 +168,7 @@ class LocalRunContext(RunContext):
         self.raise_if_cancelled()
         key = self._count(name)
         if key not in self.run.steps:
-            result = await call_anywhere(fn, timeout, f"step {name}")
+            result = await call_within(fn, timeout, f"step {name}")
             self.run.steps[key] = decode(encode(result, f"the result of step {name!r}"))
             record = LocalEvent(
                 EventType.STEP_COMPLETED.value, {"key": key, "result": self.run.steps[key]}, Visibility.INTERNAL

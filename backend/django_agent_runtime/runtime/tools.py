@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from django_agent_runtime.runtime._signature import Signature, read_signature
-from django_agent_runtime.runtime._threads import is_async, run_in_thread
+from django_agent_runtime.runtime._threads import call_anywhere
 from django_agent_runtime.runtime.current import current_context
 from django_agent_runtime.runtime.errors import ToolArgumentsError, ToolError, ToolNotFound
 
@@ -127,11 +126,7 @@ class Tool:
                 call = self._signature.bind(handler, values, ctx)
             except ValidationError as error:
                 raise ToolArgumentsError(f"bad arguments for tool {self.name!r}: {_list_errors(error)}") from error
-        if is_async(handler):
-            return await call()
-        result = await run_in_thread(call)
-        # Such as a lambda that calls a coroutine function.
-        return await result if inspect.isawaitable(result) else result
+        return await call_anywhere(call)
 
     def _check(self, values: dict[str, Any]) -> None:
         errors = sorted(

@@ -97,21 +97,19 @@ func historySubjects(namespace, runID string) []string {
 	return []string{runSubject(namespace, runID), eventSubject(namespace, runID)}
 }
 
-// historyFilter matches the subjects of a run, or of all runs of a namespace. It
-// is one filter for both: for two, the server counts through all that the stream
-// has each time that somebody begins to read.
+// Those who read a run, or all of a namespace, have one filter for both kinds of
+// subjects: for two, the server counts through all that the stream has each time
+// that somebody begins to read.
+const anyPrefix = "*."
+
 func historyFilter(namespace, runID string) []string {
-	id := "*"
-	if runID != "" {
-		id = journal.EncodeToken(runID)
-	}
-	return []string{"*." + journal.EncodeToken(namespace) + "." + id}
+	return []string{anyPrefix + subjectEnd(namespace, runID)}
 }
 
 const eventPrefix = "ev."
 
 func eventSubject(namespace, runID string) string {
-	return eventPrefix + journal.EncodeToken(namespace) + "." + journal.EncodeToken(runID)
+	return eventPrefix + subjectEnd(namespace, runID)
 }
 
 // emitted is a record of what an agent emitted.

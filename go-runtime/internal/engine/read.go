@@ -192,5 +192,10 @@ const (
 )
 
 func runSubject(namespace, runID string) string {
-	return subjectPrefix + journal.EncodeToken(namespace) + "." + journal.EncodeToken(runID)
+	return subjectPrefix + subjectEnd(namespace, runID)
+}
+
+// subjectEnd is what follows the prefix in the subjects of a run.
+func subjectEnd(namespace, runID string) string {
+	return journal.EncodeToken(namespace) + "." + journal.EncodeToken(runID)
 }

@@ -105,7 +105,8 @@ func (e *Engine) FollowRuns(
 		return violation.New("after_sequence", "is %d, and the newest is %d: it is of another journal", after, newest)
 	}
 	r := newReader()
-	return e.stream.Follow(ctx, after, historyFilter(namespace, ""), func(batch []journal.Record, position uint64) error {
+	filters := []string{anyPrefix + journal.EncodeToken(namespace) + ".*"}
+	return e.stream.Follow(ctx, after, filters, func(batch []journal.Record, position uint64) error {
 		events := e.eventsOf(r, batch, func(ev *Event) bool { return !slices.Contains(without, ev.Type) })
 		if len(events) == 0 && len(batch) > 0 {
 			return journal.Skip
