@@ -126,11 +126,20 @@ class RunFollower(MailboxReader):
     """The events of all runs from the runtime to a mailbox. It begins at once, as events are kept."""
 
     def __init__(
-        self, transport: Transport, *, after_sequence: int, without_types: Sequence[str], min_interval: Duration | None
+        self,
+        transport: Transport,
+        *,
+        after_sequence: int,
+        without_types: Sequence[str],
+        named_only: bool,
+        min_interval: Duration | None,
     ) -> None:
         super().__init__(transport, "agent-runtime-runs", after_sequence)
         self._request = agent_pb.FollowRunsRequest(
-            after_sequence=after_sequence, without_types=without_types, min_interval=min_interval
+            after_sequence=after_sequence,
+            without_types=without_types,
+            named_only=named_only,
+            min_interval=min_interval,
         )
         self.begun.set_result(after_sequence)
         self.begin()

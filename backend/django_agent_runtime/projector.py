@@ -232,7 +232,7 @@ class Projector:
     def _open(self) -> Stream[RunEventBatch]:
         cursor = ProjectorCursor.objects.get(namespace=self.namespace)
         self._batches = self._runtime.follow_runs(
-            cursor.sequence, without_types=WITHOUT_TYPES, min_interval=BATCH_SECONDS
+            cursor.sequence, without_types=WITHOUT_TYPES, named_only=True, min_interval=BATCH_SECONDS
         )
         if self._stopping.is_set():
             # It was asked for before there was anything to close.

@@ -48,7 +48,12 @@ class AsyncRunEvents(AsyncCalls):
         return AsyncStream(watch, self.settings.timeout)
 
     def afollow_runs(
-        self, after_sequence: int = 0, *, without_types: Iterable[str] = (), min_interval: float | None = None
+        self,
+        after_sequence: int = 0,
+        *,
+        without_types: Iterable[str] = (),
+        named_only: bool = False,
+        min_interval: float | None = None,
     ) -> AsyncStream[RunEventBatch]:
         """Iterate over the events of all runs, in order and without end, for a projection into another store.
 
@@ -58,6 +63,8 @@ class AsyncRunEvents(AsyncCalls):
         Args:
             after_sequence: Begin with what follows this sequence; 0: with the oldest event that is kept.
             without_types: Types to leave out, such as `assistant.delta`.
+            named_only: Only runs whose creator gave them their `run_id`, as whoever keeps a row for each of its runs
+                does; so all others cost the consumer nothing.
             min_interval: The least seconds between two batches, at most 10: what comes meanwhile is sent together, and
                 a consumer that lags behind does not wait. None: each event is sent at once.
 
@@ -72,6 +79,7 @@ class AsyncRunEvents(AsyncCalls):
                 check_text(f"without_types[{index}]", event_type)
                 for index, event_type in enumerate(check_items("without_types", without_types))
             ],
+            named_only=named_only,
             min_interval=duration("min_interval", min_interval),
         )
         return AsyncStream(follower, self.settings.timeout)

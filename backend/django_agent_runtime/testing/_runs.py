@@ -165,6 +165,7 @@ class FakeAgentService(FakeSchedules):
                 _refuse_state(context, before.run, "RUN_NOT_ENDED", "has not ended in a way to be done again")
             again = pb.CreateRunRequest()
             again.CopyFrom(before.request)
+            again.run_id = request.new_run_id
             run_id = request.new_run_id or make_run_id(namespace, request.request_id)
             record, _ = self._create(namespace, run_id, again, context, retry_of=request.run_id)
             before.was_retried = True
@@ -243,8 +244,14 @@ class FakeAgentService(FakeSchedules):
         if request.after_sequence > newest:
             reason = f"is {request.after_sequence}, and the newest is {newest}: it is of another journal"
             refuse_field(context, "after_sequence", reason)
-        for events, position in self._read(read_namespace(context), request.after_sequence, context):
-            wanted = [event for event in events if event.type not in request.without_types]
+        namespace = read_namespace(context)
+        for events, position in self._read(namespace, request.after_sequence, context):
+            wanted = [
+                event
+                for event in events
+                if event.type not in request.without_types
+                and (not request.named_only or self.log.records[namespace, event.run_id].request.run_id)
+            ]
             yield pb.FollowRunsResponse(events=wanted, position=position)
 
     def CreateStreamTicket(  # noqa: N802

@@ -317,6 +317,15 @@ def test_events_of_all_runs_are_followed(fake_go_runtime: FakeGoRuntime) -> None
     assert {event.run.input for event in seen if event.run} == {None}
 
 
+def test_named_runs_are_followed_without_the_others(fake_go_runtime: FakeGoRuntime) -> None:
+    client = get_go_runtime_integration()
+    for chosen in (None, "11111111-1111-4111-8111-111111111111", None):
+        client.wait_run(client.submit_task("example_task", run_id=chosen).run_id)
+    with client.follow_runs(named_only=True) as batches:
+        seen = next(batches).events
+    assert {event.run_id for event in seen} == {"11111111-1111-4111-8111-111111111111"}
+
+
 def test_schedules_are_kept_and_triggered(fake_go_runtime: FakeGoRuntime) -> None:
     client = get_go_runtime_integration()
     fake_go_runtime.add_agent("writer", lambda run: {"topic": run.input["topic"]})

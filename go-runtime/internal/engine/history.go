@@ -196,19 +196,30 @@ func (r *reader) begins(runID string, lease uint64) {
 // errNoEvent means that a record is not an event that counts.
 var errNoEvent = errors.New("no event")
 
-// event returns what a record means; errNoEvent for one that does not count.
-func (r *reader) event(rec journal.Record) (Event, error) {
-	kind, rest, _ := strings.Cut(rec.Subject, ".")
+// parseSubject tells which run a record is of, and whether its agent emitted it.
+func parseSubject(subject string) (namespace, runID string, isEmitted bool, err error) {
+	kind, rest, _ := strings.Cut(subject, ".")
 	namespaceToken, idToken, ok := strings.Cut(rest, ".")
 	if !ok {
-		return Event{}, fmt.Errorf("%w: subject %q", errBadRecord, rec.Subject)
+		return "", "", false, fmt.Errorf("%w: subject %q", errBadRecord, subject)
 	}
-	runID, err := journal.DecodeToken(idToken)
+	if namespace, err = journal.DecodeToken(namespaceToken); err != nil {
+		return "", "", false, err
+	}
+	if runID, err = journal.DecodeToken(idToken); err != nil {
+		return "", "", false, err
+	}
+	return namespace, runID, kind+"." == eventPrefix, nil
+}
+
+// event returns what a record means; errNoEvent for one that does not count.
+func (r *reader) event(rec journal.Record) (Event, error) {
+	namespace, runID, isEmitted, err := parseSubject(rec.Subject)
 	if err != nil {
 		return Event{}, err
 	}
 	ev := Event{RunID: runID, Sequence: rec.Sequence, Time: rec.Time}
-	if kind+"." == eventPrefix {
+	if isEmitted {
 		m, err := decodeEmitted(rec.Data)
 		if err != nil {
 			return Event{}, fmt.Errorf("sequence %d: %w", rec.Sequence, err)
@@ -223,10 +234,6 @@ func (r *reader) event(rec journal.Record) (Event, error) {
 	decoded, err := decodeRecord(rec.Data)
 	if err != nil {
 		return Event{}, fmt.Errorf("sequence %d: %w", rec.Sequence, err)
-	}
-	namespace, err := journal.DecodeToken(namespaceToken)
-	if err != nil {
-		return Event{}, err
 	}
 	decoded.placed(namespace, runID, rec.Sequence)
 	run := &decoded.Run

@@ -18,6 +18,7 @@ type entry struct {
 	created     uint64
 	hash        payloadHash
 	traceParent string
+	named       bool
 
 	// turn is held by whoever changes the run; it has room for one.
 	turn chan struct{}
@@ -52,6 +53,7 @@ func newEntry(r *record) *entry {
 		created:     r.Created,
 		hash:        r.Hash,
 		traceParent: r.TraceParent,
+		named:       r.Run.named,
 		turn:        make(chan struct{}, 1),
 		run:         r.Run,
 		ended:       make(chan struct{}),

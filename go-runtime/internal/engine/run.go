@@ -92,6 +92,8 @@ type Run struct {
 	cause cause
 	// answered is the interrupt whose answer queued the run again.
 	answered string
+	// named says that the run's creator gave it its id.
+	named bool
 }
 
 // Options are what a run's creator asks for beside the work.

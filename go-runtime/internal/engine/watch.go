@@ -92,27 +92,58 @@ func (e *Engine) resumeAt(ctx context.Context, r *reader, after uint64, subjects
 	return nil
 }
 
+// FollowRequest says which events of a namespace FollowRuns hands out.
+type FollowRequest struct {
+	// After is the sequence to go on after; 0: from the oldest that is kept.
+	After uint64
+	// WithoutTypes are left out.
+	WithoutTypes []string
+	// NamedOnly leaves out the runs whose creator did not give them their id.
+	NamedOnly bool
+	// MinInterval lies between two batches at least, unless there is much to send.
+	MinInterval time.Duration
+}
+
 // FollowRuns hands the events of all runs of a namespace to send, as WatchRun
-// does for one, without those of the given types. Each event of a run's own has
-// the run with it. Between two calls of send lies at least minInterval, unless
-// there is much to send. It ends only with an error: *violation.Error for a sequence
-// that is not of this journal, ctx's, send's, the journal's.
+// does for one. Each event of a run's own has the run with it. It ends only with
+// an error: *violation.Error for a sequence that is not of this journal, ctx's,
+// send's, the journal's.
 func (e *Engine) FollowRuns(
-	ctx context.Context, namespace string, after uint64, without []string, minInterval time.Duration,
-	send func(events []Event, position uint64) error,
+	ctx context.Context, namespace string, r FollowRequest, send func(events []Event, position uint64) error,
 ) error {
-	if newest := e.stream.Newest(); after > newest {
-		return violation.New("after_sequence", "is %d, and the newest is %d: it is of another journal", after, newest)
+	if newest := e.stream.Newest(); r.After > newest {
+		return violation.New("after_sequence", "is %d, and the newest is %d: it is of another journal", r.After, newest)
 	}
-	r := newReader()
+	reader := newReader()
+	wanted := func(ev *Event) bool {
+		isNamed := !r.NamedOnly || ev.Run == nil || ev.Run.named
+		return isNamed && !slices.Contains(r.WithoutTypes, ev.Type)
+	}
 	filters := []string{anyPrefix + journal.EncodeToken(namespace) + ".*"}
-	return e.stream.Follow(ctx, after, filters, func(batch []journal.Record, position uint64) error {
-		events := e.eventsOf(r, batch, func(ev *Event) bool { return !slices.Contains(without, ev.Type) })
+	return e.stream.Follow(ctx, r.After, filters, func(batch []journal.Record, position uint64) error {
+		left := batch
+		if r.NamedOnly {
+			left = e.ofNamedRuns(namespace, batch)
+		}
+		events := e.eventsOf(reader, left, wanted)
 		if len(events) == 0 && len(batch) > 0 {
 			return journal.Skip
 		}
 		return send(events, position)
-	}, journal.Every(minInterval))
+	}, journal.Every(r.MinInterval))
+}
+
+// ofNamedRuns leaves out the records of runs that are known to have their ids from
+// the runtime: what is not decoded costs next to nothing.
+func (e *Engine) ofNamedRuns(namespace string, batch []journal.Record) []journal.Record {
+	var named []journal.Record
+	for _, rec := range batch {
+		_, runID, _, err := parseSubject(rec.Subject)
+		if ent := e.index.get(namespace, runID); err != nil || ent == nil || ent.named {
+			named = append(named, rec)
+		}
+	}
+	return named
 }
 
 // eventsOf returns what the records of a batch mean, as far as wanted. One that

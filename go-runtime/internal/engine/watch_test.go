@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 )
 
@@ -61,7 +63,7 @@ func TestRunsAreReadByOneFilterEach(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	seen := 0
-	_ = b.FollowRuns(ctx, "default", 0, nil, 0, func(events []Event, _ uint64) error {
+	_ = b.FollowRuns(ctx, "default", FollowRequest{}, func(events []Event, _ uint64) error {
 		if seen += len(events); seen == len(want) {
 			stop()
 		}
@@ -72,4 +74,43 @@ func TestRunsAreReadByOneFilterEach(t *testing.T) {
 	if len(spy.filters) < 3 || slices.ContainsFunc(spy.filters, func(filters []string) bool { return len(filters) != 1 }) {
 		t.Errorf("read by %v", spy.filters)
 	}
+}
+
+// TestNamedRunsAreFollowedAlone has a run that has its id from its creator, and one
+// that has not; over a restart, and when the engine no longer knows of them.
+func TestNamedRunsAreFollowedAlone(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{"echo": echo})
+	named := CreateRequest{TaskType: "echo", RunID: uuid.NewString(), Wait: true}
+	b.create(CreateRequest{TaskType: "echo", Wait: true})
+	b.create(named)
+	last := b.create(CreateRequest{TaskType: "echo", IdempotencyKey: "key", Wait: true})
+	want := []string{eventStarted, eventSucceeded}
+	follow := func() {
+		t.Helper()
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		var seen []Event
+		_ = b.FollowRuns(ctx, "default", FollowRequest{NamedOnly: true}, func(events []Event, position uint64) error {
+			seen = append(seen, events...)
+			if position >= last.Sequence {
+				stop()
+			}
+			return nil
+		})
+		if got := typesOf(seen); !slices.Equal(got, want) {
+			t.Errorf("events %v, want %v", got, want)
+		}
+		for _, ev := range seen {
+			if ev.RunID != named.RunID {
+				t.Errorf("event %s of run %s, want %s", ev.Type, ev.RunID, named.RunID)
+			}
+		}
+	}
+	follow()
+	b.crash()
+	b = openEngine(t, b.dir, Config{}, tasks{"echo": echo})
+	follow()
+	b.index = newIndex()
+	follow()
 }

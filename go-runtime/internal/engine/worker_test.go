@@ -1005,7 +1005,7 @@ func TestFollowRunsSeesAllRunsOfTheNamespace(t *testing.T) {
 	all := make(chan struct{})
 	wait.Go(func() {
 		ends := 0
-		err := b.FollowRuns(ctx, "default", 0, []string{"assistant.delta"}, time.Millisecond, func(events []Event, _ uint64) error {
+		err := b.FollowRuns(ctx, "default", FollowRequest{WithoutTypes: []string{"assistant.delta"}, MinInterval: time.Millisecond}, func(events []Event, _ uint64) error {
 			for _, ev := range events {
 				seen = append(seen, ev)
 				if ev.Ends() {
@@ -1035,7 +1035,7 @@ func TestFollowRunsSeesAllRunsOfTheNamespace(t *testing.T) {
 	cancel()
 	wait.Wait()
 	never := func([]Event, uint64) error { return nil }
-	if err := b.FollowRuns(t.Context(), "default", 1<<40, nil, 0, never); !errors.As(err, new(*violation.Error)) {
+	if err := b.FollowRuns(t.Context(), "default", FollowRequest{After: 1 << 40}, never); !errors.As(err, new(*violation.Error)) {
 		t.Errorf("a sequence of another journal: %v", err)
 	}
 	if len(seen) != 12 {

@@ -218,12 +218,15 @@ func (s *agentService) FollowRuns(request *agentruntimev1.FollowRunsRequest, str
 		return violation.New("min_interval", "must be at most %s", maxFollowInterval)
 	}
 	return pump(s.streams, stream, func(ctx context.Context, send func(*agentruntimev1.FollowRunsResponse) error) error {
-		return s.engine.FollowRuns(ctx, namespaceOf(ctx), request.GetAfterSequence(), request.GetWithoutTypes(), interval,
-			func(events []engine.Event, position uint64) error {
-				return sendEvents(events, position, func(wire []*agentruntimev1.RunEvent, position uint64) error {
-					return send(&agentruntimev1.FollowRunsResponse{Events: wire, Position: position})
-				})
+		follow := engine.FollowRequest{
+			After: request.GetAfterSequence(), WithoutTypes: request.GetWithoutTypes(), NamedOnly: request.GetNamedOnly(),
+			MinInterval: interval,
+		}
+		return s.engine.FollowRuns(ctx, namespaceOf(ctx), follow, func(events []engine.Event, position uint64) error {
+			return sendEvents(events, position, func(wire []*agentruntimev1.RunEvent, position uint64) error {
+				return send(&agentruntimev1.FollowRunsResponse{Events: wire, Position: position})
 			})
+		})
 	})
 }
 

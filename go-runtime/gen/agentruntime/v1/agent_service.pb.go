@@ -2506,7 +2506,9 @@ type FollowRunsRequest struct {
 	WithoutTypes []string `protobuf:"bytes,2,rep,name=without_types,json=withoutTypes,proto3" json:"without_types,omitempty"`
 	// The least time between two messages: what comes meanwhile is sent together. A reader that lags behind does not
 	// wait. Unset: send at once; at most 10 s.
-	MinInterval   *durationpb.Duration `protobuf:"bytes,3,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	MinInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	// Only runs whose creator gave them their run_id, as whoever keeps a row for each of its runs does.
+	NamedOnly     bool `protobuf:"varint,4,opt,name=named_only,json=namedOnly,proto3" json:"named_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2560,6 +2562,13 @@ func (x *FollowRunsRequest) GetMinInterval() *durationpb.Duration {
 		return x.MinInterval
 	}
 	return nil
+}
+
+func (x *FollowRunsRequest) GetNamedOnly() bool {
+	if x != nil {
+		return x.NamedOnly
+	}
+	return false
 }
 
 type FollowRunsResponse struct {
@@ -4012,11 +4021,13 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x03 \x03(\v2,.agentruntime.v1.RunWatchEnded.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9d\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbc\x01\n" +
 	"\x11FollowRunsRequest\x12%\n" +
 	"\x0eafter_sequence\x18\x01 \x01(\x04R\rafterSequence\x12#\n" +
 	"\rwithout_types\x18\x02 \x03(\tR\fwithoutTypes\x12<\n" +
-	"\fmin_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\"c\n" +
+	"\fmin_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\x12\x1d\n" +
+	"\n" +
+	"named_only\x18\x04 \x01(\bR\tnamedOnly\"c\n" +
 	"\x12FollowRunsResponse\x121\n" +
 	"\x06events\x18\x01 \x03(\v2\x19.agentruntime.v1.RunEventR\x06events\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\"\x97\x03\n" +

@@ -445,14 +445,16 @@ class RunWatchEnded(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class FollowRunsRequest(_message.Message):
-    __slots__ = ("after_sequence", "without_types", "min_interval")
+    __slots__ = ("after_sequence", "without_types", "min_interval", "named_only")
     AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_TYPES_FIELD_NUMBER: _ClassVar[int]
     MIN_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    NAMED_ONLY_FIELD_NUMBER: _ClassVar[int]
     after_sequence: int
     without_types: _containers.RepeatedScalarFieldContainer[str]
     min_interval: _duration_pb2.Duration
-    def __init__(self, after_sequence: _Optional[int] = ..., without_types: _Optional[_Iterable[str]] = ..., min_interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    named_only: bool
+    def __init__(self, after_sequence: _Optional[int] = ..., without_types: _Optional[_Iterable[str]] = ..., min_interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., named_only: bool = ...) -> None: ...
 
 class FollowRunsResponse(_message.Message):
     __slots__ = ("events", "position")
