@@ -147,8 +147,8 @@ LOGGING = {
     "disable_existing_loggers": False,
     "filters": {"request_id": {"()": "django_agent_runtime.api.request_id.RequestIdFilter"}},
     "formatters": {
-        "text": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s request_id=%(request_id)s"},
-        "json": {"()": "backend.config.logs.JsonFormatter"},
+        "text": {"()": "django_agent_runtime.logs.TextFormatter"},
+        "json": {"()": "django_agent_runtime.logs.JsonFormatter"},
     },
     "handlers": {
         "console": {

@@ -219,7 +219,7 @@ class AgentRunAdmin(ReadOnlyAdmin):
             try:
                 act(actor=actor, run=run)
             except AgentRuntimeError as error:
-                self.message_user(request, f"{run.pk}: {error}", messages.ERROR)
+                self.message_user(request, f"Run {run.pk}: {error}", messages.ERROR)
             else:
                 count += 1
                 self.log_change(request, run, f"{done} from the list of runs")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import subprocess
 import sys
@@ -15,7 +13,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
 from backend.config import environment
-from backend.config.logs import JsonFormatter
 
 MANAGE = [sys.executable, str(Path(__file__).resolve().parents[2] / "manage.py")]
 
@@ -155,28 +152,3 @@ def test_list_is_parted_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment.read_list("DJANGO_ALLOWED_HOSTS", default=[]) == ["a.example.com", "b.example.com"]
     monkeypatch.setenv("DJANGO_ALLOWED_HOSTS", "")
     assert environment.read_list("DJANGO_ALLOWED_HOSTS", default=["localhost"]) == ["localhost"]
-
-
-def test_log_line_is_one_json_object_with_its_fields() -> None:
-    record = logging.makeLogRecord(
-        {
-            "name": "shop",
-            "levelname": "WARNING",
-            "msg": "run %s",
-            "args": ("failed",),
-            "run_id": "r1",
-            "cause": ValueError("x"),
-        }
-    )
-    line = json.loads(JsonFormatter().format(record))
-    assert (line["level"], line["logger"], line["message"]) == ("WARNING", "shop", "run failed")
-    assert (line["run_id"], line["cause"]) == ("r1", "x")
-    assert line["time"].endswith("+00:00")
-
-
-def test_log_line_carries_the_exception() -> None:
-    try:
-        int("no paint")
-    except ValueError:
-        record = logging.makeLogRecord({"msg": "run failed", "exc_info": sys.exc_info()})
-    assert "no paint" in json.loads(JsonFormatter().format(record))["exception"]

@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
 from django.http import StreamingHttpResponse
+from rest_framework.exceptions import NotAcceptable
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 
 from django_agent_runtime.api.problems import describe_error, find_status
 from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
     from contextvars import ContextVar
+
+    from rest_framework.request import Request
 
     from django_agent_runtime._streams import AsyncStream
     from django_agent_runtime.types import Event
@@ -51,6 +55,20 @@ class EventStreamRenderer(BaseRenderer):
     ) -> Any:
         """The body of an error."""
         return JSONRenderer().render(data)
+
+
+class WeighedNegotiation(DefaultContentNegotiation):
+    """Gives what the `Accept` header weighs most; DRF's own takes the view's first renderer that is named at all."""
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        """The renderer and its media type."""
+        renderers = tuple(renderers)
+        preferred = request.get_preferred_type([str(renderer.media_type) for renderer in renderers])
+        if preferred is None:
+            raise NotAcceptable(available_renderers=renderers)
+        return next((renderer, preferred) for renderer in renderers if renderer.media_type == preferred)
 
 
 class BlocksResponse(StreamingHttpResponse):

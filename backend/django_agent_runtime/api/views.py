@@ -28,7 +28,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from django_agent_runtime import selectors, services
 from django_agent_runtime.api import serializers as schema
-from django_agent_runtime.api.event_stream import MEDIA_TYPE, BlocksResponse, EventStreamRenderer
+from django_agent_runtime.api.event_stream import MEDIA_TYPE, BlocksResponse, EventStreamRenderer, WeighedNegotiation
 from django_agent_runtime.api.pagination import NewestFirstPagination
 from django_agent_runtime.api.parsers import BoundedJSONParser
 from django_agent_runtime.api.permissions import (
@@ -306,7 +306,13 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         parameters=[RUN_ID, schema.EventsQuerySerializer, LAST_EVENT_ID],
         responses={200: schema.EventPageSerializer, **STREAM, **NO_MORE, **PROBLEM},
     )
-    @action(detail=True, methods=["get"], renderer_classes=[JSONRenderer, EventStreamRenderer], pagination_class=None)
+    @action(
+        detail=True,
+        methods=["get"],
+        renderer_classes=[JSONRenderer, EventStreamRenderer],
+        content_negotiation_class=WeighedNegotiation,
+        pagination_class=None,
+    )
     def events(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Read the events of a run: a page of those kept, or all as a stream, as `Accept` says."""
         return _answer_events(self, request)
@@ -356,6 +362,7 @@ class RunEventStreamView(RunLookup):
     authentication_classes = every_way_in()
     permission_classes = (IsAuthenticatedOrAnonymousSession,)
     renderer_classes = (EventStreamRenderer, JSONRenderer)
+    content_negotiation_class = WeighedNegotiation
 
     @extend_schema(
         parameters=[schema.EventsQuerySerializer, LAST_EVENT_ID],

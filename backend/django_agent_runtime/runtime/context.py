@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from django_agent_runtime._codec import check_event_type, decode, decode_object, encode, encode_object
 from django_agent_runtime.conf import MAX_SECONDS
-from django_agent_runtime.exceptions import InvalidValue, TooLarge
+from django_agent_runtime.exceptions import AgentNotFound, InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
 from django_agent_runtime.runtime._threads import call_within
@@ -227,7 +227,11 @@ class WorkerRunContext(RunContext):
             request.run_timeout.CopyFrom(to_duration(timeout))
         self._busy += 1
         try:
-            run = await self._reporter.start_run(key, request)
+            try:
+                run = await self._reporter.start_run(key, request)
+            except AgentNotFound as error:
+                own = ", ".join(sorted(list_runtimes())) or "none"
+                raise AgentNotFound(f"{error}; agents of this project: {own}", metadata=error.metadata) from error
             if run.state in _END_STATES:
                 outcome = _describe_end(run)
                 await self._reporter.record_step(key, encode(outcome, "outcome"))

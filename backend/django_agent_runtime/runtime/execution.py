@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["execute_agent", "run_blocking", "to_run_result"]
 
+# The first of each is what they nearly always are, and the quickest to tell.
+_MEMBERS: dict[str, tuple[type, ...]] = {
+    "final_output": (dict, Mapping),
+    "final_messages": (list, tuple),
+    "usage": (dict, Mapping),
+    "metadata": (dict, Mapping),
+}
+
 
 async def execute_agent(agent: AgentRuntime, ctx: RunContext) -> RunResult:
     """Do one attempt of a run with `agent`, and return its result.
@@ -70,9 +78,17 @@ def to_run_result(value: Any, agent_key: str = "") -> RunResult:
     """The result that an agent means: a `RunResult`, a dict (the final output), a text (the answer), or None.
 
     Raises:
-        TypeError: Anything else.
+        TypeError: Anything else, or a `RunResult` one of whose members is another thing than it should be.
     """
     if isinstance(value, RunResult):
+        for name, kinds in _MEMBERS.items():
+            member = getattr(value, name)
+            if not isinstance(member, kinds):
+                wanted = "a list" if list in kinds else "a dict"
+                raise TypeError(
+                    f"agent {agent_key!r} returned a RunResult whose {name} is {type(member).__name__}; "
+                    f"it must be {wanted}"
+                )
         return value
     if value is None:
         return RunResult()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandError
 
 from django_agent_runtime.exceptions import AgentRuntimeError
+from django_agent_runtime.logs import show_lines
 from django_agent_runtime.projector import LeaseLostError, Projector
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Command(BaseCommand):
         Raises:
             CommandError: With `--once`: the runtime cannot be reached, or another process projects.
         """
+        show_lines()
         projector = Projector(namespace=options["namespace"])
         if options["once"]:
             try:

@@ -23,6 +23,7 @@ from django.utils import autoreload
 from django_agent_runtime._tls import check_files
 from django_agent_runtime.conf import load
 from django_agent_runtime.exceptions import InvalidValue
+from django_agent_runtime.logs import show_lines
 from django_agent_runtime.projector import projecting
 from django_agent_runtime.runtime.registry import list_runtimes
 from django_agent_runtime.runtime.worker.process import SLOT_VARIABLE, end_within, serve
@@ -140,6 +141,7 @@ class Command(BaseCommand):
         Raises:
             CommandError: No agent is registered, one is asked for that is not, or the settings are wrong.
         """
+        show_lines()
         try:
             plan = _make_plan(options)
         except CommandError as error:

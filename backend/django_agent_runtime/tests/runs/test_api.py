@@ -366,6 +366,28 @@ def test_place_that_is_none_is_refused(api: APIClient, ada: User, query: dict[st
     assert bad.json()["errors"][0]["field"] == "Last-Event-ID"
 
 
+@pytest.mark.parametrize(
+    ("accept", "of_events", "of_stream"),
+    [
+        ("text/event-stream, application/json;q=0.1", "text/event-stream", "text/event-stream"),
+        ("text/event-stream;q=0.1, application/json", "application/json", "application/json"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "application/json", "text/event-stream"),
+        ("text/html, application/json", "application/json", "application/json"),
+        ("*/*", "application/json", "text/event-stream"),
+        ("text/html", "application/problem+json", "application/problem+json"),
+        ("application/json;q=0", "application/problem+json", "application/problem+json"),
+    ],
+)
+def test_events_are_what_accept_weighs_most(
+    api: APIClient, ada: User, accept: str, of_events: str, of_stream: str
+) -> None:
+    run = AgentRun.objects.create(user=ada, agent_key="a", status="succeeded")
+    for address, expected in (("events/", of_events), ("events/stream/", of_stream)):
+        response = api.get(f"{RUNS}{run.pk}/{address}", headers={"Accept": accept})
+        assert response["Content-Type"] == expected
+        assert response.status_code == (406 if "problem" in expected else 200)
+
+
 def test_internal_events_are_for_staff_and_those_with_the_permission(
     api: APIClient, ada: User, settings: Any, django_user_model: type[User]
 ) -> None:

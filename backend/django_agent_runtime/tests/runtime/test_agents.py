@@ -99,6 +99,20 @@ def test_function_that_returns_no_result() -> None:
         run_agent_locally(agent(key="answers")(lambda _: 7))
 
 
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ({"final_output": "done"}, "final_output is str; it must be a dict"),
+        ({"final_messages": {"role": "assistant"}}, "final_messages is dict; it must be a list"),
+        ({"usage": 7}, "usage is int; it must be a dict"),
+        ({"metadata": None}, "metadata is NoneType; it must be a dict"),
+    ],
+)
+def test_result_whose_members_are_something_else(members: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(TypeError, match=f"'answers' returned a RunResult whose {complaint}"):
+        run_agent_locally(agent(key="answers")(lambda _: RunResult(**members)))
+
+
 def test_decorator_with_and_without_arguments() -> None:
     @agent
     def first(ctx: SyncRunContext) -> None:
