@@ -9,7 +9,8 @@ import (
 // them with errors.Is.
 var (
 	// ErrConflict reports that Message.Expect did not hold. A retried append
-	// whose first acknowledgement was lost sees its own success this way.
+	// whose first acknowledgement was lost sees its own success this way; a
+	// cluster also refuses so in passing, while it still keeps the record before.
 	ErrConflict = errors.New("subject has another last sequence")
 	// ErrNotFound reports a record that was never there or is gone.
 	ErrNotFound = errors.New("record not found")
