@@ -291,7 +291,7 @@ func (e *Engine) makeRoom(namespace string, orders []*order) (giveBack func(), e
 		c := o.request.Options.Concurrency
 		o.newcomer = newcomer{
 			namespace: namespace, runID: o.id, concurrency: c,
-			mayBegin: o.task != nil && c == nil && o.request.delay(now) == 0,
+			mayBegin: o.task != nil && c == nil && o.request.delay(now) == 0, delayed: o.request.delay(now) > 0,
 		}
 		newcomers[i] = &o.newcomer
 	}

@@ -33,11 +33,11 @@ func (e *Engine) changeThen(
 	if err != nil {
 		return before, err
 	}
-	e.index.moved(ent, before.State, next.State)
+	e.index.moved(ent, before.State, &next)
 	if left != nil {
 		left.revoke(revocation(&next))
 	}
-	if next.State.Ended() || next.State == Waiting {
+	if next.State.Ended() || next.asks() {
 		e.sched.leave(ent, &next)
 	}
 	if next.State.Ended() {

@@ -32,6 +32,8 @@ type Engine struct {
 	stopTime               atomic.Int64
 	// accepts lets one caller at a time create a run with a certain id.
 	accepts turns
+	// followed is how far the followers of named runs have come.
+	followed followers
 	// due brings what timers call for.
 	due chan func()
 
@@ -102,10 +104,10 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.stream = stream
 	// What is due while runs are taken up waits for them, not they for it.
 	e.running.Go(e.doDue)
-	e.running.Go(e.forget)
 	if err := e.recover(ctx); err != nil {
 		return err
 	}
+	e.running.Go(e.forget)
 	e.sched.begin()
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
@@ -729,6 +730,109 @@ func TestSuccessesPushOutNoFailures(t *testing.T) {
 		}
 		b.crash()
 		b = openEngine(t, dir, Config{KeepEnded: 2}, tasks{})
+	}
+}
+
+func TestNoNamespacePushesOutTheRunsOfOthers(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{KeepEnded: 2}, tasks{"echo": echo})
+	quiet := b.create(CreateRequest{TaskType: "echo", Wait: true})
+	for range 5 {
+		if _, _, err := b.CreateRun(t.Context(), "other", CreateRequest{TaskType: "echo", Wait: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.forgetOld()
+	if _, err := b.GetRun(t.Context(), "default", quiet.ID); err != nil {
+		t.Errorf("the run of a namespace with few: %v", err)
+	}
+	if left, _, err := b.ListRuns(t.Context(), "other", ListRequest{PageSize: 10}); err != nil || len(left) != 2 {
+		t.Errorf("%d runs of the namespace with many are left, want 2: %v", len(left), err)
+	}
+}
+
+// TestSubRunIsKeptForItsParent has a sub-run end long before its parent, which
+// reads how it ended when it goes on, also when the runtime is started meanwhile.
+func TestSubRunIsKeptForItsParent(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{KeepEnded: 1}, tasks{"echo": echo})
+	w := b.worker(2, 0)
+	parent := b.create(chat()).ID
+	a := w.assignment()
+	w.report(a, 1, Report{StartRun: &StartRun{Key: "echo#1", Request: CreateRequest{TaskType: "echo"}}})
+	child := next(w, &w.children).Run.ID
+	b.wait(child)
+	others := func() {
+		for range 3 {
+			b.create(CreateRequest{TaskType: "echo", Wait: true})
+		}
+		b.forgetOld()
+	}
+	others()
+	w.disconnect()
+	b.crash()
+	b = openEngine(t, b.dir, Config{KeepEnded: 1}, tasks{"echo": echo})
+	w.b = b
+	w.connect(HeldLease{RunID: parent, Lease: a.Lease})
+	others()
+	if _, err := b.GetRun(t.Context(), "default", child); err != nil {
+		t.Fatalf("the sub-run of a run that has not ended: %v", err)
+	}
+	w.succeed(a, 2)
+	b.wait(parent)
+	others()
+	for _, id := range []string{parent, child} {
+		if _, err := b.GetRun(t.Context(), "default", id); !isNotFound(err) {
+			t.Errorf("run %s is kept: %v", id, err)
+		}
+	}
+	w.disconnect()
+}
+
+// TestNamedRunsAreKeptUntilTheirEndWasFollowed has whoever keeps rows of runs be
+// away while more of them end than are kept.
+func TestNamedRunsAreKeptUntilTheirEndWasFollowed(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{KeepEnded: 2}, tasks{"echo": echo})
+	end := func() Run { return b.create(CreateRequest{TaskType: "echo", RunID: uuid.NewString(), Wait: true}) }
+	follow := func(after, until uint64) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		r := FollowRequest{After: after, NamedOnly: true}
+		_ = b.FollowRuns(ctx, "default", r, func(_ []Event, position uint64) error {
+			if position >= until {
+				stop()
+			}
+			return nil
+		})
+	}
+	count := func() int {
+		b.forgetOld()
+		left, _, err := b.ListRuns(t.Context(), "default", ListRequest{PageSize: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(left)
+	}
+	followed := end().Sequence
+	follow(0, followed)
+	var last Run
+	for range 6 {
+		last = end()
+	}
+	if left := count(); left != 6 {
+		t.Errorf("%d runs are left, want the 6 whose end was not followed", left)
+	}
+	follow(followed, last.Sequence)
+	if left := count(); left != 2 {
+		t.Errorf("%d runs are left, want 2", left)
+	}
+	for range 2 * mostUnread {
+		end()
+	}
+	end()
+	if left := count(); left != 2*mostUnread {
+		t.Errorf("%d runs are left, want %d", left, 2*mostUnread)
 	}
 }
 

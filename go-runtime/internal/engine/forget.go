@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"sync"
 	"time"
 )
 
@@ -29,7 +30,7 @@ func (e *Engine) forgetOld() {
 			return
 		default:
 		}
-		ent := e.index.oldestEnded(e.cfg.KeepEnded, before)
+		ent := e.index.oldestEnded(e.cfg.KeepEnded, before, e.followed.isBefore)
 		if ent == nil {
 			return
 		}
@@ -38,6 +39,35 @@ func (e *Engine) forgetOld() {
 			e.log.Warn("ended run not removed from the journal", "run_id", run.ID, "err", err)
 		}
 	}
+}
+
+// followers is how far those who keep rows of the named runs of a namespace have come,
+// who follow with NamedOnly: an ended run is kept until they have its end. Of those
+// who have not followed since the engine was started nothing is known.
+type followers struct {
+	mu     sync.Mutex
+	newest map[string]uint64
+}
+
+// note notes that a follower of a namespace has everything up to a sequence.
+func (p *followers) note(namespace string, sequence uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.newest == nil {
+		p.newest = map[string]uint64{}
+	}
+	p.newest[namespace] = max(p.newest[namespace], sequence)
+}
+
+// isBefore reports whether followers have yet to hear how a run ended.
+func (p *followers) isBefore(run *Run) bool {
+	if !run.named {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	place, found := p.newest[run.Namespace]
+	return found && place < run.Sequence
 }
 
 // purge removes a run from the journal, its own records last: as long as they are

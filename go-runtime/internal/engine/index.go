@@ -45,6 +45,8 @@ type entry struct {
 
 	// item is the run's place in the scheduler, whose lock guards it; nil when it is not queued.
 	item *item
+	// filed says that the run is among those that have ended; the index's lock guards it.
+	filed bool
 }
 
 func newEntry(r *record) *entry {
@@ -112,9 +114,6 @@ type index struct {
 	mu         sync.RWMutex
 	namespaces map[string]*namespaceIndex
 	states     map[State]int
-	// failed holds the runs that failed or timed out, ended those that ended
-	// otherwise, oldest end first: however many succeed, failures stay to be seen to.
-	failed, ended []*entry
 }
 
 type namespaceIndex struct {
@@ -124,6 +123,10 @@ type namespaceIndex struct {
 	children map[string][]*entry
 	// retried are the runs that another does again.
 	retried map[string]struct{}
+	// failed holds the runs that failed or timed out, ended those that ended
+	// otherwise, oldest end first: however many succeed, failures stay to be seen
+	// to. A sub-run is in them once its parent has ended, which still reads it.
+	failed, ended []*entry
 }
 
 func newIndex() *index {
@@ -161,52 +164,81 @@ func (x *index) add(ent *entry) (*entry, bool) {
 		ns.retried[again] = struct{}{}
 	}
 	x.states[run.State]++
-	x.noteEnd(ent, run.State)
+	ns.file(ent, &run)
 	return ent, true
 }
 
-// noteEnd files a run that has ended.
-func (x *index) noteEnd(ent *entry, state State) {
-	switch state {
-	case Failed, TimedOut:
-		x.failed = append(x.failed, ent)
-	case Succeeded, Cancelled:
-		x.ended = append(x.ended, ent)
-	case Queued, Running, Waiting:
+// file puts a run among those that have ended, if it has, with its sub-runs that
+// waited for that.
+func (ns *namespaceIndex) file(ent *entry, run *Run) {
+	if !run.State.Ended() || ent.filed || ns.isRead(run) {
+		return
 	}
+	ent.filed = true
+	switch run.State {
+	case Failed, TimedOut:
+		ns.failed = append(ns.failed, ent)
+	case Succeeded, Cancelled, Queued, Running, Waiting:
+		ns.ended = append(ns.ended, ent)
+	}
+	for _, child := range ns.children[run.ID] {
+		of := child.snapshot()
+		ns.file(child, &of)
+	}
+}
+
+// isRead reports whether a parent that has not ended may still read a run.
+func (ns *namespaceIndex) isRead(run *Run) bool {
+	parent := ns.byID[run.options().ParentID]
+	return parent != nil && !parent.snapshot().State.Ended()
 }
 
 // moved accounts for a run's change of state.
-func (x *index) moved(ent *entry, from, to State) {
+func (x *index) moved(ent *entry, from State, run *Run) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.states[from]--
-	x.states[to]++
-	x.noteEnd(ent, to)
+	x.states[run.State]++
+	x.namespaces[run.Namespace].file(ent, run)
 }
 
-// sortEnded puts the runs that have ended in the order they did so; add and moved keep it.
+// sortEnded puts the runs that have ended in the order they did so, once all that
+// are kept have been added.
 func (x *index) sortEnded() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, ended := range [][]*entry{x.failed, x.ended} {
-		slices.SortFunc(ended, func(a, b *entry) int { return a.snapshot().EndedAt.Compare(b.snapshot().EndedAt) })
+	for _, ns := range x.namespaces {
+		for _, ended := range []*[]*entry{&ns.failed, &ns.ended} {
+			*ended = slices.DeleteFunc(*ended, func(ent *entry) bool {
+				run := ent.snapshot()
+				ent.filed = !ns.isRead(&run)
+				return !ent.filed
+			})
+			slices.SortFunc(*ended, func(a, b *entry) int { return a.snapshot().EndedAt.Compare(b.snapshot().EndedAt) })
+		}
 	}
 }
 
-// oldestEnded removes and returns a run that ended before the given time, or first
-// of more than keep that failed or timed out, or of more than keep that ended
-// otherwise; nil when none is due.
-func (x *index) oldestEnded(keep int, before time.Time) *entry {
+// mostUnread is how many times what is to be kept is, for who has yet to read it.
+const mostUnread = 10
+
+// oldestEnded removes and returns a run that ended before the given time, or in its
+// namespace first of more than keep that failed or timed out, or of more than keep
+// that ended otherwise; nil when none is due. Those that are unread stay, unless
+// there are very many.
+func (x *index) oldestEnded(keep int, before time.Time, isUnread func(*Run) bool) *entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, ended := range []*[]*entry{&x.failed, &x.ended} {
-		if len(*ended) == 0 {
-			continue
-		}
-		ent := (*ended)[0]
-		run := ent.snapshot()
-		if len(*ended) > keep || run.EndedAt.Before(before) {
+	for _, ns := range x.namespaces {
+		for _, ended := range []*[]*entry{&ns.failed, &ns.ended} {
+			if len(*ended) == 0 {
+				continue
+			}
+			ent := (*ended)[0]
+			run := ent.snapshot()
+			if len(*ended) <= keep && !run.EndedAt.Before(before) || len(*ended) <= mostUnread*keep && isUnread(&run) {
+				continue
+			}
 			(*ended)[0] = nil
 			*ended = (*ended)[1:]
 			x.remove(ent, &run)

@@ -14,8 +14,9 @@ type lease struct {
 	session *Session
 	ent     *entry
 	token   uint64
-	// timeout ends the attempt.
+	// timeout ends the attempt, which began at begun, on the monotonic clock.
 	timeout *time.Timer
+	begun   time.Time
 
 	// mu is held while a report of the lease is handled. report is the number of
 	// the last one that was, place that of its last event which was kept.
@@ -33,6 +34,8 @@ type lease struct {
 // be unknown to others yet.
 func (e *Engine) lease(s *Session, ent *entry, run *Run) {
 	l := &lease{session: s, ent: ent, token: run.Lease, place: -1}
+	// The runtime may have been started since.
+	l.begun = time.Now().Add(-max(0, e.cfg.Now().Sub(run.StartedAt)))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -102,8 +105,7 @@ func (l *lease) revoke(reason Reason) {
 // not heard of the runtime for the lease time: then its code has begun, and that
 // is an attempt. A worker that gives a run up has had it for nearly the lease time.
 func (e *Engine) takeBack(l *lease, ttl time.Duration) {
-	run := l.ent.snapshot()
-	if e.cfg.Now().Sub(run.StartedAt) > ttl/2 {
+	if time.Since(l.begun) > ttl/2 {
 		e.loseLease(l, ttl)
 		return
 	}

@@ -33,7 +33,12 @@ func (e *Engine) recover(ctx context.Context) error {
 	}
 	e.index.sortEnded()
 	slices.SortFunc(active, func(a, b *entry) int { return cmp.Compare(a.created, b.created) })
-	// Those that were under way come before others to their concurrency keys.
+	// Those that are under way have their concurrency keys, and those that were come next.
+	for _, ent := range active {
+		if ent.run.isUnderWay() {
+			e.sched.hold(ent, &ent.run)
+		}
+	}
 	slices.SortStableFunc(active, func(a, b *entry) int { return cmp.Compare(min(a.run.begun, 1), min(b.run.begun, 1)) * -1 })
 	lost := overtaken(active)
 	for _, ent := range active {
@@ -53,7 +58,7 @@ func (e *Engine) recover(ctx context.Context) error {
 
 // overtaken returns the runs whose concurrency key was taken by another as the
 // runtime ended, with who took it: those to which nothing has happened since the
-// other was accepted.
+// other was accepted. One that waited for an answer then, or for its time, had no key.
 func overtaken(active []*entry) map[*entry]*entry {
 	takers, lost := map[keyName]*entry{}, map[*entry]*entry{}
 	keyOf := func(ent *entry) (keyName, *Concurrency) {
@@ -74,7 +79,12 @@ func overtaken(active []*entry) map[*entry]*entry {
 		if c == nil {
 			continue
 		}
-		if taker := takers[key]; taker != nil && ent.run.Sequence < taker.created {
+		taker := takers[key]
+		if taker == nil || ent.run.Sequence >= taker.created {
+			continue
+		}
+		wasDelayed := ent.run.begun == 0 && ent.run.NotBefore.After(taker.run.CreatedAt)
+		if !ent.run.asks() && !wasDelayed {
 			lost[ent] = taker
 		}
 	}

@@ -168,6 +168,12 @@ func (r *Run) begin(now time.Time, worker *Worker) {
 	r.cause, r.answered = "", ""
 }
 
+// asks reports whether the run waits for an answer, and so not for its sub-runs.
+func (r *Run) asks() bool { return r.State == Waiting && r.Wait.InterruptID != "" }
+
+// isUnderWay reports whether somebody executes the run, or its sub-runs.
+func (r *Run) isUnderWay() bool { return r.State == Running || r.State == Waiting && !r.asks() }
+
 // queue makes the run wait for its next attempt.
 func (r *Run) queue(why cause) {
 	r.State = Queued

@@ -121,8 +121,9 @@ func (s *scheduler) unlock() {
 type newcomer struct {
 	namespace, runID string
 	concurrency      *Concurrency
-	// mayBegin says that the runtime itself executes it, and that nothing delays it.
-	mayBegin bool
+	// mayBegin says that the runtime itself executes it, and that nothing delays it;
+	// delayed that it has to wait for its time.
+	mayBegin, delayed bool
 
 	// begins says that a place is taken for it, holds that its concurrency key is.
 	begins, holds bool
@@ -175,7 +176,7 @@ func (s *scheduler) reserveWaiting(runs []*newcomer, waiting int) error {
 	}
 	for _, n := range runs {
 		c := n.concurrency
-		if c == nil || c.Strategy != RejectWhenTaken {
+		if c == nil || c.Strategy != RejectWhenTaken || n.delayed {
 			continue
 		}
 		state := s.key(n.namespace, c)
@@ -348,6 +349,15 @@ func (s *scheduler) takerFrom(namespace, key string, ent *entry) *entry {
 		return nil
 	}
 	return state.taker
+}
+
+// hold gives a run that is under way its concurrency key, also beyond the limit.
+func (s *scheduler) hold(ent *entry, run *Run) {
+	if c := run.options().Concurrency; c != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.key(run.Namespace, c).holders[run.ID] = ent
+	}
 }
 
 // leave forgets a run that has ended or waits for an answer: it is queued no

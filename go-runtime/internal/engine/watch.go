@@ -98,7 +98,8 @@ type FollowRequest struct {
 	After uint64
 	// WithoutTypes are left out.
 	WithoutTypes []string
-	// NamedOnly leaves out the runs whose creator did not give them their id.
+	// NamedOnly leaves out the runs whose creator did not give them their id. The
+	// others are not forgotten before their end was sent.
 	NamedOnly bool
 	// MinInterval lies between two batches at least, unless there is much to send.
 	MinInterval time.Duration
@@ -120,6 +121,9 @@ func (e *Engine) FollowRuns(
 		return isNamed && !slices.Contains(r.WithoutTypes, ev.Type)
 	}
 	filters := []string{anyPrefix + journal.EncodeToken(namespace) + ".*"}
+	if r.NamedOnly {
+		e.followed.note(namespace, r.After)
+	}
 	return e.stream.Follow(ctx, r.After, filters, func(batch []journal.Record, position uint64) error {
 		left := batch
 		if r.NamedOnly {
@@ -129,7 +133,11 @@ func (e *Engine) FollowRuns(
 		if len(events) == 0 && len(batch) > 0 {
 			return journal.Skip
 		}
-		return send(events, position)
+		err := send(events, position)
+		if err == nil && r.NamedOnly {
+			e.followed.note(namespace, position)
+		}
+		return err
 	}, journal.Every(r.MinInterval))
 }
 

@@ -658,16 +658,13 @@ func TestWorkerConnectsWhileItsOldConnectionEnds(t *testing.T) {
 // runtime may have heard of it a little later, and hold the lease still.
 func TestLeaseThatLapsedAtItsWorkerCountsAnAttempt(t *testing.T) {
 	t.Parallel()
-	var ahead atomic.Int64
-	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	b := setup(t, Config{Now: now}, tasks{})
+	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
 	r := chat()
 	r.Options.Retry = fast(3)
 	id := b.create(r).ID
-	w.assignment()
+	b.age(w.assignment())
 	w.disconnect()
-	ahead.Store(int64(defaultLeaseTTL))
 	w.connect()
 	a := w.assignment()
 	if a.Run.ID != id || a.Run.Attempt != 2 {
@@ -679,6 +676,38 @@ func TestLeaseThatLapsedAtItsWorkerCountsAnAttempt(t *testing.T) {
 	if got := typesOf(b.history(id, 0, 0)); !slices.Equal(got, want) {
 		t.Fatalf("events %v", got)
 	}
+}
+
+// age has the lease of an assignment be as old as it may become.
+func (b *bundle) age(a Assignment) {
+	b.t.Helper()
+	ent := b.index.get(a.Run.Namespace, a.Run.ID)
+	ent.mu.Lock()
+	defer ent.mu.Unlock()
+	ent.lease.begun = ent.lease.begun.Add(-defaultLeaseTTL)
+}
+
+// TestClockThatStepsCountsNoAttempt has the assignment get lost with its stream,
+// while the wall clock is set forward.
+func TestClockThatStepsCountsNoAttempt(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	b := setup(t, Config{Now: now}, tasks{})
+	w := b.worker(1, 0)
+	r := chat()
+	r.Options.Retry = fast(1)
+	id := b.create(r).ID
+	w.assignment()
+	w.disconnect()
+	ahead.Store(int64(time.Hour))
+	w.connect()
+	a := w.assignment()
+	if a.Run.ID != id || a.Run.Attempt != 1 {
+		t.Fatalf("assignment %+v", a)
+	}
+	w.succeed(a, 1)
+	b.wait(id)
 }
 
 func TestWorkerKeepsItsRunOverARestart(t *testing.T) {

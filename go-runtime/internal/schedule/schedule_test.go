@@ -291,6 +291,35 @@ func TestScheduleRefuses(t *testing.T) {
 	}
 }
 
+// TestRunThatIsTriedAgainIsSaid has the agent of a schedule be unknown for a while.
+func TestRunThatIsTriedAgainIsSaid(t *testing.T) {
+	t.Parallel()
+	r := newRuns()
+	s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", r)
+	s.create(t, Schedule{ID: "often", Cron: "* * * * *"})
+	r.mu.Lock()
+	r.refuse = errors.New("no agent is called that")
+	r.mu.Unlock()
+	s.clock.set(at(t, "2026-01-01T00:01:30Z"))
+	s.wake()
+	<-r.some
+	s.settle()
+	if got := s.only(t); got.LastError != "no agent is called that" || !got.LastTime.IsZero() {
+		t.Fatalf("schedule %+v", got)
+	}
+	r.mu.Lock()
+	r.refuse = nil
+	r.mu.Unlock()
+	for r.count() == 0 {
+		s.wake()
+		<-r.some
+	}
+	s.settle()
+	if got := s.only(t); got.LastError != "" || !got.LastTime.Equal(at(t, "2026-01-01T00:01:00Z")) {
+		t.Fatalf("schedule %+v", got)
+	}
+}
+
 func TestRefusedRunIsSaid(t *testing.T) {
 	t.Parallel()
 	r := newRuns()

@@ -375,6 +375,11 @@ func (s *Store) create(k *kept, due time.Time) bool {
 		return false
 	case err != nil && !refused(err):
 		s.log.Warn("scheduled run not created yet", "schedule_id", k.schedule.ID, "namespace", k.schedule.Namespace, "err", err)
+		if text := err.Error(); k.schedule.LastError != text {
+			next.schedule.LastError = text
+			// It is said in the next try otherwise.
+			_, _ = s.keep(s.work, &next)
+		}
 		return false
 	case err != nil:
 		s.log.Error("scheduled run refused", "schedule_id", k.schedule.ID, "namespace", k.schedule.Namespace, "err", err)

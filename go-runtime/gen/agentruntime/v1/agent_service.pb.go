@@ -210,7 +210,7 @@ const (
 	ConcurrencyStrategy_CONCURRENCY_STRATEGY_UNSPECIFIED ConcurrencyStrategy = 0
 	// It waits until the key is free.
 	ConcurrencyStrategy_CONCURRENCY_STRATEGY_QUEUE ConcurrencyStrategy = 1
-	// It is refused with CONCURRENCY_LIMIT.
+	// It is refused with CONCURRENCY_LIMIT. A delayed one takes no key before its time, and waits then if that is taken.
 	ConcurrencyStrategy_CONCURRENCY_STRATEGY_REJECT ConcurrencyStrategy = 2
 	// The runs that hold the key or wait for it are cancelled.
 	ConcurrencyStrategy_CONCURRENCY_STRATEGY_CANCEL_RUNNING ConcurrencyStrategy = 3
@@ -260,7 +260,7 @@ func (ConcurrencyStrategy) EnumDescriptor() ([]byte, []int) {
 }
 
 // Concurrency limits how many runs with the same key of one namespace are under way at a time. A run holds the key
-// from when it may begin until it ends or waits for an answer, also between two attempts.
+// from when it may begin until it ends or waits for an answer, also between two attempts and while it waits for sub-runs.
 type Concurrency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 255 bytes.
