@@ -208,10 +208,11 @@ func (e *Engine) accept(ctx context.Context, namespace string, orders []*order) 
 		return err
 	}
 	defer giveBack()
-	if err := e.appendFirst(ctx, namespace, fresh); err != nil {
+	err = e.appendFirst(ctx, namespace, fresh)
+	e.takeOver(namespace, fresh)
+	if err != nil {
 		return err
 	}
-	e.takeOver(namespace, fresh)
 	return checkPayloads(fresh)
 }
 
@@ -221,7 +222,7 @@ func (e *Engine) accept(ctx context.Context, namespace string, orders []*order) 
 func (e *Engine) takeOver(namespace string, orders []*order) {
 	for _, o := range orders {
 		c := o.request.Options.Concurrency
-		if !o.created || c == nil {
+		if o.ent == nil || c == nil || o.ent.snapshot().State.Ended() {
 			continue
 		}
 		if c.Strategy == CancelWhoHasTaken {
@@ -437,7 +438,7 @@ func (e *Engine) adopt(ctx context.Context, namespace, id string) (*entry, error
 	}
 	ent, added := e.index.add(ent)
 	if added {
-		return ent, e.resume(ctx, ent)
+		return ent, e.resume(e.work, ent)
 	}
 	return ent, nil
 }

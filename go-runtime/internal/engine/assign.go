@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 )
 
 // assign gives the worker a run for which a place of its was taken.
@@ -46,7 +47,7 @@ func (s *Session) begin(ent *entry) {
 	assignment, err := s.beginAttempt(ent, &worker)
 	if err != nil {
 		e.sched.returnPlace(s, ent.id)
-		if _, unreadable := errors.AsType[*TaskError](err); unreadable && e.work.Err() == nil {
+		if _, isFinal := errors.AsType[*TaskError](err); isFinal && e.work.Err() == nil {
 			e.finish(ent, nil, err)
 		} else if !errors.Is(err, errUnchanged) {
 			e.log.Error("run not begun", "run_id", ent.id, "worker", worker.Name, "err", err)
@@ -77,7 +78,7 @@ func (s *Session) hand(a *Assignment) {
 }
 
 // beginAttempt records that an attempt begins. Its error is a *TaskError when
-// what the attempt needs cannot be read, now or later.
+// what the attempt needs cannot be read, now or later, or is more than a worker can be given.
 func (s *Session) beginAttempt(ent *entry, worker *Worker) (Assignment, error) {
 	e := s.engine
 	before := ent.snapshot()
@@ -91,6 +92,12 @@ func (s *Session) beginAttempt(ent *entry, worker *Worker) (Assignment, error) {
 		if err != nil {
 			return Assignment{}, unreadable("what earlier attempts of the run left", err)
 		}
+	}
+	if size := len(input) + p.size(); size > e.cfg.MaxAssignmentBytes {
+		return Assignment{}, &TaskError{Reason: ReasonAgentFailed, Message: fmt.Sprintf(
+			"the run's input, steps, answers and checkpoint have %d bytes together, and a worker is given at most %d; "+
+				"record less, such as where something is kept", size, e.cfg.MaxAssignmentBytes,
+		)}
 	}
 	s.mu.Lock()
 	agent := s.agents[before.AgentID]

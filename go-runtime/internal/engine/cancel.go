@@ -23,7 +23,14 @@ func (e *Engine) CancelRun(ctx context.Context, namespace, runID, reason string)
 	if reason != "" {
 		message += ": " + reason
 	}
-	run, err := e.cancel(ctx, ent, RunError{Reason: ReasonCancelled, Message: message})
+	run, err := outlive(ctx, func() (Run, error) {
+		run, err := e.cancel(e.work, ent, RunError{Reason: ReasonCancelled, Message: message})
+		if errors.Is(err, errUnchanged) && run.State == Cancelled {
+			// The runtime may have died before its sub-runs were.
+			e.ended(e.work, &run)
+		}
+		return run, err
+	})
 	switch {
 	case errors.Is(err, errUnchanged) && run.State != Cancelled:
 		return Run{}, &EndedError{RunID: run.ID, State: run.State}

@@ -14,6 +14,22 @@ import (
 // errUnchanged is what a change returns to leave the run as it is.
 var errUnchanged = errors.New("run left as it is")
 
+// outlive changes a run for a caller who may go away: what is appended by then is
+// followed to its end all the same, as memory must not know less than the journal.
+func outlive(ctx context.Context, change func() (Run, error)) (run Run, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		run, err = change()
+	}()
+	select {
+	case <-done:
+		return run, err
+	case <-ctx.Done():
+		return Run{}, context.Cause(ctx)
+	}
+}
+
 // errFenced means that the run's log was written by someone else.
 var errFenced = errors.New("run was changed elsewhere")
 
@@ -36,9 +52,6 @@ func (e *Engine) changeThen(
 	e.index.moved(ent, before.State, &next)
 	if left != nil {
 		left.revoke(revocation(&next))
-	}
-	if next.State.Ended() || next.asks() {
-		e.sched.leave(ent, &next)
 	}
 	if next.State.Ended() {
 		e.ended(e.work, &next) //nolint:contextcheck // done whatever becomes of the caller
@@ -125,6 +138,10 @@ func (e *Engine) changeInTurn(
 	ent.mu.Unlock()
 	if then != nil {
 		then(&next)
+	}
+	if next.State.Ended() || next.asks() {
+		// In its turn: whoever has the next one may queue the run again.
+		e.sched.leave(ent, &next)
 	}
 	return before, next, left, nil
 }

@@ -25,8 +25,11 @@ type Config struct {
 	RunTimeout time.Duration
 	// MaxInputBytes limits a run's input and its output, each; default 1 MiB.
 	MaxInputBytes int
-	// KeepEnded is how many ended runs are kept, the youngest: so many that failed or
-	// timed out, and as many that ended otherwise; default 100,000.
+	// MaxAssignmentBytes limits what a worker is given of a run at a time: its input and
+	// what earlier attempts recorded; default 15 MiB.
+	MaxAssignmentBytes int
+	// KeepEnded is how many ended runs of a namespace are kept, the youngest: so many that
+	// failed or timed out, and as many that ended otherwise; default 100,000.
 	KeepEnded int
 	// KeepEndedFor is how long an ended run is kept; default 30 days.
 	KeepEndedFor time.Duration
@@ -42,6 +45,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxAttempts, 3)
 	setDefault(&c.RunTimeout, 900*time.Second)
 	setDefault(&c.MaxInputBytes, 1<<20)
+	setDefault(&c.MaxAssignmentBytes, 15<<20)
 	setDefault(&c.KeepEnded, 100_000)
 	setDefault(&c.KeepEndedFor, 30*24*time.Hour)
 	if c.Now == nil {
@@ -71,6 +75,7 @@ func (c Config) validate() error {
 	positive("MaxAttempts", int64(c.MaxAttempts))
 	positive("RunTimeout", int64(c.RunTimeout))
 	positive("MaxInputBytes", int64(c.MaxInputBytes))
+	positive("MaxAssignmentBytes", int64(c.MaxAssignmentBytes))
 	positive("KeepEnded", int64(c.KeepEnded))
 	positive("KeepEndedFor", int64(c.KeepEndedFor))
 	return errors.Join(mistakes...)

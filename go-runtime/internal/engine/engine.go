@@ -119,6 +119,9 @@ func (e *Engine) Start(ctx context.Context) error {
 // The error says that tasks did not heed their context in time.
 func (e *Engine) Stop(ctx context.Context) error {
 	e.stopOnce.Do(func() {
+		// Who accepts a run may wait for the journal, for as long as there is work.
+		tooLong := context.AfterFunc(ctx, func() { e.endWork(ErrStopped) })
+		defer tooLong()
 		e.accepting.Lock()
 		defer e.accepting.Unlock()
 		e.sched.stop()

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 )
 
@@ -211,7 +212,7 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 		defer cancel()
 	}
 	now := e.cfg.Now().UTC()
-	run, err := e.change(ctx, ent, payload, func(run *Run) error {
+	change := func(run *Run) error {
 		if run.State.Ended() {
 			return errUnchanged
 		}
@@ -224,7 +225,12 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 		}
 		e.settle(run, failure, nil, now)
 		return nil
-	})
+	}
+	run, err := e.change(ctx, ent, payload, change)
+	if errors.Is(err, journal.ErrTooLarge) {
+		failure = unrecordable(err)
+		run, err = e.change(ctx, ent, nil, change)
+	}
 	switch {
 	case err != nil:
 		e.logUnlessUnchanged(run, err)
@@ -236,6 +242,11 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 	default:
 		e.logEnd(run, failure)
 	}
+}
+
+// unrecordable is the failure of an attempt whose end does not fit into a record.
+func unrecordable(err error) error {
+	return &TaskError{Reason: ReasonAgentFailed, Message: "how the run ended cannot be kept: " + err.Error(), Cause: err}
 }
 
 // settle ends a run whose attempt is over, or queues it for the next one. agent is

@@ -339,10 +339,22 @@ type Step struct {
 	Result json.RawMessage `json:"result"`
 }
 
-// Answer is an interrupt that was answered; its value is a JSON text.
+// Answer is an interrupt that was answered; what was asked and the answer's value are JSON texts.
 type Answer struct {
-	InterruptID string
-	Value       []byte
+	InterruptID     string
+	Question, Value []byte
+}
+
+// size is how many bytes it has.
+func (p *past) size() int {
+	size := len(p.Checkpoint)
+	for _, step := range p.Steps {
+		size += len(step.Key) + len(step.Result)
+	}
+	for _, answer := range p.Answers {
+		size += len(answer.InterruptID) + len(answer.Question) + len(answer.Value)
+	}
+	return size
 }
 
 // readPast reads what earlier attempts of a run left.
@@ -350,14 +362,18 @@ func (e *Engine) readPast(ctx context.Context, ent *entry) (past, error) {
 	var p past
 	run := ent.snapshot()
 	r := newReader()
+	var question []byte
 	_, err := e.stream.Scan(ctx, ent.created-1, false, historyFilter(run.Namespace, run.ID), func(rec journal.Record) error {
 		if strings.HasPrefix(rec.Subject, subjectPrefix) {
 			decoded, err := decodeRecord(rec.Data)
 			if err != nil {
 				return err
 			}
-			if decoded.Run.cause == causeAnswer && decoded.Run.State == Queued {
-				p.Answers = append(p.Answers, Answer{decoded.Run.answered, decoded.Payload})
+			switch {
+			case decoded.Run.asks():
+				question = decoded.Payload
+			case decoded.Run.cause == causeAnswer && decoded.Run.State == Queued:
+				p.Answers = append(p.Answers, Answer{decoded.Run.answered, question, decoded.Payload})
 			}
 		}
 		ev, err := r.event(rec)

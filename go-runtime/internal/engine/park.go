@@ -27,12 +27,21 @@ func (e *Engine) ResumeRun(ctx context.Context, namespace, runID, interruptID st
 	if err != nil {
 		return Run{}, err
 	}
-	run, err := e.change(ctx, ent, value, func(run *Run) error {
+	_, err = outlive(ctx, func() (Run, error) { return e.answer(ent, interruptID, value) })
+	if err != nil && (interruptID == "" || !e.wasAnswered(ctx, ent, interruptID)) {
+		return Run{}, err
+	}
+	return e.read(ctx, ent)
+}
+
+// answer queues a run again that waits at an interrupt.
+func (e *Engine) answer(ent *entry, interruptID string, value []byte) (Run, error) {
+	run, err := e.change(e.work, ent, value, func(run *Run) error {
 		switch {
 		case run.State.Ended():
-			return &EndedError{RunID: runID, State: run.State}
-		case run.State != Waiting || run.Wait.InterruptID == "" || (interruptID != "" && interruptID != run.Wait.InterruptID):
-			return &NotWaitingError{RunID: runID, State: run.State, InterruptID: interruptID}
+			return &EndedError{RunID: run.ID, State: run.State}
+		case !run.asks() || (interruptID != "" && interruptID != run.Wait.InterruptID):
+			return &NotWaitingError{RunID: run.ID, State: run.State, InterruptID: interruptID}
 		}
 		answered := run.Wait.InterruptID
 		run.queue(causeAnswer)
@@ -40,15 +49,11 @@ func (e *Engine) ResumeRun(ctx context.Context, namespace, runID, interruptID st
 		run.answered = answered
 		return nil
 	})
-	if err != nil {
-		if interruptID != "" && e.wasAnswered(ctx, ent, interruptID) {
-			return e.read(ctx, ent)
-		}
-		return Run{}, err
+	if err == nil {
+		e.requeue(ent, &run)
+		e.log.Info("run resumed", "run_id", run.ID, "agent", run.AgentID)
 	}
-	e.requeue(ent, &run)
-	e.log.Info("run resumed", "run_id", run.ID, "agent", run.AgentID)
-	return e.read(ctx, ent)
+	return run, err
 }
 
 // wasAnswered reports whether an interrupt of a run has its answer.
@@ -98,19 +103,31 @@ func (e *Engine) allEnded(namespace string, runIDs []string) bool {
 // ended does what the end of a run means for others: its parent may go on, and
 // unless it succeeded its own sub-runs are cancelled.
 func (e *Engine) ended(ctx context.Context, run *Run) {
-	if run.State != Succeeded {
-		for _, child := range e.index.childrenOf(run.Namespace, run.ID) {
-			_, err := e.cancel(ctx, child, RunError{
-				Reason: ReasonCancelled, Message: "the run that it was a part of ended as " + string(run.State),
-			})
-			if err != nil && !errors.Is(err, errUnchanged) {
-				e.log.Error("sub-run not cancelled", "run_id", child.id, "parent_run_id", run.ID, "err", err)
-			}
-		}
+	for _, child := range e.index.childrenOf(run.Namespace, run.ID) {
+		e.cancelWithParent(ctx, child)
 	}
 	if parent := run.options().ParentID; parent != "" {
 		if ent := e.index.get(run.Namespace, parent); ent != nil {
 			e.endWait(ctx, ent)
 		}
+	}
+}
+
+// cancelWithParent cancels a sub-run whose parent ended in another way than success.
+func (e *Engine) cancelWithParent(ctx context.Context, child *entry) {
+	run := child.snapshot()
+	ent := e.index.get(run.Namespace, run.options().ParentID)
+	if ent == nil {
+		return
+	}
+	parent := ent.snapshot()
+	if !parent.State.Ended() || parent.State == Succeeded {
+		return
+	}
+	_, err := e.cancel(ctx, child, RunError{
+		Reason: ReasonCancelled, Message: "the run that it was a part of ended as " + string(parent.State),
+	})
+	if err != nil && !errors.Is(err, errUnchanged) {
+		e.log.Error("sub-run not cancelled", "run_id", child.id, "parent_run_id", parent.ID, "err", err)
 	}
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -63,7 +64,7 @@ type facts struct {
 // encode returns the length of the facts as a uvarint, the facts, the payload.
 func (r *record) encode() ([]byte, error) {
 	run := &r.Run
-	head, err := json.Marshal(facts{
+	head, err := marshalPlain(facts{
 		ID: r.ID, Target: run.Target, AgentID: run.AgentID, TaskType: run.TaskType,
 		Description: run.Description, State: run.State, Attempt: run.Attempt,
 		MaxAttempts: run.MaxAttempts, Metadata: run.Metadata, Error: run.Error,
@@ -77,6 +78,18 @@ func (r *record) encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode record of run %s: %w", run.ID, err)
 	}
 	return join(head, r.Payload), nil
+}
+
+// marshalPlain is json.Marshal without what that does for HTML, which can make
+// metadata of six times its size.
+func marshalPlain(value any) ([]byte, error) {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), nil
 }
 
 var errBadRecord = errors.New("not a run record")

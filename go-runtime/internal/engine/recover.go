@@ -46,6 +46,9 @@ func (e *Engine) recover(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, ent := range active {
+		e.cancelWithParent(ctx, ent)
+	}
 	for ent, taker := range lost {
 		run := taker.snapshot()
 		e.cancelFor(ctx, ent, taker, run.options().Concurrency.Key)

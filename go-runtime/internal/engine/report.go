@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -206,7 +204,7 @@ func (e *Engine) conclude(l *lease, r *Report) (uint64, error) {
 			Retryable: r.Fail.Retryable, RetryAfter: r.Fail.RetryAfter,
 		}
 	case park != nil:
-		if err := e.checkPark(park); err != nil {
+		if err := e.checkPark(&run, park); err != nil {
 			failure, park = &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}, nil
 		} else {
 			payload = park.Payload
@@ -219,7 +217,7 @@ func (e *Engine) conclude(l *lease, r *Report) (uint64, error) {
 		payload = nil
 	}
 	now := e.cfg.Now().UTC()
-	run, err := e.change(e.work, l.ent, payload, func(run *Run) error {
+	change := func(run *Run) error {
 		if !l.holds(run) {
 			return ErrLeaseLost
 		}
@@ -232,7 +230,12 @@ func (e *Engine) conclude(l *lease, r *Report) (uint64, error) {
 			e.settle(run, failure, l.agentPolicy(run), now)
 		}
 		return nil
-	})
+	}
+	run, err := e.change(e.work, l.ent, payload, change)
+	if errors.Is(err, journal.ErrTooLarge) {
+		failure, park = unrecordable(err), nil
+		run, err = e.change(e.work, l.ent, nil, change)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -255,12 +258,12 @@ func (l *lease) agentPolicy(run *Run) *RetryPolicy {
 	return l.session.agents[run.AgentID].Retry
 }
 
-func (e *Engine) checkPark(w *Wait) error {
+func (e *Engine) checkPark(run *Run, w *Wait) error {
 	if (w.InterruptID == "") == (len(w.Runs) == 0) {
 		return violation.New("park", "needs an interrupt or runs to wait for")
 	}
 	if w.InterruptID == "" {
-		return nil
+		return e.checkWaitFor(run, w.Runs)
 	}
 	if len(w.Payload) > e.cfg.MaxInputBytes {
 		return &violation.TooLargeError{Field: "interrupt.payload", Size: len(w.Payload), Limit: e.cfg.MaxInputBytes}
@@ -270,6 +273,26 @@ func (e *Engine) checkPark(w *Wait) error {
 		checkText("interrupt.interrupt_id", w.InterruptID, maxStepKeyBytes),
 		jsonvalue.Validate("interrupt.payload", w.Payload),
 	)
+}
+
+// maxWaitFor is how many sub-runs one run may wait for at a time.
+const maxWaitFor = 1000
+
+// checkWaitFor refuses to wait for what wakes nobody: runs that are not the run's own sub-runs.
+func (e *Engine) checkWaitFor(run *Run, runIDs []string) error {
+	if len(runIDs) > maxWaitFor {
+		return violation.New("park.wait_for", "must name at most %d runs, has %d", maxWaitFor, len(runIDs))
+	}
+	for i, id := range runIDs {
+		ent := e.index.get(run.Namespace, id)
+		if ent == nil {
+			continue
+		}
+		if other := ent.snapshot(); other.options().ParentID != run.ID {
+			return violation.New(fmt.Sprintf("park.wait_for[%d]", i), "%s is no sub-run of the run", id)
+		}
+	}
+	return nil
 }
 
 // park has the run wait, unless the sub-runs that it would wait for have ended.
@@ -294,15 +317,11 @@ func (e *Engine) recordStep(ctx context.Context, l *lease, r *Report) (uint64, e
 	); err != nil {
 		return 0, err
 	}
-	var payload bytes.Buffer
-	encoder := json.NewEncoder(&payload)
-	encoder.SetEscapeHTML(false) // that would make a result of six times its size
-	if err := encoder.Encode(r.Step); err != nil {
+	payload, err := marshalPlain(r.Step)
+	if err != nil {
 		return 0, fmt.Errorf("encode step %s: %w", r.Step.Key, err)
 	}
-	return e.add(ctx, l, r.Number, []NewEvent{{
-		Type: eventStep, Visibility: Internal, Payload: bytes.TrimSuffix(payload.Bytes(), []byte("\n")),
-	}})
+	return e.add(ctx, l, r.Number, []NewEvent{{Type: eventStep, Visibility: Internal, Payload: payload}})
 }
 
 // recallReport returns the number of the last report of a lease that was kept.
@@ -364,6 +383,10 @@ func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 		if err != nil {
 			c.refuse(&answer, err)
 			return
+		}
+		if ent := e.index.get(run.Namespace, child.ID); ent != nil {
+			// The parent may have ended before it was there to be cancelled with that.
+			e.cancelWithParent(e.work, ent)
 		}
 		c.order(func(o *Orders) {
 			o.Children = append(o.Children, ChildRun{ParentID: run.ID, Lease: l.token, Report: number, Run: child})

@@ -110,8 +110,11 @@ func (r *CreateRequest) delay(now time.Time) time.Duration {
 	return r.Delay
 }
 
-// maxPriority bounds Options.Priority both ways.
-const maxPriority = 1000
+// maxPriority bounds Options.Priority both ways, maxVisibilities Options.Visibility.
+const (
+	maxPriority     = 1000
+	maxVisibilities = 100
+)
 
 func (o *Options) check() error {
 	checks := []error{o.Concurrency.check(), o.Retry.check("retry")}
@@ -123,6 +126,9 @@ func (o *Options) check() error {
 	}
 	if o.StepTimeout < 0 {
 		checks = append(checks, violation.New("step_timeout", "must be positive"))
+	}
+	if len(o.Visibility) > maxVisibilities {
+		checks = append(checks, violation.New("event_visibility", "must name at most %d types", maxVisibilities))
 	}
 	for eventType, v := range o.Visibility {
 		if eventType == "" {

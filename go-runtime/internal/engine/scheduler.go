@@ -205,7 +205,10 @@ func (s *scheduler) cancelReservation(n *newcomer) {
 		s.count(n.namespace, -1)
 	}
 	if n.holds {
-		s.free(n.namespace, n.concurrency.Key, n.runID)
+		// A run that was found in the journal meanwhile keeps its key.
+		if state := s.keys[keyName{n.namespace, n.concurrency.Key}]; state != nil && state.holders[n.runID] == nil {
+			s.free(n.namespace, n.concurrency.Key, n.runID)
+		}
 	}
 	n.begins, n.holds = false, false
 }

@@ -63,8 +63,41 @@ type timetable struct {
 	zone *time.Location
 }
 
-// next returns the first time after t.
-func (t timetable) next(after time.Time) time.Time { return t.cron.Next(after.In(t.zone)).UTC() }
+// next returns the first time after another. A time of day that comes twice, as the
+// clock is put back, counts once; every hour counts all the same.
+func (t timetable) next(after time.Time) time.Time {
+	next := t.cron.Next(after.In(t.zone))
+	for !t.isHourly() && cameBefore(next) {
+		next = t.cron.Next(next)
+	}
+	return next.UTC()
+}
+
+// isHourly reports whether the expression names no hours, but each, or intervals.
+func (t timetable) isHourly() bool {
+	fields, ok := t.cron.(*cron.SpecSchedule)
+	return !ok || fields.Hour&everyHour == everyHour
+}
+
+// everyHour is the hours 0 to 23 as the bits of a cron.SpecSchedule.
+const everyHour = 1<<24 - 1
+
+// cameBefore reports whether the clock showed the same before it was put back.
+func cameBefore(t time.Time) bool {
+	if t.IsZero() {
+		return false
+	}
+	_, offset := t.Zone()
+	_, before := t.Add(-mostPutBack).Zone()
+	if before <= offset {
+		return false
+	}
+	earlier := t.Add(-time.Duration(before-offset) * time.Second)
+	return earlier.Format(time.DateTime) == t.Format(time.DateTime)
+}
+
+// mostPutBack is at least as much as any clock is put back by, and less than any two of that lie apart.
+const mostPutBack = 3 * time.Hour
 
 // parse reads a schedule's cron expression and time zone.
 func parse(s *Schedule) (timetable, error) {

@@ -336,3 +336,32 @@ func TestRefusedRunIsSaid(t *testing.T) {
 		t.Fatalf("schedule %+v", got)
 	}
 }
+
+// TestTimeThatComesTwiceCountsOnce has the clock be put back at night.
+func TestTimeThatComesTwiceCountsOnce(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		cron, zone, after string
+		want              []string
+	}{
+		"nightly":      {"30 2 * * *", "Europe/Berlin", "2026-10-24T22:00:00Z", []string{"2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"}},
+		"some hours":   {"0 1,2,3 * * *", "Europe/Berlin", "2026-10-24T22:00:00Z", []string{"2026-10-24T23:00:00Z", "2026-10-25T00:00:00Z", "2026-10-25T02:00:00Z"}},
+		"half an hour": {"45 1 * * *", "Australia/Lord_Howe", "2026-04-04T10:00:00Z", []string{"2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"}},
+		"each hour":    {"30 * * * *", "Europe/Berlin", "2026-10-25T00:00:00Z", []string{"2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z"}},
+		"an interval":  {"@every 1h", "Europe/Berlin", "2026-10-25T00:00:00Z", []string{"2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			table, err := parse(&Schedule{Cron: tc.cron, TimeZone: tc.zone})
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := at(t, tc.after)
+			for _, want := range tc.want {
+				if next = table.next(next); !next.Equal(at(t, want)) {
+					t.Fatalf("next is %s, want %s", next.Format(time.RFC3339), want)
+				}
+			}
+		})
+	}
+}

@@ -111,14 +111,24 @@ func (s *Store) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop creates no more runs. It is safe to call twice and before Start.
-func (s *Store) Stop(context.Context) error {
+// Stop creates no more runs, and waits for the one that is being created until ctx
+// ends. It is safe to call twice and before Start.
+func (s *Store) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		close(s.stopping)
 		s.endWork()
 	})
-	s.running.Wait()
-	return nil
+	finished := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("a scheduled run is still being created: %w", context.Cause(ctx))
+	}
 }
 
 // Create keeps a schedule, in place of the one that has its id if replace is set,

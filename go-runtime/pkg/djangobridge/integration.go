@@ -34,6 +34,9 @@ import (
 // headers, and what a run or an event has beside its input or data.
 const recordOverhead = 128 << 10
 
+// maxClientMessageBytes is the largest message that a Python client takes.
+const maxClientMessageBytes = 16 << 20
+
 // phase is where an Integration stands in its life.
 type phase int
 
@@ -153,9 +156,12 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 		MaxAttempts:   i.cfg.MaxAttempts,
 		RunTimeout:    i.cfg.RunTimeout,
 		MaxInputBytes: i.cfg.MaxValueBytes,
-		KeepEnded:     i.cfg.KeepRuns,
-		KeepEndedFor:  i.cfg.KeepRunsFor,
-		Tracer:        i.tracing.Provider().Tracer("agentruntime/engine"),
+		// Clients take no larger messages, whatever the runtime's own limit.
+		MaxAssignmentBytes: min(i.cfg.MaxMessageBytes, maxClientMessageBytes) - recordOverhead,
+
+		KeepEnded:    i.cfg.KeepRuns,
+		KeepEndedFor: i.cfg.KeepRunsFor,
+		Tracer:       i.tracing.Provider().Tracer("agentruntime/engine"),
 	}, i.journal, registry, i.log)
 	if err != nil {
 		return nil, err

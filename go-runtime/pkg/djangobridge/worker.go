@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
@@ -134,7 +135,7 @@ func speak(
 		var err error
 		select {
 		case next := <-orders:
-			err = send(ordersToWire(next))
+			err = sendOrders(next, send)
 		case number := <-probes:
 			err = send(&agentruntimev1.WorkResponse{Probe: number})
 		case err = <-failed:
@@ -226,30 +227,57 @@ func reportFromWire(wire *agentruntimev1.Report) (engine.Report, error) {
 	return r, nil
 }
 
-func ordersToWire(orders engine.Orders) *agentruntimev1.WorkResponse {
-	wire := &agentruntimev1.WorkResponse{}
-	for _, a := range orders.Assignments {
-		wire.Assignments = append(wire.Assignments, assignmentToWire(a))
-	}
-	for _, a := range orders.Acks {
-		wire.Acks = append(wire.Acks, ackToWire(a))
-	}
-	for _, c := range orders.Cancellations {
-		wire.Cancellations = append(wire.Cancellations,
-			&agentruntimev1.Cancellation{RunId: c.RunID, Lease: c.Lease, Reason: string(c.Reason)})
+// sendOrders sends what there is to say to a worker in as many messages as it
+// takes: what assigns and answers can be large.
+func sendOrders(orders engine.Orders, send func(*agentruntimev1.WorkResponse) error) error {
+	message, size := &agentruntimev1.WorkResponse{}, 0
+	// makeRoom sends the message if what comes next does not go into it as well.
+	makeRoom := func(next proto.Message) error {
+		bytes := proto.Size(next)
+		if size > 0 && size+bytes > maxFrameBytes {
+			if err := send(message); err != nil {
+				return err
+			}
+			message, size = &agentruntimev1.WorkResponse{}, 0
+		}
+		size += bytes
+		return nil
 	}
 	for _, r := range orders.Refusals {
 		why := describe(r.Err)
-		wire.Refusals = append(wire.Refusals, &agentruntimev1.Refusal{
+		refusal := &agentruntimev1.Refusal{
 			RunId: r.RunID, Lease: r.Lease, Number: r.Report, Reason: why.reason, Message: why.message,
-		})
+		}
+		if err := makeRoom(refusal); err != nil {
+			return err
+		}
+		message.Refusals = append(message.Refusals, refusal)
+	}
+	for _, a := range orders.Acks {
+		message.Acks = append(message.Acks, ackToWire(a))
 	}
 	for _, c := range orders.Children {
-		wire.ChildRuns = append(wire.ChildRuns, &agentruntimev1.ChildRun{
+		child := &agentruntimev1.ChildRun{
 			ParentRunId: c.ParentID, Lease: c.Lease, Number: c.Report, Run: runToWire(c.Run),
-		})
+		}
+		if err := makeRoom(child); err != nil {
+			return err
+		}
+		message.ChildRuns = append(message.ChildRuns, child)
 	}
-	return wire
+	for _, a := range orders.Assignments {
+		assignment := assignmentToWire(a)
+		if err := makeRoom(assignment); err != nil {
+			return err
+		}
+		message.Assignments = append(message.Assignments, assignment)
+	}
+	// Last, as they may be of what was assigned in another message.
+	for _, c := range orders.Cancellations {
+		message.Cancellations = append(message.Cancellations,
+			&agentruntimev1.Cancellation{RunId: c.RunID, Lease: c.Lease, Reason: string(c.Reason)})
+	}
+	return send(message)
 }
 
 func ackToWire(h engine.HeldLease) *agentruntimev1.Ack {
@@ -268,7 +296,9 @@ func assignmentToWire(a engine.Assignment) *agentruntimev1.Assignment {
 		wire.Steps = append(wire.Steps, &agentruntimev1.RecordStep{Key: step.Key, Result: step.Result})
 	}
 	for _, answer := range a.Answers {
-		wire.Answers = append(wire.Answers, &agentruntimev1.Interrupt{InterruptId: answer.InterruptID, Payload: answer.Value})
+		wire.Answers = append(wire.Answers, &agentruntimev1.Interrupt{
+			InterruptId: answer.InterruptID, Question: answer.Question, Payload: answer.Value,
+		})
 	}
 	return wire
 }

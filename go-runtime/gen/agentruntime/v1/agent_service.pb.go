@@ -661,7 +661,9 @@ type Interrupt struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	InterruptId string                 `protobuf:"bytes,1,opt,name=interrupt_id,json=interruptId,proto3" json:"interrupt_id,omitempty"`
 	// A JSON text. Left out of lists.
-	Payload       []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Where payload is the answer: what was asked, a JSON text.
+	Question      []byte `protobuf:"bytes,3,opt,name=question,proto3" json:"question,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -706,6 +708,13 @@ func (x *Interrupt) GetInterruptId() string {
 func (x *Interrupt) GetPayload() []byte {
 	if x != nil {
 		return x.Payload
+	}
+	return nil
+}
+
+func (x *Interrupt) GetQuestion() []byte {
+	if x != nil {
+		return x.Question
 	}
 	return nil
 }
@@ -3884,10 +3893,11 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x18 \x03(\tR\n" +
 	"waitingFor\x12'\n" +
 	"\x0fconcurrency_key\x18\x19 \x01(\tR\x0econcurrencyKey\x12\x16\n" +
-	"\x06worker\x18\x1a \x01(\tR\x06worker\"H\n" +
+	"\x06worker\x18\x1a \x01(\tR\x06worker\"d\n" +
 	"\tInterrupt\x12!\n" +
 	"\finterrupt_id\x18\x01 \x01(\tR\vinterruptId\x12\x18\n" +
-	"\apayload\x18\x02 \x01(\fR\apayload\"n\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1a\n" +
+	"\bquestion\x18\x03 \x01(\fR\bquestion\"n\n" +
 	"\bRunError\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +

@@ -139,12 +139,14 @@ class Run(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., target: _Optional[_Union[RunTarget, str]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., input: _Optional[bytes] = ..., output: _Optional[bytes] = ..., error: _Optional[_Union[RunError, _Mapping]] = ..., metadata: _Optional[bytes] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sequence: _Optional[int] = ..., priority: _Optional[int] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent_run_id: _Optional[str] = ..., retry_of: _Optional[str] = ..., schedule_id: _Optional[str] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., waiting_for: _Optional[_Iterable[str]] = ..., concurrency_key: _Optional[str] = ..., worker: _Optional[str] = ...) -> None: ...
 
 class Interrupt(_message.Message):
-    __slots__ = ("interrupt_id", "payload")
+    __slots__ = ("interrupt_id", "payload", "question")
     INTERRUPT_ID_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
     interrupt_id: str
     payload: bytes
-    def __init__(self, interrupt_id: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    question: bytes
+    def __init__(self, interrupt_id: _Optional[str] = ..., payload: _Optional[bytes] = ..., question: _Optional[bytes] = ...) -> None: ...
 
 class RunError(_message.Message):
     __slots__ = ("reason", "message", "retryable", "type")

@@ -1,0 +1,351 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// says reports whether a record is the one in which a run enters a state.
+func says(m journal.Message, state State) bool {
+	return strings.HasPrefix(m.Subject, subjectPrefix) && bytes.Contains(m.Data, []byte(`"state":"`+string(state)+`"`))
+}
+
+// slow is a stream that takes records of one state, and answers only when the test goes on.
+func (b *bundle) slow(state State) (taken, goOn chan struct{}) {
+	taken, goOn = make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	b.fault(&faulty{refuse: func(m journal.Message) error {
+		if says(m, state) {
+			once.Do(func() { close(taken) })
+			<-goOn
+		}
+		return nil
+	}})
+	return taken, goOn
+}
+
+// TestCallerThatGoesAwayLeavesNoRunHalfChanged has the callers of CancelRun and
+// ResumeRun go while the journal keeps what they asked for.
+func TestCallerThatGoesAwayLeavesNoRunHalfChanged(t *testing.T) {
+	t.Parallel()
+	t.Run("cancel", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, Config{}, tasks{})
+		id := b.create(chat()).ID
+		taken, goOn := b.slow(Cancelled)
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan error)
+		go func() {
+			_, err := b.CancelRun(ctx, "default", id, "")
+			gone <- err
+		}()
+		<-taken
+		leave()
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Errorf("the caller that left got %v", err)
+		}
+		close(goOn)
+		b.wantEnd(id, Cancelled, ReasonCancelled)
+		if run, err := b.CancelRun(t.Context(), "default", id, ""); err != nil || run.State != Cancelled {
+			t.Errorf("a repeat: %s, %v", run.State, err)
+		}
+	})
+	t.Run("resume", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, Config{}, tasks{})
+		w := b.worker(1, 0)
+		id := b.create(chat()).ID
+		w.report(w.assignment(), 1, Report{Park: &Wait{InterruptID: "q#1"}})
+		b.awaitState(id, Waiting)
+		taken, goOn := b.slow(Queued)
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan error)
+		go func() {
+			_, err := b.ResumeRun(ctx, "default", id, "q#1", []byte("true"))
+			gone <- err
+		}()
+		<-taken
+		leave()
+		<-gone
+		close(goOn)
+		w.succeed(w.assignment(), 1)
+		b.wait(id)
+	})
+}
+
+// TestRunThatIsResumedAtOnceStaysQueued has the answer come in the turn after the
+// one in which the run began to wait.
+func TestRunThatIsResumedAtOnceStaysQueued(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	for range 50 {
+		r := chat()
+		r.Options.Concurrency = &Concurrency{Key: "key"}
+		id := b.create(r).ID
+		a := w.assignment()
+		var answered sync.WaitGroup
+		answered.Go(func() {
+			for {
+				if _, err := b.ResumeRun(t.Context(), "default", id, "q#1", nil); err == nil {
+					return
+				}
+			}
+		})
+		w.report(a, 1, Report{Park: &Wait{InterruptID: "q#1"}})
+		answered.Wait()
+		w.succeed(w.assignment(), 1)
+		b.wait(id)
+	}
+}
+
+// start has a worker's run begin a sub-run, which is another of the worker's.
+func (w *testWorker) start(a Assignment, number uint64) (child string) {
+	w.b.t.Helper()
+	w.report(a, number, Report{StartRun: &StartRun{Key: "helper#1", Request: chat()}})
+	return next(w, &w.children).Run.ID
+}
+
+func TestSubRunsOfACancelledRunAreCancelledAfterACrash(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(2, 0)
+	parent := b.create(chat()).ID
+	child := w.start(w.assignment(), 1)
+	w.assignment()
+	b.fault(&faulty{refuse: func(m journal.Message) error {
+		if says(m, Cancelled) && strings.Contains(m.Subject, journal.EncodeToken(child)) {
+			return errors.New("nothing more reaches the disk")
+		}
+		return nil
+	}})
+	if _, err := b.CancelRun(t.Context(), "default", parent, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.disconnect()
+	b.crash()
+	again := openEngine(t, b.dir, Config{}, tasks{})
+	again.wantEnd(child, Cancelled, ReasonCancelled)
+}
+
+// TestSubRunThatIsAcceptedAsItsParentEndsIsCancelled has the parent end while the
+// journal keeps the sub-run's first record.
+func TestSubRunThatIsAcceptedAsItsParentEndsIsCancelled(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	parent := b.create(chat()).ID
+	a := w.assignment()
+	taken, goOn := b.slow(Queued)
+	w.report(a, 1, Report{StartRun: &StartRun{Key: "helper#1", Request: chat()}})
+	<-taken
+	if _, err := b.CancelRun(t.Context(), "default", parent, ""); err != nil {
+		t.Fatal(err)
+	}
+	close(goOn)
+	w.report(a, 2, Report{Release: true})
+	for {
+		runs, _, err := b.ListRuns(t.Context(), "default", ListRequest{ParentID: parent, PageSize: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(runs) == 1 {
+			b.wantEnd(runs[0].ID, Cancelled, ReasonCancelled)
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestEndThatDoesNotFitFailsItsRun has how a run ended be more than a record holds.
+func TestEndThatDoesNotFitFailsItsRun(t *testing.T) {
+	t.Parallel()
+	tooLarge := func(m journal.Message) error {
+		if says(m, Succeeded) {
+			return fmt.Errorf("append: %w", journal.ErrTooLarge)
+		}
+		return nil
+	}
+	b := setup(t, Config{}, tasks{"echo": echo})
+	b.fault(&faulty{refuse: tooLarge})
+	w := b.worker(1, 0)
+	b.wantEnd(b.create(CreateRequest{TaskType: "echo"}).ID, Failed, ReasonAgentFailed)
+	id := b.create(chat()).ID
+	w.succeed(w.assignment(), 1)
+	b.wantEnd(id, Failed, ReasonAgentFailed)
+}
+
+func TestMetadataIsKeptAtItsSize(t *testing.T) {
+	t.Parallel()
+	r := record{Run: Run{State: Queued, Metadata: []byte(`{"text":"` + strings.Repeat("<&>", 1000) + `"}`)}}
+	data, err := r.encode()
+	if err != nil || len(data) > 4000 {
+		t.Fatalf("%d bytes, %v", len(data), err)
+	}
+	again, err := decodeRecord(data)
+	if err != nil || !bytes.Equal(again.Run.Metadata, r.Run.Metadata) {
+		t.Errorf("read back %.50s…, %v", again.Run.Metadata, err)
+	}
+}
+
+// TestRunWhoseAnswerWasLostKeepsItsKey has the answer of the append get lost; the
+// caller's repeat finds the run in the journal.
+func TestRunWhoseAnswerWasLostKeepsItsKey(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	lose := func(r CreateRequest) {
+		t.Helper()
+		var lost atomic.Bool
+		real := b.stream
+		b.stream = &losing{stream: real, lost: &lost}
+		if _, _, err := b.CreateRun(t.Context(), "default", r); !errors.Is(err, journal.ErrUnavailable) {
+			t.Fatalf("the first call: %v", err)
+		}
+		if _, _, err := b.CreateRun(t.Context(), "default", r); err != nil {
+			t.Fatalf("its repeat: %v", err)
+		}
+		b.stream = real
+	}
+	r := chat()
+	r.IdempotencyKey = "first"
+	r.Options.Concurrency = &Concurrency{Key: "key", Strategy: RejectWhenTaken}
+	lose(r)
+	other := r
+	other.IdempotencyKey = "second"
+	if _, _, err := b.CreateRun(t.Context(), "default", other); !errors.As(err, new(*ConcurrencyLimitError)) {
+		t.Errorf("a second run of the key: %v", err)
+	}
+	taker := taking("key")
+	taker.IdempotencyKey = "taker"
+	lose(taker)
+	first, _, err := b.CreateRun(t.Context(), "default", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.wantEnd(first.ID, Cancelled, ReasonCancelled)
+}
+
+// losing is a stream that keeps the first record and loses its answer.
+type losing struct {
+	stream
+
+	lost *atomic.Bool
+}
+
+func (l *losing) AppendEach(ctx context.Context, ms []journal.Message) ([]journal.AppendResult, error) {
+	results, err := l.stream.AppendEach(ctx, ms)
+	if err == nil && !l.lost.Swap(true) {
+		results[0] = journal.AppendResult{Err: errNoAnswer}
+	}
+	return results, err
+}
+
+// TestStopHeedsItsContextWhileARunIsAccepted has a run take over a key in a journal that keeps nothing more.
+func TestStopHeedsItsContextWhileARunIsAccepted(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	b.create(taking("key"))
+	tried := make(chan struct{}, 1000)
+	b.fault(&faulty{refuse: func(m journal.Message) error {
+		if !says(m, Cancelled) {
+			return nil
+		}
+		select {
+		case tried <- struct{}{}:
+		default:
+		}
+		return journal.ErrUnavailable
+	}})
+	var accepting sync.WaitGroup
+	accepting.Go(func() { _, _, _ = b.CreateRun(t.Context(), "default", taking("key")) })
+	<-tried
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := b.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+	accepting.Wait()
+}
+
+// TestRunThatWaitsForWhatWakesNobodyFails has a worker ask for what would never end.
+func TestRunThatWaitsForWhatWakesNobodyFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{"echo": echo})
+	w := b.worker(1, 0)
+	foreign := b.create(CreateRequest{TaskType: "echo", Wait: true}).ID
+	many := make([]string, maxWaitFor+1)
+	for name, runs := range map[string]func(own string) []string{
+		"itself":      func(own string) []string { return []string{own} },
+		"another run": func(string) []string { return []string{foreign} },
+		"too many":    func(string) []string { return many },
+	} {
+		id := b.create(chat()).ID
+		w.report(w.assignment(), 1, Report{Park: &Wait{Runs: runs(id)}})
+		if run := b.wantEnd(id, Failed, ReasonAgentFailed); !strings.Contains(run.Error.Message, "wait_for") {
+			t.Errorf("%s: %s", name, run.Error.Message)
+		}
+	}
+	r := chat()
+	r.Options.Visibility = map[string]Visibility{}
+	for i := range maxVisibilities + 1 {
+		r.Options.Visibility[fmt.Sprint("type", i)] = User
+	}
+	if _, _, err := b.CreateRun(t.Context(), "default", r); !errors.As(err, new(*violation.Error)) {
+		t.Errorf("%d visibilities: %v", len(r.Options.Visibility), err)
+	}
+}
+
+// TestRunThatRecordedMoreThanAWorkerIsGivenFails has a run be begun again with more
+// steps than go into a message.
+func TestRunThatRecordedMoreThanAWorkerIsGivenFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{MaxAssignmentBytes: 1000}, tasks{})
+	w := b.worker(1, 0)
+	r := chat()
+	r.Options.Retry = fast(3)
+	id := b.create(r).ID
+	a := w.assignment()
+	for i := range 3 {
+		result := fmt.Appendf(nil, "%q", strings.Repeat("x", 400))
+		w.report(a, uint64(i+1), Report{Step: &Step{Key: fmt.Sprint("work#", i), Result: result}})
+	}
+	w.report(a, 4, Report{Fail: &Fail{Message: "again", Retryable: true}})
+	if run := b.wantEnd(id, Failed, ReasonAgentFailed); !strings.Contains(run.Error.Message, "a worker is given at most 1000") {
+		t.Errorf("%s", run.Error.Message)
+	}
+}
+
+func TestAnswersComeWithWhatWasAsked(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	id := b.create(chat()).ID
+	for i := range 2 {
+		w.report(w.assignment(), 1, Report{Park: &Wait{
+			InterruptID: fmt.Sprint("q#", i), Payload: fmt.Appendf(nil, `"question %d"`, i),
+		}})
+		b.awaitState(id, Waiting)
+		if _, err := b.ResumeRun(t.Context(), "default", id, "", fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := w.assignment()
+	for i, answer := range a.Answers {
+		if string(answer.Question) != fmt.Sprintf(`"question %d"`, i) || string(answer.Value) != fmt.Sprint(i) {
+			t.Errorf("answer %d to %s is %s", i, answer.Question, answer.Value)
+		}
+	}
+	if len(a.Answers) != 2 {
+		t.Errorf("%d answers", len(a.Answers))
+	}
+}
