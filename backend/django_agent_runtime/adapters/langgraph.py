@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LangGraphRuntime"]
 
+_CHECKPOINT_KEYS = frozenset({"checkpoint_id", "checkpoint_map", "checkpoint_ns"})
 _USAGE = ("input_tokens", "output_tokens", "total_tokens")
 
 
@@ -35,8 +36,8 @@ class LangGraphRuntime(AdaptedAgent):
     """Runs a compiled graph.
 
     The run's messages are the graph's `messages`; what else its input has goes into the state under the same name,
-    and its params into the config's `configurable`. Tokens become `assistant.delta`, messages `assistant.message`,
-    tools `tool.call` and `tool.result`.
+    and its params into the config's `configurable`, where they replace neither what `config` has nor LangGraph's own
+    keys. Tokens become `assistant.delta`, messages `assistant.message`, tools `tool.call` and `tool.result`.
 
     A graph that was compiled without a checkpointer gets the run's own: after each superstep its state becomes the
     run's checkpoint, so that another attempt goes on where the last one was. With a checkpointer of its own the
@@ -80,36 +81,42 @@ class LangGraphRuntime(AdaptedAgent):
         thread = ctx.run_id if own else ctx.conversation_id or ctx.run_id
         saver = _RunSaver(thread, kept, ctx.checkpoint)
         graph = self._graph.copy({"checkpointer": saver}) if own else self._graph
-        configurable = {**(self._config or {}).get("configurable", {}), **ctx.params, "thread_id": thread}
+        params = {
+            name: value
+            for name, value in ctx.params.items()
+            if name not in _CHECKPOINT_KEYS and not name.startswith("__")
+        }
+        configurable = {**params, **(self._config or {}).get("configurable", {}), "thread_id": thread}
         config: RunnableConfig = {**(self._config or {}), "configurable": configurable}
         # Answers that the graph has had already come again, since the code begins at its top.
-        for _ in range(saver.answered):
-            await ctx.interrupt()
-        known = _messages_of((await graph.aget_state(config)).values)
+        for question in saver.answered:
+            await ctx.interrupt(question)
+        snapshot = await graph.aget_state(config)
+        known = _messages_of(snapshot.values)
+        latest = snapshot.config["configurable"].get("checkpoint_id")
+        # An earlier attempt may have failed before the graph had its input.
+        begun = bool(kept) and latest != saver.before
         given: Any = None
-        if not kept:
+        if not begun:
             given = self._read_input(ctx, whole=own)
-            saver.known = len(known) + len(_messages_of(given))
+            saver.before, saver.known = latest, len(known) + len(_messages_of(given))
             await saver.keep()
         narrator = _GraphNarrator(ctx, {str(message.id) for message in [*known, *_messages_of(given)]})
-        while True:
-            if given is not None or not kept:
-                await self._stream(graph, given, config, narrator)
-                # A question is not a checkpoint of the graph's, but a write beside one.
-                await saver.keep()
-            kept = {}
-            snapshot = await graph.aget_state(config)
+        if not begun:
+            snapshot = await self._stream(graph, given, config, narrator, saver)
+        while snapshot.interrupts or snapshot.next:
+            given = None
             if snapshot.interrupts:
-                given = Command(
-                    resume={each.id: await ctx.interrupt(to_json(each.value)) for each in snapshot.interrupts}
-                )
-                saver.answered += len(snapshot.interrupts)
-            elif snapshot.next:
-                given = None
-            else:
-                return _make_result(snapshot.values, saver.known)
+                questions = {each.id: to_json(each.value) for each in snapshot.interrupts}
+                given = Command(resume={each: await ctx.interrupt(question) for each, question in questions.items()})
+                saver.answered.extend(questions.values())
+            snapshot = await self._stream(graph, given, config, narrator, saver)
+        return _make_result(snapshot.values, saver.known)
 
-    async def _stream(self, graph: Any, given: Any, config: RunnableConfig, narrator: _GraphNarrator) -> None:
+    async def _stream(
+        self, graph: Any, given: Any, config: RunnableConfig, narrator: _GraphNarrator, saver: _RunSaver
+    ) -> Any:
+        """Where the graph stops."""
         modes = ["messages", "updates"]
         async for mode, chunk in graph.astream(given, config, stream_mode=modes, durability="sync"):
             if mode == "messages":
@@ -117,6 +124,9 @@ class LangGraphRuntime(AdaptedAgent):
             else:
                 for update in chunk.values():
                     await narrator.add_messages(update)
+        # A question is not a checkpoint of the graph's, but a write beside one.
+        await saver.keep()
+        return await graph.aget_state(config)
 
     def _read_input(self, ctx: RunContext, *, whole: bool) -> Any:
         if self._make_input is not None:
@@ -185,10 +195,12 @@ class _RunSaver(InMemorySaver):
         super().__init__()
         self._thread = thread
         self._keep = keep
-        self.answered = int(kept.get("answered", 0))
-        """How many answers the graph has had."""
+        self.answered: list[Any] = list(kept.get("answered", ()))
+        """The questions whose answers the graph has had."""
         self.known = int(kept.get("known", 0))
         """How many messages there were before it added its own."""
+        self.before: str | None = kept.get("before")
+        """The thread's latest checkpoint before the graph was given its input."""
         self._load(kept.get("checkpoints", {}))
 
     async def aput(self, *args: Any, **kwargs: Any) -> RunnableConfig:
@@ -234,7 +246,7 @@ class _RunSaver(InMemorySaver):
                     ].items()
                 ],
             }
-        return {"checkpoints": kept, "answered": self.answered, "known": self.known}
+        return {"checkpoints": kept, "answered": self.answered, "known": self.known, "before": self.before}
 
 
 class _GraphNarrator(Narrator):

@@ -107,11 +107,12 @@ def _to_items(messages: Iterable[Message]) -> list[Any]:
 
 
 def _to_messages(items: Iterable[Any]) -> list[Any]:
+    """The messages, and the functions that were called; of the SDK's own tools some have no result to add."""
     messages: list[Any] = []
     for item in items:
         if isinstance(item, MessageOutputItem):
             messages.append(make_message(ItemHelpers.text_message_output(item), []))
-        elif isinstance(item, ToolCallItem):
+        elif isinstance(item, ToolCallItem) and _get(item.raw_item, "type") == "function_call":
             name, arguments, call_id = _read_call(item)
             call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
             if messages and messages[-1].get("tool_calls"):
@@ -119,7 +120,7 @@ def _to_messages(items: Iterable[Any]) -> list[Any]:
                 messages[-1]["tool_calls"].append(call)
             else:
                 messages.append(make_message(None, [call]))
-        elif isinstance(item, ToolCallOutputItem):
+        elif isinstance(item, ToolCallOutputItem) and _get(item.raw_item, "type") == "function_call_output":
             content = text_of(to_json(item.output))
             messages.append({"role": "tool", "tool_call_id": _get(item.raw_item, "call_id"), "content": content})
     return messages

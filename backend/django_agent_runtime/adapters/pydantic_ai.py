@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic_ai import Agent
@@ -36,7 +37,8 @@ class PydanticAIRuntime(AdaptedAgent):
     """Runs an agent of Pydantic AI; its tools get the `RunContext` as `ctx.deps`.
 
     Text becomes `assistant.delta` and `assistant.message`, tools `tool.call` and `tool.result`. Another attempt
-    begins anew: what a tool must not do twice it does in `ctx.deps.step`.
+    begins anew: what a tool must not do twice it does in `ctx.deps.step`. The agent's system prompts come before those
+    of the conversation.
     """
 
     def __init__(
@@ -68,9 +70,18 @@ class PydanticAIRuntime(AdaptedAgent):
         async def tell(_: Any, events: AsyncIterable[Any]) -> None:
             await _narrate(events, narrator)
 
+        deps = ctx if self._make_deps is None else self._make_deps(ctx)
+        messages = ctx.input_messages
+        # Pydantic AI writes its system prompts only where there is no history.
+        prompts = await self._agent.system_prompt_parts(
+            deps=deps,
+            message_history=_to_history(messages),
+            prompt=next((text_of(said.get("content")) for said in reversed(messages) if said["role"] == "user"), None),
+        )
         result = await self._agent.run(
-            message_history=_to_history(ctx.input_messages),
-            deps=ctx if self._make_deps is None else self._make_deps(ctx),
+            # With their references it would write the dynamic ones a second time.
+            message_history=_to_history(messages, [replace(prompt, dynamic_ref=None) for prompt in prompts]),
+            deps=deps,
             event_stream_handler=tell,
         )
         # Before version 2 it is a method.
@@ -102,9 +113,9 @@ async def _narrate(events: AsyncIterable[Any], narrator: Narrator) -> None:
             await narrator.finish_tool(getattr(part, "tool_call_id", ""), getattr(part, "content", None))
 
 
-def _to_history(messages: Iterable[Message]) -> list[ModelMessage]:
-    """The conversation as requests and responses by turns."""
-    history: list[ModelMessage] = []
+def _to_history(messages: Iterable[Message], prompts: Sequence[SystemPromptPart] = ()) -> list[ModelMessage]:
+    """The conversation as requests and responses by turns, after the agent's system prompts."""
+    history: list[ModelMessage] = [ModelRequest(parts=prompts)] if prompts else []
     names: dict[str, str] = {}
     for message in messages:
         text = text_of(message.get("content"))

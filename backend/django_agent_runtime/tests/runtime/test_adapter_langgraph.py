@@ -8,6 +8,7 @@ import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
@@ -132,14 +133,96 @@ async def test_goes_on_where_a_crash_left_it() -> None:
 
 
 async def test_with_a_checkpointer_of_its_own_keeps_the_conversation() -> None:
-    def count(state: Any) -> Any:
-        return {"messages": [AIMessage(f"{len(state['messages'])} messages.")]}
-
-    graph = StateGraph(MessagesState)
-    graph.add_node("count", count)
-    graph.add_edge(START, "count")
-    agent = LangGraphRuntime("g", graph.compile(checkpointer=InMemorySaver()))
+    agent = LangGraphRuntime("g", count_messages(InMemorySaver()))
     first = await arun_agent_locally(agent, "Hello", conversation_id="c")
     said = [{"role": "user", "content": "Hello"}, *first.result.final_messages, {"role": "user", "content": "Again"}]  # type: ignore[union-attr]
     second = await arun_agent_locally(agent, said, conversation_id="c")
     assert (first.output, second.output) == ({"response": "1 messages."}, {"response": "3 messages."})
+
+
+class RefusesOnce(InMemorySaver):
+    refused = False
+
+    async def aput(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.refused:
+            self.refused = True
+            raise ConnectionError("no connection")
+        return await super().aput(*args, **kwargs)
+
+
+def count_messages(checkpointer: InMemorySaver | None = None) -> Any:
+    graph = StateGraph(MessagesState)
+    graph.add_node("count", lambda state: {"messages": [AIMessage(f"{len(state['messages'])} messages.")]})
+    graph.add_edge(START, "count")
+    return graph.compile(checkpointer=checkpointer)
+
+
+async def test_input_is_given_again_when_the_checkpointer_refused_it() -> None:
+    saver = RefusesOnce()
+    agent = LangGraphRuntime("g", count_messages(saver))
+    said: list[Any] = [{"role": "user", "content": "Hello"}]
+    for answer in ("1 messages.", "3 messages."):
+        saver.refused = False
+        run = LocalRun()
+        with pytest.raises(ConnectionError):
+            await arun_agent_locally(agent, said, conversation_id="c", run=run)
+        again = await arun_agent_locally(
+            agent, said, conversation_id="c", state=run.checkpoint, run_id=run.run_id, attempt=2
+        )
+        assert again.output == {"response": answer}
+        assert again.result is not None
+        assert [message["content"] for message in again.result.final_messages] == [answer]
+        assert again.get_payloads("assistant.message") == [{"content": answer}]
+        said += [*again.result.final_messages, {"role": "user", "content": "Again"}]
+
+
+async def test_input_is_given_again_when_the_graph_did_not_begin() -> None:
+    graph = count_messages()
+    run = LocalRun()
+    with pytest.raises(ValueError, match="recursion_limit"):
+        await arun_agent_locally(LangGraphRuntime("g", graph, config={"recursion_limit": 0}), "Go", run=run)
+    again = await arun_agent_locally(
+        LangGraphRuntime("g", graph), "Go", state=run.checkpoint, run_id=run.run_id, attempt=2
+    )
+    assert again.output == {"response": "1 messages."}
+
+
+async def test_input_is_not_given_again_once_a_checkpointer_has_it() -> None:
+    ran: list[str] = []
+
+    def answer(state: Any) -> Any:
+        ran.append("answer")
+        if len(ran) == 1:
+            raise ConnectionError("lost")
+        return {"messages": [AIMessage(f"{len(state['messages'])} messages.")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("answer", answer)
+    graph.add_edge(START, "answer")
+    agent = LangGraphRuntime("g", graph.compile(checkpointer=InMemorySaver()))
+    run = LocalRun()
+    with pytest.raises(ConnectionError):
+        await arun_agent_locally(agent, "Go", conversation_id="c", run=run)
+    again = await arun_agent_locally(
+        agent, "Go", conversation_id="c", state=run.checkpoint, run_id=run.run_id, attempt=2
+    )
+    assert again.output == {"response": "1 messages."}
+
+
+@pytest.mark.parametrize("name", ["checkpoint_id", "checkpoint_ns", "checkpoint_map", "__pregel_checkpointer"])
+async def test_params_do_not_steer_the_graph(name: str) -> None:
+    run = await arun_agent_locally(LangGraphRuntime("g", count_messages()), "Go", params={name: "x"})
+    assert run.output == {"response": "1 messages."}
+
+
+async def test_params_do_not_replace_what_is_configured() -> None:
+    def tell(state: Any, config: RunnableConfig) -> Any:
+        configured = config["configurable"]
+        return {"messages": [AIMessage(f"{configured['tenant']}, {configured['tone']}")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("tell", tell)
+    graph.add_edge(START, "tell")
+    agent = LangGraphRuntime("g", graph.compile(), config={"configurable": {"tenant": "ours"}})
+    run = await arun_agent_locally(agent, "Go", params={"tenant": "theirs", "tone": "kind"})
+    assert run.output == {"response": "ours, kind"}

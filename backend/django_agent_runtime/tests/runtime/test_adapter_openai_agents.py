@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from agents import Agent, Model, ModelResponse, RunContextWrapper, Usage, function_tool
+from agents import Agent, LocalShellTool, Model, ModelResponse, RunContextWrapper, Usage, function_tool
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
     ResponseFunctionToolCall,
+    ResponseFunctionWebSearch,
     ResponseOutputMessage,
     ResponseOutputText,
     ResponseTextDeltaEvent,
 )
+from openai.types.responses.response_function_web_search import ActionSearch
+from openai.types.responses.response_output_item import LocalShellCall, LocalShellCallAction
 
 from django_agent_runtime.adapters import OpenAIAgentsRuntime
 from django_agent_runtime.runtime.interfaces import RunContext
@@ -47,13 +50,15 @@ class Scripted(Model):
                 type="response.output_text.delta",
                 logprobs=[],
             )
-        text = ResponseOutputText(annotations=[], text="It shines too.", type="output_text")
-        yield completed(
-            ResponseOutputMessage(id="m", content=[text], role="assistant", status="completed", type="message")
-        )
+        yield completed(say("It shines too."))
 
 
-def completed(item: Any) -> ResponseCompletedEvent:
+def say(text: str) -> ResponseOutputMessage:
+    part = ResponseOutputText(annotations=[], text=text, type="output_text")
+    return ResponseOutputMessage(id="m", content=[part], role="assistant", status="completed", type="message")
+
+
+def completed(*items: Any) -> ResponseCompletedEvent:
     usage = {
         "input_tokens": 5,
         "output_tokens": 2,
@@ -66,7 +71,7 @@ def completed(item: Any) -> ResponseCompletedEvent:
         "created_at": 1.0,
         "model": "x",
         "object": "response",
-        "output": [item],
+        "output": items,
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
@@ -92,3 +97,40 @@ async def test_agent_tells_the_story(story: Any) -> None:
     assert kinds == ["system", "user", "function_call", "function_call_output", "assistant", "user"]
     assert run.result is not None
     assert run.result.usage == {"input_tokens": 10, "output_tokens": 4, "total_tokens": 14}
+
+
+class Searching(Scripted):
+    async def stream_response(self, *args: Any, **_: Any) -> AsyncIterator[Any]:
+        self.inputs.append(args[1])
+        if len(self.inputs) > 1:
+            yield completed(say("Found it."))
+            return
+        search = ActionSearch(query="sun", type="search")
+        command = LocalShellCallAction(command=["ls"], env={}, type="exec")
+        yield completed(
+            ResponseFunctionWebSearch(id="ws_1", action=search, status="completed", type="web_search_call"),
+            ResponseFunctionToolCall(arguments='{"word": "sun"}', call_id="c1", name="look_up", type="function_call"),
+            LocalShellCall(id="sh_1", action=command, call_id="c2", status="completed", type="local_shell_call"),
+        )
+
+
+async def test_hosted_tools_are_told_but_leave_no_call_without_a_result() -> None:
+    model = Searching()
+    agent = Agent(name="a", model=model, tools=[look_up, LocalShellTool(executor=lambda _: "a file")])
+    adapted = OpenAIAgentsRuntime("o", agent)
+    run = await arun_agent_locally(adapted, "Search")
+    assert [call["tool"] for call in run.get_payloads("tool.call")] == [
+        "web_search_call",
+        "look_up",
+        "local_shell_call",
+    ]
+    assert run.result is not None
+    added = run.result.final_messages
+    assert [message["role"] for message in added] == ["assistant", "tool", "assistant"]
+    assert [call["id"] for call in added[0]["tool_calls"]] == ["c1"]
+    assert added[1] == {"role": "tool", "tool_call_id": "c1", "content": "sun is bright"}
+
+    said = [{"role": "user", "content": "Search"}, *added, {"role": "user", "content": "Again"}]
+    await arun_agent_locally(adapted, said)
+    kinds = [item.get("type") or item["role"] for item in model.inputs[-1]]
+    assert kinds == ["user", "function_call", "function_call_output", "assistant", "user"]
