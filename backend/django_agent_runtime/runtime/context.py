@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
@@ -21,6 +22,8 @@ from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visib
 from django_agent_runtime.runtime.registry import list_runtimes
 
 __all__ = ["MOST_PAYLOAD_BYTES", "Reporter", "WorkerRunContext", "check_payload", "from_duration", "to_duration"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -91,7 +94,7 @@ class WorkerRunContext(RunContext):
             self._step_timeout = from_duration(assignment.step_timeout)
         self._counts: dict[str, int] = {}
         self._recorded = {step.key: step.result for step in assignment.steps}
-        self._answers = {answer.interrupt_id: answer.payload for answer in assignment.answers}
+        self._answers = {answer.interrupt_id: answer for answer in assignment.answers}
         self._state = assignment.checkpoint
         self._busy = 0
         self._left = 0
@@ -185,14 +188,20 @@ class WorkerRunContext(RunContext):
             self._rest()
         return cast("T", decode(text))
 
-    async def interrupt(self, payload: Any = None) -> Any:
+    async def interrupt(self, payload: Any = None, *, name: str | None = None) -> Any:
         """See RunContext."""
         self._check()
-        interrupt_id = self._count("interrupt")
-        answer = self._answers.get(interrupt_id)
-        if answer is not None:
-            return decode(answer) if answer else None
         text = self._check_size(encode(payload, "payload"), "payload")
+        interrupt_id = self._count("interrupt" if name is None else name)
+        while (answer := self._answers.get(interrupt_id)) is not None:
+            if name is not None or decode(answer.question or text) == decode(text):
+                return decode(answer.payload) if answer.payload else None
+            # Somebody said yes to something else.
+            logger.warning(
+                "the code asks another question than before",
+                extra={"run_id": self.run_id, "agent": self.agent_key, "interrupt_id": interrupt_id},
+            )
+            interrupt_id = self._count("interrupt")
         await self._park(worker_pb.Park(interrupt=agent_pb.Interrupt(interrupt_id=interrupt_id, payload=text)))
         raise Parked("the run waits for an answer")
 

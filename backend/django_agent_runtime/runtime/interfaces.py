@@ -296,14 +296,16 @@ class RunContext(ABC):
         """
 
     @abstractmethod
-    async def interrupt(self, payload: Any = None) -> Any:
+    async def interrupt(self, payload: Any = None, *, name: str | None = None) -> Any:
         """Ask whoever watches the run, and return the answer.
 
         The first time, the run is parked: this raises `Parked`, and once `resume` has brought the answer the code runs
-        again from its top, where this returns it. Do what must not be repeated in a `step`.
+        again from its top, where this returns it. Do what must not be repeated in a `step`, and so what the question is
+        made of: an answer is for the question it was given to, and another question is asked.
 
         Args:
             payload: JSON: what is asked.
+            name: Tells this question from others whatever its payload, such as one that has a time in it.
         """
 
     @abstractmethod

@@ -176,7 +176,7 @@ class LocalRunContext(RunContext):
             self.run.events.append(record)
         return copy.deepcopy(self.run.steps[key])
 
-    async def interrupt(self, payload: Any = None) -> Any:
+    async def interrupt(self, payload: Any = None, *, name: str | None = None) -> Any:
         """The next of the answers; `Parked` where there is none left."""
         self.raise_if_cancelled()
         asked = decode(encode(payload, "payload"))

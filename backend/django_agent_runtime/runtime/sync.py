@@ -135,9 +135,9 @@ class SyncRunContext:
 
         return self._do(self._ctx.step(name, call_here, timeout=timeout), calls)
 
-    def interrupt(self, payload: Any = None) -> Any:
+    def interrupt(self, payload: Any = None, *, name: str | None = None) -> Any:
         """Ask whoever watches the run, and return the answer."""
-        return self._do(self._ctx.interrupt(payload))
+        return self._do(self._ctx.interrupt(payload, name=name))
 
     def run_agent(
         self,

@@ -237,7 +237,10 @@ class FakeRuntime:
         with self.changed:
             assert run.state == "waiting"
             assert run.interrupt is not None
-            answer = agent_pb.Interrupt(interrupt_id=run.interrupt.interrupt_id, payload=json.dumps(value).encode())
+            asked = run.interrupt
+            answer = agent_pb.Interrupt(
+                interrupt_id=asked.interrupt_id, question=asked.payload, payload=json.dumps(value).encode()
+            )
             run.answers.append(answer)
             run.interrupt = None
             self._enqueue(run)

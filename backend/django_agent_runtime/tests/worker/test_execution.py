@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import json
 import sys
 import threading
@@ -13,7 +14,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import interrupt as langgraph_interrupt
 
+from django_agent_runtime.adapters.langgraph import LangGraphRuntime
 from django_agent_runtime.exceptions import AgentRuntimeError
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
@@ -569,6 +574,58 @@ def test_interrupt_parks_and_resumes(
     assert run.output["final_output"] == {"name": "Ada", "sure": None}
     assert before == [1]
     assert "failed" not in " ".join(run.history)
+
+
+def test_answer_is_for_the_question_it_was_given_to(runtime: Any, start_worker: Callable[..., Any]) -> None:
+    """A model that calls its tools in another order than before must not get a yes that was for something else."""
+    orders = iter([12, 13, 12])
+
+    async def refund(ctx: RunContext) -> dict[str, Any]:
+        refunded = {}
+        for order in (next(orders), 14):
+            refunded[str(order)] = await ctx.interrupt({"question": f"Refund order {order}?"})
+        return refunded
+
+    start_worker(runtime, agent(refund))
+    run = runtime.wait_for(runtime.submit("agent"), "waiting")
+    runtime.resume(run, "yes to 12")
+    runtime.wait_for(run, "waiting")
+    assert json.loads(run.interrupt.payload) == {"question": "Refund order 13?"}
+    runtime.resume(run, "no to 13")
+    # The answer to 12 is there, and that to 14 not yet.
+    runtime.wait_for(run, "waiting")
+    assert json.loads(run.interrupt.payload) == {"question": "Refund order 14?"}
+
+
+def test_graph_that_asks_the_same_twice_gets_an_answer_each_time(
+    runtime: Any, start_worker: Callable[..., Any]
+) -> None:
+    def ask(state: Any) -> Any:
+        return {"messages": [AIMessage(f"{langgraph_interrupt('sure?')}")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_sequence([("first", ask), ("second", ask)])
+    graph.add_edge(START, "first")
+    start_worker(runtime, LangGraphRuntime("agent", graph.compile()))
+    run = runtime.submit("agent")
+    for answer in ("yes", "no"):
+        runtime.wait_for(run, "waiting")
+        runtime.resume(run, answer)
+    runtime.wait_for(run)
+    assert [message["content"] for message in run.output["final_messages"]] == ["yes", "no"]
+
+
+def test_question_with_a_name_is_that_whatever_it_says(runtime: Any, start_worker: Callable[..., Any]) -> None:
+    times = itertools.count()
+
+    async def ask(ctx: RunContext) -> dict[str, Any]:
+        return {"sure": await ctx.interrupt({"asked_at": next(times)}, name="sure")}
+
+    start_worker(runtime, agent(ask))
+    run = runtime.wait_for(runtime.submit("agent"), "waiting")
+    assert run.interrupt.interrupt_id == "sure#1"
+    runtime.resume(run, True)
+    assert runtime.wait_for(run).output["final_output"] == {"sure": True}
 
 
 def test_parking_waits_for_steps_beside_it(runtime: Any, start_worker: Callable[..., Any]) -> None:
