@@ -6,13 +6,19 @@ Rows are the projector's and the services': nothing is edited here.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import ImproperlyConfigured
 from django.core.paginator import Paginator
+from django.db import router
+from django.db.models import ProtectedError, Q, RestrictedError
+from django.db.models.deletion import Collector
 from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -21,6 +27,7 @@ from django.utils.html import format_html
 from django_agent_runtime.exceptions import AgentRuntimeError
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.principals import Principal
+from django_agent_runtime.runtime.registry import list_runtimes
 from django_agent_runtime.services import (
     cancel_run,
     delete_conversation,
@@ -30,7 +37,7 @@ from django_agent_runtime.services import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from django.db.models import Model, QuerySet
     from django.http import HttpRequest, HttpResponse
@@ -57,12 +64,85 @@ class UncountedPaginator(RowPaginator):
         return rows.order_by()[:MOST_ROWS].values("pk").count()
 
 
+class AgentKeyFilter(admin.SimpleListFilter):
+    """The agents that are registered here: for the keys of all others, the whole table would have to be read."""
+
+    title = "agent key"
+    parameter_name = "agent_key"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:
+        """Each by its key."""
+        try:
+            return [(key, key) for key in list_runtimes()]
+        except ImproperlyConfigured:
+            # The checks say what is wrong with the registry; the rows can be looked at all the same.
+            return []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows of the agent, where one is chosen."""
+        return queryset.filter(agent_key=self.value()) if self.value() else queryset
+
+
 class ReadOnlyAdmin(ModelAdmin):
-    """A table that nobody edits by hand. Rows are deleted by those who may."""
+    """A table that nobody edits by hand, and that is too large to be read whole. Rows are deleted by those who may."""
 
     paginator = UncountedPaginator
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     list_per_page = ROWS_OF_PAGE
+    # Where an id is searched for.
+    id_fields: tuple[str, ...] = ("pk",)
+    # What makes a row large.
+    large_fields: tuple[str, ...] = ()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Without what makes a row large, except of the one that is looked at."""
+        rows = super().get_queryset(request)
+        return rows if request.resolver_match and request.resolver_match.kwargs else rows.defer(*self.large_fields)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Find an id by the indexes that are there for it, and anything else in the search fields.
+
+        Among the search fields ids would be compared as text, which no index serves, and SQLite writes them otherwise.
+        """
+        try:
+            key = UUID(search_term.strip())
+        except ValueError:
+            return super().get_search_results(request, queryset, search_term)
+        return queryset.filter(Q(*((name, key) for name in self.id_fields), _connector=Q.OR)), False
+
+    def get_deleted_objects(
+        self, objs: Sequence[Any] | QuerySet[Any], request: HttpRequest
+    ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
+        """What is to be deleted is listed; what goes with it is counted, since it may be more than a page can hold."""
+        collector = Collector(using=router.db_for_write(self.model))
+        protected: set[Model] = set()
+        try:
+            collector.collect(list(objs))
+        except ProtectedError as error:
+            protected = error.protected_objects
+        except RestrictedError as error:
+            protected = error.restricted_objects
+        found: list[tuple[type[Model], Iterable[Model | None], int]] = [
+            *((model, rows, len(rows)) for model, rows in collector.data.items()),
+            # These are deleted without being read, so that nobody can be asked about each.
+            *((rows.model, [None], rows.count()) for rows in collector.fast_deletes),
+        ]
+        counts: Counter[str] = Counter()
+        forbidden = set()
+        for model, rows, count in found:
+            if not count:
+                continue
+            names = model._meta  # noqa: SLF001 - as the admin's own templates take it
+            counts[str(names.verbose_name_plural)] += count
+            if self.admin_site.is_registered(model):
+                may_delete = self.admin_site.get_model_admin(model).has_delete_permission
+                if not all(may_delete(request, row) for row in rows):
+                    forbidden.add(str(names.verbose_name))
+        links = [_link_to_row(str(self.opts.model_name), row.pk, row) for row in objs]
+        return links, counts, forbidden, [str(row) for row in protected]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Nobody."""
@@ -86,10 +166,11 @@ class AgentConversationAdmin(ReadOnlyAdmin):
     """Conversations, with a way to their runs."""
 
     list_display = ("id", "title", "agent_key", "user", "anonymous_session_id", "created_at", "runs_link")
-    list_filter = ("agent_key", "created_at")
+    list_filter = (AgentKeyFilter, "created_at")
     list_select_related = ("user",)
-    search_fields = ("id__exact", "title", "agent_key", "anonymous_session_id__exact")
-    date_hierarchy = "created_at"
+    search_fields = ("title", "agent_key")
+    search_help_text = "The id of a conversation or of an anonymous session, or a part of a title or of an agent's key."
+    id_fields = ("pk", "anonymous_session_id")
     ordering = ("-created_at", "-id")
     readonly_fields = ("runs_link",)
 
@@ -113,10 +194,12 @@ class AgentRunAdmin(ReadOnlyAdmin):
     """Runs, with ways to their events, conversation and repeats."""
 
     list_display = ("id", "agent_key", "status", "attempt", "user", "created_at", "finished_at", "events_link")
-    list_filter = ("status", "agent_key", "created_at")
+    list_filter = ("status", AgentKeyFilter, "created_at")
     list_select_related = ("user",)
-    search_fields = ("id__exact", "agent_key", "conversation__id__exact", "anonymous_session_id__exact")
-    date_hierarchy = "created_at"
+    search_fields = ("agent_key",)
+    search_help_text = "The id of a run, a conversation or an anonymous session, or a part of an agent's key."
+    id_fields = ("pk", "conversation_id", "anonymous_session_id")
+    large_fields = ("input", "output")
     ordering = ("-created_at", "-id")
     readonly_fields = (
         "conversation_link",
@@ -129,11 +212,6 @@ class AgentRunAdmin(ReadOnlyAdmin):
     )
     exclude = ("input", "output", "error", "conversation", "retry_of")
     actions = ("cancel_runs", "retry_runs", "resume_runs")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without what makes a row large, except of the one that is looked at."""
-        rows = super().get_queryset(request)
-        return rows if request.resolver_match and request.resolver_match.kwargs else rows.defer("input", "output")
 
     @admin.display(description="events")
     def events_link(self, run: AgentRun) -> str:
@@ -234,8 +312,10 @@ class AgentEventAdmin(ReadOnlyAdmin):
     list_display = ("seq", "event_type", "visibility", "attempt", "timestamp", "run_link")
     # By type would read the whole table for the types there are.
     list_filter = ("visibility",)
-    search_fields = ("run__id__exact", "event_type__exact")
+    search_fields = ("event_type__exact",)
     search_help_text = "The id of a run, or a type of events."
+    id_fields = ("run_id",)
+    large_fields = ("payload",)
     # The table's own order, which needs no sorting; of one run it is that of the events.
     ordering = ("-id",)
     list_select_related = False
@@ -258,10 +338,11 @@ def _link_to_list(model: str, text: str, **filters: str) -> str:
     return format_html('<a href="{}?{}">{}</a>', reverse(f"admin:django_agent_runtime_{model}_changelist"), query, text)
 
 
-def _link_to_row(model: str, key: Any) -> str:
+def _link_to_row(model: str, key: Any, text: object = None) -> str:
     if key is None:
         return "-"
-    return format_html('<a href="{}">{}</a>', reverse(f"admin:django_agent_runtime_{model}_change", args=[key]), key)
+    url = reverse(f"admin:django_agent_runtime_{model}_change", args=[key])
+    return format_html('<a href="{}">{}</a>', url, key if text is None else text)
 
 
 def _show_json(value: Any) -> str:

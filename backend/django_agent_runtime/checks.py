@@ -16,7 +16,7 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
     W006  an entry of RUNTIME_REGISTRY cannot be loaded
     W005  a key of it that is not a setting
     I001  QUEUE_BACKEND or EVENT_BUS_BACKEND is set: the runtime's journal is both
-    I002  LANGFUSE_ENABLED is set: Langfuse gets its traces from OpenTelemetry
+    I002  LANGFUSE_ENABLED is set: agents in Python workers are not traced
     I003  PUBLIC_STREAM_URL is not set: stream tickets have no address (with `check --deploy`)
 """
 
@@ -93,7 +93,8 @@ def check_agent_settings(**_kwargs: Any) -> list[CheckMessage]:
         messages.append(
             Info(
                 "DJANGO_AGENT_RUNTIME: LANGFUSE_ENABLED may stay, and does nothing by itself.",
-                hint="Langfuse takes OpenTelemetry traces: set OTEL_EXPORTER_OTLP_ENDPOINT to its /api/public/otel.",
+                hint="The runtime traces its calls and its own agents with OpenTelemetry, which Langfuse takes at its "
+                "/api/public/otel; agents in Python workers are not traced.",
                 id="django_agent_runtime.I002",
             )
         )

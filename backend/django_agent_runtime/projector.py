@@ -59,6 +59,8 @@ CURSOR_SECONDS = 1.0
 # So long events wait for others that are written with them: a transaction costs as much for one as for many.
 BATCH_SECONDS = 0.05
 ROWS_OF_STATEMENT = 500
+# So many open runs are asked after between two looks at what waits to be sent.
+REFRESH_ROWS = 500
 
 
 class LeaseLostError(Exception):
@@ -243,7 +245,9 @@ class Projector:
         """Reconcile, for as long as the batches are followed."""
         finished = self._housekeeping_finished
         audited_at = 0.0
-        refreshed = False
+        # Retention may have removed how a run ended while nobody projected. Some are asked after at a time: others wait
+        # to be sent meanwhile.
+        to_refresh, refreshed = self._is_own, None
         try:
             while not finished.wait(HOUSEKEEPING_SECONDS):
                 try:
@@ -254,9 +258,9 @@ class Projector:
                         if self._is_ahead():
                             self._begin_anew()
                             return
-                    if not refreshed:
-                        # Retention may have removed how a run ended while nobody projected.
-                        refreshed = self._refresh()
+                    if to_refresh:
+                        refreshed = refresh_open_runs(after=refreshed, limit=REFRESH_ROWS)
+                        to_refresh = refreshed is not None
                 except (AgentRuntimeError, DatabaseError) as error:
                     logger.warning("reconciliation interrupted", extra={"err": str(error)})
                     close_old_connections()
@@ -357,14 +361,13 @@ class Projector:
             )
 
     def _skip(self, error: EventsTruncated) -> None:
-        """Go on behind events that are lost, and ask after the runs whose end may have been among them."""
+        """Go on behind events that are lost. Housekeeping asks after the runs whose end may have been among them."""
         logger.error(
             "events were lost before they were projected",
             extra={"namespace": self.namespace, "oldest_sequence": error.oldest_sequence, "err": str(error)},
         )
         if error.oldest_sequence:
             self._move_cursor(error.oldest_sequence - 1)
-            self._refresh()
 
     def _is_ahead(self) -> bool:
         """Whether the cursor has passed records that the tables lack.
@@ -403,16 +406,6 @@ class Projector:
         if str(error) != self._reported:
             logger.warning("projection interrupted", extra={"namespace": self.namespace, "err": str(error)})
         self._reported = str(error)
-
-    def _refresh(self) -> bool:
-        """Ask after every run that has not ended. False: the runtime did not answer for all of them."""
-        try:
-            if self._is_own:
-                refresh_open_runs()
-        except AgentRuntimeError as failure:
-            logger.warning("open runs were not refreshed", extra={"err": str(failure)})
-            return False
-        return True
 
 
 def _is_of_another_journal(error: Exception) -> bool:

@@ -98,7 +98,7 @@ class AgentRuntimeSettings:
     debug_mode: bool = False
     """Whether events for `debug` are shown as those for `user` are."""
     langfuse_enabled: bool = False
-    """Accepted for code that sets it; Langfuse takes the OpenTelemetry traces there are."""
+    """Accepted for code that sets it. Agents in Python workers are not traced."""
     sse_keepalive_seconds: float = 15
     """After so long without an event, a stream says that it is still there."""
     public_stream_url: str | None = None

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LangGraphRuntime", "OpenAIAgentsRuntime", "PydanticAIRuntime"]
 
-_EXTRAS = {
+# By adapter: its module, and what its framework is installed as.
+_FRAMEWORKS = {
     "LangGraphRuntime": ("langgraph", "langgraph"),
     "OpenAIAgentsRuntime": ("openai_agents", "openai-agents"),
-    "PydanticAIRuntime": ("pydantic_ai", "pydantic-ai"),
+    "PydanticAIRuntime": ("pydantic_ai", "pydantic-ai-slim"),
 }
 
 
@@ -29,13 +30,13 @@ def __getattr__(name: str) -> Any:
     """Import an adapter when it is asked for: nobody has all three frameworks."""
     import importlib  # noqa: PLC0415
 
-    if name not in _EXTRAS:
+    if name not in _FRAMEWORKS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, extra = _EXTRAS[name]
+    module, package = _FRAMEWORKS[name]
     try:
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"{name} needs its framework: pip install 'django-agent-runtime[{extra}]' (no module {error.name!r})",
+            f"{name} needs its framework: pip install {package} (no module {error.name!r})",
             name=error.name,
         ) from error

@@ -91,8 +91,9 @@ class RunCreateSerializer(RequestSerializer):
     multitask_strategy = serializers.ChoiceField(
         required=False,
         choices=MultitaskStrategy.choices,
-        help_text="What happens while another run of the conversation has not ended: this one waits (`enqueue`), is "
-        "refused (`reject`), or has the others cancelled (`interrupt`), and taken out of the history (`rollback`).",
+        help_text="What happens while another run of the conversation is queued or running: this one waits "
+        "(`enqueue`), is refused (`reject`), or has the others cancelled (`interrupt`), and taken out of the history "
+        "(`rollback`).",
     )
     delay_seconds = serializers.FloatField(
         required=False, source="delay", min_value=0, max_value=MAX_DELAY_SECONDS, help_text="It does not begin before."

@@ -8,13 +8,14 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import docstring_parser
 from pydantic import BaseModel, ConfigDict, Field, create_model
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticUndefined
 
 from django_agent_runtime.runtime._threads import is_async, strip_partials
 from django_agent_runtime.runtime.errors import ToolError
@@ -61,7 +62,7 @@ class Signature:
         for index, parameter in enumerate(self._parameters):
             if parameter.name == self._context_parameter:
                 value = self._give_context(ctx)
-            elif _field_name(index) in model.model_fields_set:
+            elif _field_name(index) in model.model_fields_set or isinstance(parameter.default, FieldInfo):
                 value = getattr(model, _field_name(index))
             elif parameter.kind is _KINDS.POSITIONAL_ONLY:
                 value = parameter.default
@@ -103,14 +104,14 @@ def read_signature(function: Callable[..., Any]) -> Signature:
             raise TypeError(f"{name}: a tool's arguments have names; *{parameter.name} cannot be offered to a model")
         if parameter.name != context_parameter:
             hint = hints.get(parameter.name, Any)
-            fields[_field_name(index)] = (hint, _make_field(parameter, hint, described.get(parameter.name)))
+            fields[_field_name(index)] = _make_field(parameter, hint, described.get(parameter.name))
     try:
         # Fields have names of their own, since a function's may be any, `schema` and `_private` included.
         model = create_model(
             name, __config__=ConfigDict(extra="allow" if takes_any else "forbid", populate_by_name=False), **fields
         )
         schema = model.model_json_schema(schema_generator=_PlainSchema)
-    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema) as error:
+    except PydanticUserError as error:
         raise TypeError(f"{name}: a parameter has no JSON Schema: {error}") from error
     schema.pop("title", None)
     for key, definition in schema.get("$defs", {}).items():
@@ -131,12 +132,15 @@ def _field_name(index: int) -> str:
     return f"argument_{index}"
 
 
-def _make_field(parameter: inspect.Parameter, hint: Any, description: str | None) -> FieldInfo:
+def _make_field(parameter: inspect.Parameter, hint: Any, description: str | None) -> tuple[Any, FieldInfo]:
+    default: Any = ... if parameter.default is _KINDS.empty else parameter.default
+    if isinstance(default, FieldInfo):
+        # As part of the hint it brings its limits, and its default where it has one.
+        hint, default = Annotated[hint, default], PydanticUndefined
     metadata = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, FieldInfo)]
-    given = next((item.description for item in metadata if item.description), None)
-    default = ... if parameter.default is _KINDS.empty else parameter.default
+    given = next((item.description for item in reversed(metadata) if item.description), None)
     made: FieldInfo = Field(default, alias=parameter.name, description=given or description)
-    return made
+    return hint, made
 
 
 def _read_hints(target: Any, name: str) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class Tool:
     async def execute(self, arguments: str | Mapping[str, Any] | None = None, *, ctx: RunContext | None = None) -> Any:
         """What the function returns, as JSON: models, dataclasses, dates and the like become dicts and texts.
 
+        NaN and infinity become None, as JSON has neither.
+
         Args:
             arguments: A JSON text, as models write it, or a dict; None or an empty text is no arguments.
             ctx: For a parameter that wants one; None: the run that is going on here.
@@ -91,7 +93,8 @@ class Tool:
         values = self._read_arguments(arguments)
         result = await self._call(self.handler, values, ctx or current_context())
         try:
-            return to_jsonable_python(result)
+            # Twice, since the first leaves models the NaN that they have.
+            return to_jsonable_python(to_jsonable_python(result), inf_nan_mode="null")
         except (PydanticSerializationError, ValueError) as error:
             raise ToolError(f"tool {self.name!r} returned what is not JSON: {error}") from error
 

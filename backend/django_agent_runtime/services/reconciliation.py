@@ -19,6 +19,8 @@ from django_agent_runtime.services.ends import end_unknown
 from django_agent_runtime.services.submission import resubmit
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from django_agent_runtime.go_integration import GoRuntimeIntegration
 
 logger = logging.getLogger(__name__)
@@ -92,20 +94,29 @@ def refresh_run(*, run: AgentRun, runtime: GoRuntimeIntegration | None = None) -
     return row
 
 
-def refresh_open_runs(*, runtime: GoRuntimeIntegration | None = None) -> int:
-    """`refresh_run` for every run that has not ended, where events were lost that may have said so.
+def refresh_open_runs(
+    *, runtime: GoRuntimeIntegration | None = None, after: UUID | None = None, limit: int | None = None
+) -> UUID | None:
+    """`refresh_run` for some of the runs that have not ended, where events were lost that may have said so.
+
+    Args:
+        runtime: The client to use; None: the one that gives up early.
+        after: What the call before returned; None: begin.
+        limit: The most that are asked after; None: all.
 
     Returns:
-        How many there were.
+        The id to go on after; None: that was the last.
 
     Raises:
         RuntimeUnavailable: The runtime cannot be reached.
     """
-    count = 0
-    for run in AgentRun.objects.filter(status__in=OPEN_STATUSES, submitted_at__isnull=False).iterator():
+    rows = AgentRun.objects.filter(status__in=OPEN_STATUSES, submitted_at__isnull=False).order_by("pk")
+    if after is not None:
+        rows = rows.filter(pk__gt=after)
+    runs = list(rows[:limit])
+    for run in runs:
         refresh_run(run=run, runtime=runtime)
-        count += 1
-    return count
+    return runs[-1].pk if len(runs) == limit else None
 
 
 def forget_progress(*, runtime: GoRuntimeIntegration | None = None) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from django_agent_runtime.exceptions import AgentRuntimeError, PermissionDenied, RunNotEnded
+from django_agent_runtime.exceptions import (
+    AgentRuntimeError,
+    PermissionDenied,
+    RunEnded,
+    RunNotEnded,
+    RunNotFound,
+    RunNotWaiting,
+)
 from django_agent_runtime.live import get_hurried_runtime
 from django_agent_runtime.models import AgentConversation, AgentRun, RunStatus
 from django_agent_runtime.projection import project_run
@@ -135,7 +142,13 @@ def resume_run(*, actor: Principal, run: AgentRun, value: Any = None, interrupt_
         RuntimeUnavailable: The runtime cannot be reached; nothing was kept.
     """
     check_may_change(actor, run)
-    live = get_hurried_runtime().resume_run(str(run.pk), value, interrupt_id=interrupt_id)
+    try:
+        live = get_hurried_runtime().resume_run(str(run.pk), value, interrupt_id=interrupt_id)
+    except RunNotFound as error:
+        # It was removed there after its time, or is not there yet.
+        refusal = RunEnded if run.has_ended else RunNotWaiting
+        text = f"The runtime does not have the run, whose status is {run.status}."
+        raise refusal(text, metadata={"state": run.status}) from error
     project_run(run, live)
     return run
 

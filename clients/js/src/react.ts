@@ -76,6 +76,7 @@ class RunStore {
       this.#reading = undefined;
       clearTimeout(this.#timer);
       this.#timer = undefined;
+      this.#shown = this.#transcript.state;
     };
   };
 

@@ -50,7 +50,7 @@ export async function* keepUp(open: OpenStream, options: KeepUpOptions): AsyncGe
   for (;;) {
     signal?.throwIfAborted();
     const connection = new Connection(open, position, idleTimeoutMs, signal);
-    const openedAt = performance.now();
+    let openedAt = Infinity;
     let failure: unknown = null;
     try {
       for (;;) {
@@ -65,8 +65,10 @@ export async function* keepUp(open: OpenStream, options: KeepUpOptions): AsyncGe
         }
         if (step.kind === "over") return;
         if (step.kind === "end") break;
-        if (step.kind === "open") onNotice?.({ kind: "open", after: position });
-        else {
+        if (step.kind === "open") {
+          openedAt = performance.now();
+          onNotice?.({ kind: "open", after: position });
+        } else {
           for (const message of step.messages) {
             signal?.throwIfAborted();
             const event = readMessage(message, position, onNotice);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -40,6 +41,24 @@ test("nothing but the hook needs React, and nothing needs anything else", () => 
     const imported = [...read(`dist/${file}.js`).matchAll(/ from "(.*?)"/g)].map(([, path]) => path ?? "");
     assert.ok(imported.every((path) => path.startsWith("./") && path !== "./react.js"), `${file} imports ${imported.join(", ")}`);
   }
+});
+
+test("the package is packed and installed as the README says", { timeout: 120_000 }, (t) => {
+  const home = mkdtempSync(join(tmpdir(), "agent-runtime-"));
+  t.after(() => rmSync(home, { recursive: true }));
+  const project = join(home, "my-frontend");
+  mkdirSync(project);
+  writeFileSync(join(project, "package.json"), "{}");
+  const [block = ""] = blocks("bash");
+  const [build, ...rest] = block.trim().split("\n");
+  // These tests were built that way, and a second time would take away what the others read.
+  assert.equal(build, "cd clients/js && npm ci && npm run build");
+  const own = { HOME: home, npm_config_ignore_scripts: "true", npm_config_offline: "true" };
+  const installed = spawnSync("bash", ["-euc", rest.join("\n")], { cwd: root, env: { ...process.env, ...own }, encoding: "utf8" });
+  assert.equal(installed.status, 0, installed.stderr);
+  const script = `import { AgentRuntimeClient } from "${NAME}"; console.log(new AgentRuntimeClient().constructor.name)`;
+  const used = spawnSync("node", ["--input-type=module", "--eval", script], { cwd: project, encoding: "utf8" });
+  assert.equal(used.stdout, "AgentRuntimeClient\n", used.stderr);
 });
 
 test("the README's TypeScript is sound", { timeout: 120_000 }, () => {

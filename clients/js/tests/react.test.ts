@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { after, test, type TestContext } from "node:test";
 import { JSDOM } from "jsdom";
-import { act, createElement, StrictMode, type ReactNode } from "react";
+import { act, Activity, createElement, StrictMode, type ReactNode } from "react";
 import { createRoot } from "react-dom/client";
 import { renderToString } from "react-dom/server";
 import { AgentRuntimeClient } from "../src/client.js";
 import { ProblemError } from "../src/problem.js";
 import { useAgentRun, type AgentRunView, type UseAgentRunOptions } from "../src/react.js";
 import { RunFailedError } from "../src/transcript.js";
-import { answerJson, answerProblem, beginStream, frame, RUN_ID, Site, type Exchange } from "./site.js";
+import { answerJson, answerProblem, beginStream, frame, inTurn, RUN_ID, Site, type Exchange } from "./site.js";
 
 const limit = { timeout: 20_000 };
 const OTHER_ID = "1c7ce9b8-7f1d-4a6b-9a2f-3a1b5a7a0b22";
@@ -29,8 +29,8 @@ class Probe {
     t.after(() => this.unmount());
   }
 
-  async render(runId: string | null | undefined, options: UseAgentRunOptions & { strict?: boolean } = {}): Promise<void> {
-    const { strict, ...rest } = options;
+  async render(runId: string | null | undefined, options: UseAgentRunOptions & { strict?: boolean; mode?: "visible" | "hidden" } = {}): Promise<void> {
+    const { strict, mode, ...rest } = options;
     const client = this.#client;
     const Show = (): ReactNode => {
       this.views.push(useAgentRun(runId, { client, ...rest }));
@@ -38,7 +38,8 @@ class Probe {
     };
     // One type of component for all renders, as on a page: another one would be mounted anew.
     this.#show = Show;
-    const element = createElement(this.#component);
+    const component = createElement(this.#component);
+    const element = mode ? createElement(Activity, { mode, children: component }) : component;
     this.#isMounted = true;
     await act(async () => this.#root.render(strict ? createElement(StrictMode, null, element) : element));
   }
@@ -143,6 +144,28 @@ test("unmounting closes the connection and renders nothing more", limit, async (
   const renders = probe.views.length;
   await site.until(() => site.open === 0);
   assert.equal(probe.views.length, renders);
+});
+
+test("what came just before a component was hidden is shown when it is back", limit, async (t) => {
+  const site = await Site.start(
+    t,
+    inTurn(
+      (exchange) => beginStream(exchange).end(frame(1, "run.interrupted", { interrupt_id: "i1", payload: "ok?" })),
+      (exchange) => beginStream(exchange),
+    ),
+  );
+  const probe = new Probe(t, site);
+  const options = { batchMs: 60_000 };
+  await probe.render(RUN_ID, { ...options, mode: "visible" });
+  // The second request is made behind the event.
+  await site.until(() => site.seen.length === 2);
+  assert.equal(probe.view.status, "running");
+  await probe.render(RUN_ID, { ...options, mode: "hidden" });
+  await site.until(() => site.open === 0);
+  await probe.render(RUN_ID, { ...options, mode: "visible" });
+  assert.equal(probe.view.status, "waiting");
+  await site.until(() => site.seen.length === 3);
+  assert.equal(site.seen[2]?.request.headers["last-event-id"], "1");
 });
 
 test("another run begins with nothing of the first, whose connection is closed", limit, async (t) => {

@@ -245,6 +245,18 @@ test("after so many failures in a row it gives up", limit, async (t) => {
   assert.equal(site.seen.length, 4);
 });
 
+test("a site that takes requests and never answers is given up after so many", limit, async (t) => {
+  const time = holdTime(t);
+  const silent = (): void => time.now(45_000);
+  const site = await Site.start(t, inTurn(silent, silent, silent, (exchange) => beginStream(exchange).write(frame(1, "run.succeeded"))));
+  t.mock.method(performance, "now", () => 45_000 * site.seen.length);
+  const onNotice = (notice: WatchNotice): void => {
+    if (notice.kind === "reconnecting") time.soon(notice.delayMs);
+  };
+  await assert.rejects(collect(site, { maxFailures: 2, onNotice }), { name: "TimeoutError" });
+  assert.equal(site.seen.length, 3);
+});
+
 test("what a server says of itself is told, and is no event", limit, async (t) => {
   const problem = { status: 410, code: "EVENTS_TRUNCATED", detail: "Gone." };
   const notices: WatchNotice[] = [];

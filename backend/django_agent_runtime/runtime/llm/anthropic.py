@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from django_agent_runtime.runtime.llm.client import (
     LLMClient,
     LLMRequest,
     LLMResponse,
+    LLMStream,
     make_message,
     make_usage,
     text_of,
@@ -27,6 +29,7 @@ _FINISH_REASONS = {
     "max_tokens": "length",
     "refusal": "content_filter",
 }
+_THINKING = {"thinking", "redacted_thinking"}
 
 
 class AnthropicClient(LLMClient):
@@ -40,17 +43,22 @@ class AnthropicClient(LLMClient):
         self._get_sdk = get_sdk
 
     async def _complete(self, request: LLMRequest) -> LLMResponse:
-        with translate_errors(self.provider, request.model):
-            return read_message(await self._get_sdk().messages.create(**_write_request(request)))
+        # The SDK refuses to wait for an answer that may be long, unless it comes as a stream.
+        async with aclosing(LLMStream(self._stream(request), None)) as answer:
+            return await answer.get_response()
 
     async def _stream(self, request: LLMRequest) -> AsyncIterator[str | LLMResponse]:
+        message = None
         with translate_errors(self.provider, request.model):
             async with self._get_sdk().messages.stream(**_write_request(request)) as stream:
-                async for text in stream.text_stream:
-                    if text:
-                        yield text
-                message = await stream.get_final_message()
-        yield read_message(message)
+                async for event in stream:
+                    if event.type == "text" and event.text:
+                        yield event.text
+                    elif event.type == "message_stop":
+                        message = event.message
+            if message is None:
+                raise EOFError("the stream ended before the answer did")
+            yield read_message(message)
 
 
 def read_message(message: Any) -> LLMResponse:
@@ -65,8 +73,11 @@ def read_message(message: Any) -> LLMResponse:
         for block in message.content
         if block.type == "tool_use"
     ]
+    made = make_message(text, calls)
+    if thinking := [block.to_dict(mode="json") for block in message.content if block.type in _THINKING]:
+        made["thinking_blocks"] = thinking
     return LLMResponse(
-        make_message(text, calls),
+        made,
         make_usage(message.usage.input_tokens, message.usage.output_tokens),
         message.model,
         _FINISH_REASONS.get(message.stop_reason or "end_turn", message.stop_reason),
@@ -143,7 +154,8 @@ def _write_blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
         function = call["function"]
         arguments = _read_arguments(function.get("arguments"), function["name"])
         blocks.append({"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments})
-    return blocks
+    # What was thought comes first, as it is signed; the API refuses it with nothing after it.
+    return [*(message.get("thinking_blocks") or ()), *blocks] if blocks else []
 
 
 def _read_arguments(arguments: Any, name: str) -> Any:

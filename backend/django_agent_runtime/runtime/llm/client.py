@@ -26,7 +26,10 @@ class LLMResponse:
     """A model's whole answer."""
 
     message: Any
-    """The assistant's message, to be added to the conversation as it is."""
+    """The assistant's message, to be added to the conversation as it is.
+
+    Anthropic's has `thinking_blocks` where the model thought, which its API wants back before a tool's result.
+    """
     usage: dict[str, int] = field(default_factory=dict)
     """`input_tokens`, `output_tokens` and `total_tokens`; 0 where the provider does not say."""
     model: str = ""

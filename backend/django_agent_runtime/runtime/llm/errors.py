@@ -22,8 +22,9 @@ _STATUS_OF = {
     "rate_limit_exceeded": _TOO_MANY_REQUESTS,
     "overloaded_error": 529,
 }
-# The SDKs' own, and those of httpx which they let through once an answer has begun.
-_NO_ANSWER = {"APIError", "APIConnectionError", "Timeout", "TransportError"}
+# The SDKs' own, those of httpx which they let through once an answer has begun, and a stream's end before the answer's,
+# which no SDK minds.
+_NO_ANSWER = {"APIError", "APIConnectionError", "Timeout", "TransportError", "EOFError"}
 _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
 
 

@@ -128,6 +128,4 @@ def _import_sdk(name: str) -> Any:
     except ImportError as error:
         if error.name != name:
             raise
-        raise ImportError(
-            f"the model provider {name!r} needs its SDK: pip install 'django-agent-runtime[{name}]'", name=name
-        ) from error
+        raise ImportError(f"the model provider {name!r} needs its SDK: pip install {name}", name=name) from error

@@ -34,7 +34,7 @@ class LiteLLMClient(LLMClient):
             async for chunk in await self._litellm.acompletion(stream=True, **options):
                 if text := whole.add(chunk):
                     yield text
-        yield whole.finish()
+            yield whole.finish()
 
     def _write_request(self, request: LLMRequest) -> dict[str, Any]:
         options = write_options(request)

@@ -47,7 +47,7 @@ class OpenAIClient(LLMClient):
                 async for chunk in stream:
                     if text := whole.add(chunk):
                         yield text
-        yield whole.finish()
+            yield whole.finish()
 
 
 class Assembler:
@@ -56,9 +56,12 @@ class Assembler:
     def __init__(self, model: str) -> None:
         self._model = model
         self._text: list[str] = []
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._calls: list[dict[str, str]] = []
+        # The call that a piece goes on with, by the piece's index.
+        self._latest: dict[int | None, dict[str, str]] = {}
         self._finish_reason = ""
         self._usage = make_usage(0, 0)
+        self._is_whole = False
 
     def add(self, chunk: Any) -> str:
         """The text that a chunk adds."""
@@ -66,6 +69,8 @@ class Assembler:
         usage = getattr(chunk, "usage", None)
         if usage is not None:
             self._usage = make_usage(usage.prompt_tokens, usage.completion_tokens)
+            # Some servers give no reason, but the count without a choice is the last that any sends.
+            self._is_whole = self._is_whole or not chunk.choices
         for choice in chunk.choices or ():
             if choice.index:
                 continue
@@ -80,34 +85,41 @@ class Assembler:
         return ""
 
     def finish(self) -> LLMResponse:
-        """The whole of it."""
-        calls = [self._calls[index] for index in sorted(self._calls)]
+        """The whole of it.
+
+        Raises:
+            EOFError: It was broken off: neither a reason to finish nor the closing usage has come. The SDK keeps
+                `[DONE]` to itself, so a server that sends nothing else at the end cannot be told from one that broke.
+        """
+        if not (self._finish_reason or self._is_whole):
+            raise EOFError("the stream ended before the answer did")
+        calls = [
+            _make_call(position, call["id"], call["name"], call["arguments"])
+            for position, call in enumerate(self._calls)
+        ]
         reason = self._finish_reason or ("tool_calls" if calls else "stop")
         return LLMResponse(make_message("".join(self._text), calls), self._usage, self._model, reason)
 
     def _add_call(self, part: Any) -> None:
+        """Add a piece to its call. Not every server numbers its calls or gives them ids."""
         index = getattr(part, "index", None)
-        call = self._calls.setdefault(
-            len(self._calls) if index is None else index,
-            {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
-        )
-        call["id"] = part.id or call["id"] or f"call_{index or 0}"
-        function = part.function
-        if function is not None:
-            call["function"]["name"] += function.name or ""
-            call["function"]["arguments"] += function.arguments or ""
+        name = getattr(part.function, "name", None) or ""
+        call = self._latest.get(index)
+        # Another id is another call; without one, so is a name after arguments.
+        if call is None or (part.id and part.id != call["id"]) or (not part.id and name and call["arguments"]):
+            call = {"id": part.id or "", "name": "", "arguments": ""}
+            self._calls.append(call)
+        self._latest[index] = self._latest[None] = call
+        call["name"] += name
+        call["arguments"] += getattr(part.function, "arguments", None) or ""
 
 
 def read_completion(completion: Any) -> LLMResponse:
     """An answer that came at once."""
     choice = completion.choices[0]
     calls = [
-        {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": call.function.name, "arguments": call.function.arguments or "{}"},
-        }
-        for call in choice.message.tool_calls or ()
+        _make_call(position, call.id, call.function.name, call.function.arguments)
+        for position, call in enumerate(choice.message.tool_calls or ())
         if getattr(call, "function", None) is not None
     ]
     text = choice.message.content or getattr(choice.message, "refusal", None)
@@ -147,6 +159,11 @@ def write_options(request: LLMRequest) -> dict[str, Any]:
     if request.temperature is not None:
         options["temperature"] = request.temperature
     return options
+
+
+def _make_call(position: int, call_id: str | None, name: str, arguments: str | None) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments or "{}"}
+    return {"id": call_id or f"call_{position}", "type": "function", "function": function}
 
 
 def _write_request(request: LLMRequest, sdk: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -17,6 +18,8 @@ from django_agent_runtime.services import create_conversation, create_run
 from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.contrib.auth.models import User
 
     from django_agent_runtime.principals import Principal
@@ -79,11 +82,99 @@ def test_anything_may_be_searched_for(root: Client, name: str, query: str) -> No
     assert root.get(reverse(name), {"q": query}).status_code == 200
 
 
-def test_search_finds_a_run_by_its_id(root: Client) -> None:
-    run, other = (AgentRun.objects.create(agent_key="a") for _ in range(2))
-    page = root.get(reverse(RUNS), {"q": str(run.pk)}).content.decode()
-    assert str(run.pk) in page
-    assert str(other.pk) not in page
+def link_to(row: AgentConversation | AgentRun | AgentEvent) -> str:
+    return f'href="{reverse(f"admin:django_agent_runtime_{row._meta.model_name}_change", args=[row.pk])}'
+
+
+@pytest.mark.parametrize("form", [str, lambda key: f" {key.hex.upper()} "])
+def test_search_finds_rows_by_an_id(root: Client, form: Callable[[UUID], str]) -> None:
+    session = uuid4()
+    conversation, other_conversation = (AgentConversation.objects.create(title="A chat") for _ in range(2))
+    run = AgentRun.objects.create(conversation=conversation, agent_key="a")
+    of_session, other = (AgentRun.objects.create(agent_key="a", anonymous_session_id=key) for key in (session, None))
+    event, other_event = (AgentEvent.objects.create(run=row, seq=1, event_type="error") for row in (run, other))
+    for name, key, found, missed in (
+        (RUNS, run.pk, [run], [of_session, other]),
+        (RUNS, conversation.pk, [run], [of_session, other]),
+        (RUNS, session, [of_session], [run, other]),
+        (CONVERSATIONS, conversation.pk, [conversation], [other_conversation]),
+        (EVENTS, run.pk, [event], [other_event]),
+    ):
+        with CaptureQueriesContext(connection) as queries:
+            page = root.get(reverse(name), {"q": form(key)}).content.decode()
+        assert [link_to(row) in page for row in [*found, *missed]] == [True] * len(found) + [False] * len(missed)
+        # An id that is compared as text is found by no index.
+        assert not [query["sql"] for query in queries.captured_queries if "CAST" in query["sql"]]
+
+
+@pytest.mark.parametrize("name", [RUNS, CONVERSATIONS])
+def test_lists_are_filtered_by_agent_without_reading_them_whole(root: Client, name: str) -> None:
+    model = AgentRun if name == RUNS else AgentConversation
+    mine, gone = (model.objects.create(agent_key=key) for key in ("chat-agent", "agent-of-old"))
+    with CaptureQueriesContext(connection) as queries:
+        page = root.get(reverse(name), {"agent_key": "chat-agent"}).content.decode()
+    assert link_to(mine) in page
+    assert link_to(gone) not in page
+    assert "?agent_key=asking-agent" in page
+    assert "_facets" not in page
+    assert not [query["sql"] for query in queries.captured_queries if "DISTINCT" in query["sql"]]
+    # An agent that is no longer there is searched for.
+    page = root.get(reverse(name), {"q": "of-old"}).content.decode()
+    assert link_to(gone) in page
+    assert link_to(mine) not in page
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_page_of_a_deletion_counts_what_goes_with_it(root: Client, *, whole: bool) -> None:
+    conversation = AgentConversation.objects.create(title="A <chat>")
+    runs = [AgentRun.objects.create(conversation=conversation, agent_key="a") for _ in range(2)]
+    for run in runs:
+        AgentEvent.objects.bulk_create([AgentEvent(run=run, seq=seq, event_type="error") for seq in range(30)])
+    selected = {"action": "delete_selected", "_selected_action": [str(conversation.pk)]}
+    with CaptureQueriesContext(connection) as queries:
+        if whole:
+            url = reverse("admin:django_agent_runtime_agentconversation_delete", args=[conversation.pk])
+            response: Any = root.get(url)
+        else:
+            response = root.post(reverse(CONVERSATIONS), selected)
+    assert dict(response.context["model_count"]) == {"conversations": 1, "runs": 2, "events": 60}
+    page = response.content.decode()
+    assert link_to(conversation) in page
+    assert "A &lt;chat&gt;" in page
+    assert not [run for run in runs if str(run.pk) in page]
+    large = ('"payload"', '"input"', '"output"')
+    assert not [query["sql"] for query in queries.captured_queries if any(name in query["sql"] for name in large)]
+
+
+def test_page_of_selected_events_does_not_read_what_they_say(root: Client) -> None:
+    run = AgentRun.objects.create(agent_key="a")
+    event = AgentEvent.objects.create(run=run, seq=1, event_type="error")
+    with CaptureQueriesContext(connection) as queries:
+        selected = {"action": "delete_selected", "_selected_action": [str(event.pk)]}
+        response: Any = root.post(reverse(EVENTS), selected)
+    assert dict(response.context["model_count"]) == {"events": 1}
+    assert not [query["sql"] for query in queries.captured_queries if '"payload"' in query["sql"]]
+
+
+def test_who_may_not_delete_events_deletes_no_conversation(bob: User) -> None:
+    conversation = AgentConversation.objects.create()
+    run = AgentRun.objects.create(conversation=conversation, agent_key="a")
+    bob.is_staff = True
+    bob.save()
+    names = ("view_agentconversation", "delete_agentconversation", "delete_agentrun")
+    bob.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client = Client()
+    client.force_login(bob)
+    url = reverse("admin:django_agent_runtime_agentconversation_delete", args=[conversation.pk])
+    response: Any = client.get(url)
+    assert response.context["perms_lacking"] == set()
+    AgentEvent.objects.create(run=run, seq=1, event_type="error")
+    response = client.get(url)
+    assert response.context["perms_lacking"] == {"event"}
+    assert client.post(url, {"post": "yes"}).status_code == 403
+    bob.user_permissions.add(Permission.objects.get(codename="delete_agentevent"))
+    assert client.post(url, {"post": "yes"}).status_code == 302
+    assert not AgentEvent.objects.exists()
 
 
 def test_events_are_not_counted_whole(root: Client) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
+from base64 import b64encode
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 from django.test import override_settings
@@ -213,6 +215,15 @@ def test_list_is_paged_filtered_and_newest_first(api: APIClient, ada: User) -> N
         assert api.get(RUNS, query).status_code == 400
 
 
+@pytest.mark.parametrize("url", [RUNS, CONVERSATIONS])
+@pytest.mark.parametrize("position", ["notadate", "0001-01-01T00:00:00+14:00"])
+def test_cursor_that_is_no_place_in_the_list_is_refused(api: APIClient, url: str, position: str) -> None:
+    cursor = b64encode(urlencode({"p": position}).encode()).decode()
+    response = api.get(url, {"cursor": cursor})
+    assert (response.status_code, response["Content-Type"]) == (404, "application/problem+json")
+    assert response.json()["detail"] == "Invalid cursor"
+
+
 def test_list_takes_one_query(api: APIClient, ada: User, django_assert_num_queries: Any) -> None:
     for _ in range(5):
         conversation = AgentConversation.objects.create(user=ada)
@@ -251,6 +262,16 @@ def test_question_is_read_and_answered(api: APIClient) -> None:
     assert api.get(f"{RUNS}{run_id}/").json()["output"]["final_output"] == {"answer": "yes"}
     late = post(api, f"{RUNS}{run_id}/resume/", {"interrupt_id": "question-2"})
     assert late.status_code == 409
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(("status", "code"), [("queued", "RUN_NOT_WAITING"), ("succeeded", "RUN_ENDED")])
+def test_run_that_the_runtime_does_not_have_is_not_answered(api: APIClient, ada: User, status: str, code: str) -> None:
+    """It is handed over in a moment; or it was removed after its time."""
+    run = AgentRun.objects.create(user=ada, agent_key="chat-agent", status=status)
+    response = post(api, f"{RUNS}{run.pk}/resume/", {"value": "yes"})
+    assert (response.status_code, response.json()["code"]) == (409, code)
+    assert response.json()["state"] == status
 
 
 @pytest.mark.usefixtures("runtime")

@@ -491,6 +491,41 @@ def test_open_runs_are_asked_after_until_the_runtime_answers(actor: Principal, m
 
 
 @pytest.mark.usefixtures("runtime")
+def test_many_open_runs_hold_up_none_that_is_to_be_sent(actor: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A projector that starts asks after all runs that are open, and there may be very many."""
+    owner = actor.owner_fields()
+    AgentRun.objects.bulk_create(
+        [AgentRun(agent_key="a", submitted_at=now(), status="running", **owner) for _ in range(50)]
+    )
+    client = get_go_runtime_integration()
+    calls: list[str] = []
+    get_run, send = client.get_run, client.create_run
+
+    def note_question(run_id: str) -> Any:
+        if not calls:
+            AgentRun.objects.create(agent_key="chat-agent", input={"messages": []}, **owner)
+        calls.append("asked")
+        return get_run(run_id)
+
+    def note_sending(*arguments: Any, **options: Any) -> Any:
+        calls.append("sent")
+        return send(*arguments, **options)
+
+    monkeypatch.setattr("django_agent_runtime.services.reconciliation.get_hurried_runtime", lambda: client)
+    monkeypatch.setattr("django_agent_runtime.services.submission.get_hurried_runtime", lambda: client)
+    monkeypatch.setattr(module, "REFRESH_ROWS", 10)
+    monkeypatch.setattr(client, "get_run", note_question)
+    monkeypatch.setattr(client, "create_run", note_sending)
+    monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.02)
+    monkeypatch.setattr(module, "AUDIT_SECONDS", 1000)
+    with projecting():
+        wait_until(lambda: not AgentRun.objects.filter(status="running", agent_key="a").exists())
+    # Once more by the audit.
+    assert calls.index("sent") <= 11
+    assert calls.count("asked") >= 50
+
+
+@pytest.mark.usefixtures("runtime")
 def test_journal_that_began_anew_is_projected_once(actor: Principal) -> None:
     run = create(actor)
     wait_for(run, "succeeded")
@@ -512,13 +547,16 @@ def test_lost_events_are_skipped_and_open_runs_asked_after(
         asked.append(after_sequence)
         if after_sequence < 1000:
             raise EventsTruncated("lost", metadata={"oldest_sequence": "1001"})
-        return follow(after_sequence, **options)
+        # The fake's events have lower numbers.
+        return follow(0, **options)
 
     monkeypatch.setattr(client, "follow_runs", follow_behind_damage)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.02)
     projector = Projector()
     projector.start()
     wait_until(lambda: 1000 in asked)
+    wait_until(AgentRun.objects.filter(pk=gone.pk, status="failed").exists)
     projector.stop()
     ended.refresh_from_db()
     gone.refresh_from_db()

@@ -17,7 +17,7 @@ from django_agent_runtime.runtime.interfaces import (
     Tool,
     ToolRegistry,
 )
-from django_agent_runtime.runtime.llm import LLMClient, ModelError, get_llm_client
+from django_agent_runtime.runtime.llm import LLMClient, ModelError, ModelUnavailable, get_llm_client
 from django_agent_runtime.runtime.llm.anthropic import write_messages
 from django_agent_runtime.runtime.local import LocalRunContext
 from django_agent_runtime.testing import arun_agent_locally
@@ -77,38 +77,41 @@ OPENAI_STREAM = [
 ]
 
 
-def claude(content: list[dict[str, Any]], stop: str = "end_turn") -> dict[str, Any]:
-    head = {"id": "m", "type": "message", "role": "assistant", "model": "claude-x-1"}
-    return {
-        **head,
-        "content": content,
-        "stop_reason": stop,
-        "stop_sequence": None,
-        "usage": {"input_tokens": 5, "output_tokens": 2},
-    }
+# Of each kind of block, what comes piece by piece: the member, the delta's type and member, and what it begins with.
+DELTAS: dict[str, list[tuple[str, str, str, Any]]] = {
+    "text": [("text", "text_delta", "text", "")],
+    "tool_use": [("input", "input_json_delta", "partial_json", {})],
+    "thinking": [("thinking", "thinking_delta", "thinking", ""), ("signature", "signature_delta", "signature", "")],
+}
 
 
-ANTHROPIC_STREAM = sse(
-    {"type": "message_start", "message": {**claude([]), "stop_reason": None}},
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "lo"}},
-    {"type": "content_block_stop", "index": 0},
-    {
-        "type": "content_block_start",
-        "index": 1,
-        "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}},
-    },
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"a"'}},
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": ": 1}"}},
-    {"type": "content_block_stop", "index": 1},
-    {
-        "type": "message_delta",
-        "delta": {"stop_reason": "tool_use", "stop_sequence": None},
-        "usage": {"output_tokens": 2},
-    },
-    {"type": "message_stop"},
-    named=True,
+def claude(content: list[dict[str, Any]], stop: str = "end_turn") -> list[str]:
+    """An answer of Anthropic's, whose client always asks for a stream."""
+    head = {"id": "m", "type": "message", "role": "assistant", "model": "claude-x-1", "content": []}
+    usage = {"input_tokens": 5, "output_tokens": 2}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**head, "stop_reason": None, "stop_sequence": None, "usage": usage}}
+    ]
+    for index, block in enumerate(content):
+        deltas = DELTAS.get(block["type"], [])
+        begun = {**block, **{member: start for member, _, _, start in deltas}}
+        events.append({"type": "content_block_start", "index": index, "content_block": begun})
+        for member, kind, name, _ in deltas:
+            text = block[member] if isinstance(block[member], str) else json.dumps(block[member])
+            # A signature comes whole.
+            pieces = [text] if member == "signature" else [text[:3], text[3:]]
+            events += [
+                {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: piece}}
+                for piece in pieces
+            ]
+        events.append({"type": "content_block_stop", "index": index})
+    end = {"stop_reason": stop, "stop_sequence": None}
+    events += [{"type": "message_delta", "delta": end, "usage": {"output_tokens": 2}}, {"type": "message_stop"}]
+    return sse(*events, named=True)
+
+
+ANTHROPIC_STREAM = claude(
+    [{"type": "text", "text": "Hello"}, {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}], "tool_use"
 )
 
 
@@ -230,9 +233,62 @@ async def test_tool_calls_in_a_stream(provider: Any, clients: None) -> None:
     response = await (await make_client("openai", provider).stream(HELLO)).get_response()
     assert [(call["id"], call["function"]["arguments"]) for call in response.tool_calls] == [
         ("a", '{"a": 1}'),
-        ("b", ""),
+        ("b", "{}"),
     ]
     assert response.message["content"] is None
+
+
+def call_piece(**given: Any) -> dict[str, Any]:
+    function = {key: given.pop(key) for key in ("name", "arguments") if key in given}
+    return chunk({"tool_calls": [{**given, "function": function}]})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        pytest.param(
+            [
+                call_piece(index=0, id="a", name="weather", arguments='{"a": 1}'),
+                call_piece(index=0, id="b", name="weather", arguments='{"a": 2}'),
+            ],
+            [("a", "weather", '{"a": 1}'), ("b", "weather", '{"a": 2}')],
+            id="whole-calls-of-one-index",
+        ),
+        pytest.param(
+            [
+                call_piece(id="a", name="weather", arguments=""),
+                call_piece(arguments='{"a"'),
+                call_piece(arguments=": 1}"),
+                call_piece(id="b", name="time", arguments=""),
+                call_piece(id="b", arguments="{}"),
+            ],
+            [("a", "weather", '{"a": 1}'), ("b", "time", "{}")],
+            id="pieces-without-index",
+        ),
+        pytest.param(
+            [
+                call_piece(name="weather", arguments='{"a": 1}'),
+                call_piece(name="weather", arguments='{"a":'),
+                call_piece(arguments=" 2}"),
+            ],
+            [("call_0", "weather", '{"a": 1}'), ("call_1", "weather", '{"a": 2}')],
+            id="neither-index-nor-id",
+        ),
+        pytest.param(
+            [call_piece(index=0, id="a", name="now"), call_piece(index=1, id="b", name="today", arguments="")],
+            [("a", "now", "{}"), ("b", "today", "{}")],
+            id="no-arguments",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["openai", pytest.param("litellm", marks=pytest.mark.filterwarnings("ignore"))])
+async def test_tool_calls_in_a_stream_of_openais_kin(
+    name: str, provider: Any, clients: None, pieces: list[Any], expected: list[tuple[str, str, str]]
+) -> None:
+    provider.answer([*sse(*pieces, chunk({}, "tool_calls")), "data: [DONE]\n\n"])
+    response = await make_client(name, provider).stream(HELLO).get_response()
+    called = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in response.tool_calls]
+    assert called == expected
 
 
 @pytest.mark.parametrize(
@@ -283,6 +339,28 @@ async def test_stream_that_breaks_off(llm: LLMClient, provider: Any) -> None:
         await llm.generate(HELLO, ctx=ctx)
     assert error.value.retryable
     assert ctx.run.streamed_text == ("Hel" if llm.provider == "anthropic" else "Hello")
+
+
+async def test_stream_that_ends_too_soon(llm: LLMClient, provider: Any) -> None:
+    provider.answer(ANTHROPIC_STREAM[:4] if llm.provider == "anthropic" else OPENAI_STREAM[:3])
+    with pytest.raises(ModelUnavailable) as error:
+        await llm.stream(HELLO).get_response()
+    assert error.value.retryable
+    assert (error.value.provider, error.value.model) == (llm.provider, llm.model)
+
+
+# LiteLLM makes an end up for a stream that never began.
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+async def test_stream_of_nothing(name: str, provider: Any, clients: None) -> None:
+    provider.answer([])
+    with pytest.raises(ModelUnavailable, match="broke off its answer"):
+        await make_client(name, provider).stream(HELLO).get_response()
+
+
+async def test_usage_ends_a_stream_whose_server_gives_no_reason(provider: Any, clients: None) -> None:
+    provider.answer([*OPENAI_STREAM[:3], *OPENAI_STREAM[4:]])
+    response = await make_client("openai", provider).stream(HELLO).get_response()
+    assert (response.content, response.finish_reason) == ("Hello", "stop")
 
 
 async def test_error_inside_a_stream(provider: Any, clients: None) -> None:
@@ -343,6 +421,46 @@ async def test_options_for_anthropic(provider: Any, clients: None) -> None:
         await llm.generate(HELLO, tools=TOOLS, tool_choice=choice, stop="END")
         assert provider.requests[-1]["tool_choice"] == expected
         assert provider.requests[-1]["stop_sequences"] == ["END"]
+
+
+async def test_long_answer_of_anthropic(provider: Any, clients: None) -> None:
+    llm = make_client("anthropic", provider)
+    answer_text(provider, llm, "Hello")
+    response = await llm.generate(HELLO, max_tokens=32000)
+    assert response.content == "Hello"
+    assert provider.requests[0]["max_tokens"] == 32000
+
+
+async def test_thinking_goes_back_to_anthropic_as_it_came(provider: Any, clients: None) -> None:
+    thinking = [
+        {"type": "thinking", "thinking": "Rome it is", "signature": "sig=="},
+        {"type": "redacted_thinking", "data": "sealed"},
+    ]
+    use = {"type": "tool_use", "id": "call_1", "name": "get_weather", "input": {"town": "Rome"}}
+    llm = make_client("anthropic", provider)
+    provider.answer(claude([*thinking, {"type": "text", "text": "I ask."}, use], "tool_use"))
+    response = await llm.generate(HELLO, tools=TOOLS, thinking={"type": "enabled", "budget_tokens": 1024})
+    assert response.message == {
+        "role": "assistant",
+        "content": "I ask.",
+        "tool_calls": [CALL],
+        "thinking_blocks": thinking,
+    }
+    # A run's history is stored as JSON.
+    turn = [*HELLO, json.loads(json.dumps(response.message)), TURN[3]]
+    answer_text(provider, llm, "20 degrees")
+    await llm.generate(turn, tools=TOOLS)
+    assert provider.requests[1]["messages"][1]["content"] == [*thinking, {"type": "text", "text": "I ask."}, use]
+    other = make_client("openai", provider)
+    answer_text(provider, other, "20 degrees")
+    await other.generate(turn, tools=TOOLS)
+    assert provider.requests[2]["messages"][1] == {"role": "assistant", "content": "I ask.", "tool_calls": [CALL]}
+
+
+def test_thinking_alone_is_not_sent() -> None:
+    # The API refuses a message that ends with it.
+    thought = {"role": "assistant", "content": "", "thinking_blocks": [{"type": "redacted_thinking", "data": "x"}]}
+    assert write_messages([thought]) == ("", [])
 
 
 async def test_keys_and_addresses_come_from_settings_and_environment(

@@ -4,11 +4,12 @@ import asyncio
 import datetime as dt
 import functools
 import json
+import sys
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 from pydantic import BaseModel, Field
@@ -36,6 +37,10 @@ class Address(BaseModel):
 
     street: str
     zip: int = Field(description="Five digits")
+
+
+class Place(TypedDict):
+    town: str
 
 
 @dataclass
@@ -127,6 +132,45 @@ async def test_arguments_become_what_the_hints_say() -> None:
     assert got["at"].tzinfo is not None
 
 
+async def test_field_as_a_default() -> None:
+    def search(
+        first: list[str] = Field(default_factory=list),  # noqa: B008
+        /,
+        x: int = Field(description="the x", ge=1),
+        y: int = Field(5),
+        z: Annotated[int, Field(le=9)] = Field(3, ge=1),
+    ) -> list[Any]:
+        """Search.
+
+        Args:
+            x: Hidden by the field's.
+            y: The y.
+        """
+        return [first, x, y, z]
+
+    tool = Tool.from_function(search)
+    assert tool.parameters == {
+        "type": "object",
+        "properties": {
+            "first": {"type": "array", "items": {"type": "string"}},
+            "x": {"type": "integer", "minimum": 1, "description": "the x"},
+            "y": {"type": "integer", "default": 5, "description": "The y."},
+            "z": {"type": "integer", "default": 3, "minimum": 1, "maximum": 9},
+        },
+        "required": ["x"],
+        "additionalProperties": False,
+    }
+    assert await tool.execute({"x": 2}) == [[], 2, 5, 3]
+    assert await tool.execute({"first": ["a"], "x": 2, "y": 6, "z": 7}) == [["a"], 2, 6, 7]
+    for arguments, at_fault in (
+        ({}, "x: Field required"),
+        ({"x": 0}, "x: .* greater"),
+        ({"x": 1, "z": 10}, "z: .*less"),
+    ):
+        with pytest.raises(ToolArgumentsError, match=at_fault):
+            await tool.execute(arguments)
+
+
 @pytest.mark.parametrize("arguments", ['{"location": "Rome"}', {"location": "Rome"}])
 async def test_arguments_are_a_text_or_a_dict(arguments: Any) -> None:
     assert await Tool.from_function(get_weather).execute(arguments) == "Rome 3 c"
@@ -179,6 +223,15 @@ async def test_results_become_json() -> None:
         "to": {"street": "A", "zip": 1},
         "price": "1.5",
     }
+
+
+async def test_numbers_that_json_lacks_become_none() -> None:
+    class Measured(BaseModel):
+        v: float
+
+    nan, infinity = float("nan"), float("inf")
+    tool = Tool.from_function(lambda: {"v": nan, "all": [infinity, 1.5], "model": Measured(v=nan)}, name="f")
+    assert await tool.execute() == {"v": None, "all": [None, 1.5], "model": {"v": None}}
 
 
 async def test_result_that_is_no_json_is_an_error() -> None:
@@ -234,6 +287,14 @@ def test_hint_that_has_no_schema_is_refused_at_once() -> None:
 
     with pytest.raises(TypeError, match="'what' cannot be read"):
         Tool.from_function(unknown)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes it there")
+def test_typed_dict_that_pydantic_cannot_read_is_refused_at_once() -> None:
+    def bad(place: Place) -> None: ...
+
+    with pytest.raises(TypeError, match=r"bad: .*typing_extensions\.TypedDict"):
+        Tool.from_function(bad)
 
 
 async def test_context_is_given_and_not_shown() -> None:
