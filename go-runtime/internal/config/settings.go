@@ -220,7 +220,7 @@ func settings(c *Config) []setting {
 		},
 		{
 			name: "keep-runs", fallback: "100000", value: &intValue{&c.KeepRuns, 1, 10_000_000},
-			help: "`number` of ended runs that are kept, the youngest; those that failed or timed out are counted apart",
+			help: "`number` of ended runs of each namespace that are kept, the youngest; those that failed or timed out are counted apart",
 		},
 		{
 			name: "keep-runs-for", fallback: "720h", value: &durationValue{&c.KeepRunsFor, time.Minute, 3650 * day},

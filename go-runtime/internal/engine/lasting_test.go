@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,18 +21,25 @@ func says(m journal.Message, state State) bool {
 	return strings.HasPrefix(m.Subject, subjectPrefix) && bytes.Contains(m.Data, []byte(`"state":"`+string(state)+`"`))
 }
 
-// slow is a stream that takes records of one state, and answers only when the test goes on.
-func (b *bundle) slow(state State) (taken, goOn chan struct{}) {
-	taken, goOn = make(chan struct{}), make(chan struct{})
+// hatch holds records of one state, once it is shut, until it is opened.
+type hatch struct {
+	shut atomic.Bool
+	// held is closed when a record is held, open opens it.
+	held, open chan struct{}
+}
+
+// hatch puts one in front of the journal; no run may be there yet.
+func (b *bundle) hatch(state State) *hatch {
+	g := &hatch{held: make(chan struct{}), open: make(chan struct{})}
 	var once sync.Once
 	b.fault(&faulty{refuse: func(m journal.Message) error {
-		if says(m, state) {
-			once.Do(func() { close(taken) })
-			<-goOn
+		if g.shut.Load() && says(m, state) {
+			once.Do(func() { close(g.held) })
+			<-g.open
 		}
 		return nil
 	}})
-	return taken, goOn
+	return g
 }
 
 // TestCallerThatGoesAwayLeavesNoRunHalfChanged has the callers of CancelRun and
@@ -41,20 +49,21 @@ func TestCallerThatGoesAwayLeavesNoRunHalfChanged(t *testing.T) {
 	t.Run("cancel", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, Config{}, tasks{})
+		g := b.hatch(Cancelled)
 		id := b.create(chat()).ID
-		taken, goOn := b.slow(Cancelled)
+		g.shut.Store(true)
 		ctx, leave := context.WithCancel(t.Context())
 		gone := make(chan error)
 		go func() {
 			_, err := b.CancelRun(ctx, "default", id, "")
 			gone <- err
 		}()
-		<-taken
+		<-g.held
 		leave()
 		if err := <-gone; !errors.Is(err, context.Canceled) {
 			t.Errorf("the caller that left got %v", err)
 		}
-		close(goOn)
+		close(g.open)
 		b.wantEnd(id, Cancelled, ReasonCancelled)
 		if run, err := b.CancelRun(t.Context(), "default", id, ""); err != nil || run.State != Cancelled {
 			t.Errorf("a repeat: %s, %v", run.State, err)
@@ -63,21 +72,24 @@ func TestCallerThatGoesAwayLeavesNoRunHalfChanged(t *testing.T) {
 	t.Run("resume", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, Config{}, tasks{})
+		g := b.hatch(Queued)
 		w := b.worker(1, 0)
 		id := b.create(chat()).ID
 		w.report(w.assignment(), 1, Report{Park: &Wait{InterruptID: "q#1"}})
-		b.awaitState(id, Waiting)
-		taken, goOn := b.slow(Queued)
+		b.awaitWait(id)
+		g.shut.Store(true)
 		ctx, leave := context.WithCancel(t.Context())
 		gone := make(chan error)
 		go func() {
 			_, err := b.ResumeRun(ctx, "default", id, "q#1", []byte("true"))
 			gone <- err
 		}()
-		<-taken
+		<-g.held
 		leave()
-		<-gone
-		close(goOn)
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Errorf("the caller that left got %v", err)
+		}
+		close(g.open)
 		w.succeed(w.assignment(), 1)
 		b.wait(id)
 	})
@@ -119,16 +131,18 @@ func (w *testWorker) start(a Assignment, number uint64) (child string) {
 func TestSubRunsOfACancelledRunAreCancelledAfterACrash(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
-	w := b.worker(2, 0)
-	parent := b.create(chat()).ID
-	child := w.start(w.assignment(), 1)
-	w.assignment()
+	var dead atomic.Pointer[string]
 	b.fault(&faulty{refuse: func(m journal.Message) error {
-		if says(m, Cancelled) && strings.Contains(m.Subject, journal.EncodeToken(child)) {
+		if id := dead.Load(); id != nil && says(m, Cancelled) && strings.Contains(m.Subject, journal.EncodeToken(*id)) {
 			return errors.New("nothing more reaches the disk")
 		}
 		return nil
 	}})
+	w := b.worker(2, 0)
+	parent := b.create(chat()).ID
+	child := w.start(w.assignment(), 1)
+	w.assignment()
+	dead.Store(&child)
 	if _, err := b.CancelRun(t.Context(), "default", parent, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -143,28 +157,19 @@ func TestSubRunsOfACancelledRunAreCancelledAfterACrash(t *testing.T) {
 func TestSubRunThatIsAcceptedAsItsParentEndsIsCancelled(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
+	g := b.hatch(Queued)
 	w := b.worker(1, 0)
 	parent := b.create(chat()).ID
 	a := w.assignment()
-	taken, goOn := b.slow(Queued)
+	g.shut.Store(true)
 	w.report(a, 1, Report{StartRun: &StartRun{Key: "helper#1", Request: chat()}})
-	<-taken
+	<-g.held
 	if _, err := b.CancelRun(t.Context(), "default", parent, ""); err != nil {
 		t.Fatal(err)
 	}
-	close(goOn)
+	close(g.open)
 	w.report(a, 2, Report{Release: true})
-	for {
-		runs, _, err := b.ListRuns(t.Context(), "default", ListRequest{ParentID: parent, PageSize: 10})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(runs) == 1 {
-			b.wantEnd(runs[0].ID, Cancelled, ReasonCancelled)
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
+	b.wantEnd(next(w, &w.children).Run.ID, Cancelled, ReasonCancelled)
 }
 
 // TestEndThatDoesNotFitFailsItsRun has how a run ended be more than a record holds.
@@ -203,18 +208,17 @@ func TestMetadataIsKeptAtItsSize(t *testing.T) {
 func TestRunWhoseAnswerWasLostKeepsItsKey(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
+	answers := &losing{stream: b.stream}
+	b.stream = answers
 	lose := func(r CreateRequest) {
 		t.Helper()
-		var lost atomic.Bool
-		real := b.stream
-		b.stream = &losing{stream: real, lost: &lost}
+		answers.loses.Store(true)
 		if _, _, err := b.CreateRun(t.Context(), "default", r); !errors.Is(err, journal.ErrUnavailable) {
 			t.Fatalf("the first call: %v", err)
 		}
 		if _, _, err := b.CreateRun(t.Context(), "default", r); err != nil {
 			t.Fatalf("its repeat: %v", err)
 		}
-		b.stream = real
 	}
 	r := chat()
 	r.IdempotencyKey = "first"
@@ -235,16 +239,16 @@ func TestRunWhoseAnswerWasLostKeepsItsKey(t *testing.T) {
 	b.wantEnd(first.ID, Cancelled, ReasonCancelled)
 }
 
-// losing is a stream that keeps the first record and loses its answer.
+// losing is a stream that keeps the next record, and loses its answer, if it loses.
 type losing struct {
 	stream
 
-	lost *atomic.Bool
+	loses atomic.Bool
 }
 
 func (l *losing) AppendEach(ctx context.Context, ms []journal.Message) ([]journal.AppendResult, error) {
 	results, err := l.stream.AppendEach(ctx, ms)
-	if err == nil && !l.lost.Swap(true) {
+	if err == nil && l.loses.Swap(false) {
 		results[0] = journal.AppendResult{Err: errNoAnswer}
 	}
 	return results, err
@@ -254,8 +258,7 @@ func (l *losing) AppendEach(ctx context.Context, ms []journal.Message) ([]journa
 func TestStopHeedsItsContextWhileARunIsAccepted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
-	b.create(taking("key"))
-	tried := make(chan struct{}, 1000)
+	tried := make(chan struct{}, 1)
 	b.fault(&faulty{refuse: func(m journal.Message) error {
 		if !says(m, Cancelled) {
 			return nil
@@ -266,6 +269,7 @@ func TestStopHeedsItsContextWhileARunIsAccepted(t *testing.T) {
 		}
 		return journal.ErrUnavailable
 	}})
+	b.create(taking("key"))
 	var accepting sync.WaitGroup
 	accepting.Go(func() { _, _, _ = b.CreateRun(t.Context(), "default", taking("key")) })
 	<-tried
@@ -334,14 +338,14 @@ func TestAnswersComeWithWhatWasAsked(t *testing.T) {
 		w.report(w.assignment(), 1, Report{Park: &Wait{
 			InterruptID: fmt.Sprint("q#", i), Payload: fmt.Appendf(nil, `"question %d"`, i),
 		}})
-		b.awaitState(id, Waiting)
+		b.awaitWait(id)
 		if _, err := b.ResumeRun(t.Context(), "default", id, "", fmt.Append(nil, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	a := w.assignment()
 	for i, answer := range a.Answers {
-		if string(answer.Question) != fmt.Sprintf(`"question %d"`, i) || string(answer.Value) != fmt.Sprint(i) {
+		if string(answer.Question) != fmt.Sprintf(`"question %d"`, i) || string(answer.Value) != strconv.Itoa(i) {
 			t.Errorf("answer %d to %s is %s", i, answer.Question, answer.Value)
 		}
 	}

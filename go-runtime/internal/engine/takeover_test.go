@@ -89,7 +89,7 @@ func TestRunsThatHadNoKeyAreNotOvertakenByARestart(t *testing.T) {
 	delayed.Delay = time.Hour
 	asks := b.create(queue).ID
 	w.report(w.assignment(), 1, Report{Park: &Wait{InterruptID: "q#1"}})
-	b.awaitState(asks, Waiting)
+	b.awaitWait(asks)
 	later := b.create(delayed).ID
 	taker := b.create(taking("key")).ID
 	w.assignment()
@@ -123,7 +123,7 @@ func TestKeyIsKeptByRunsThatAreUnderWay(t *testing.T) {
 				child := next(w, &w.children)
 				a = w.assignment()
 				w.report(Assignment{Run: Run{ID: first}, Lease: child.Lease}, 2, Report{Park: &Wait{Runs: []string{child.Run.ID}}})
-				b.awaitState(first, Waiting)
+				b.awaitWait(first)
 				w.idle()
 			}
 			held = append(held, HeldLease{RunID: a.Run.ID, Lease: a.Lease})

@@ -84,6 +84,9 @@ func TestNamedRunsAreFollowedAlone(t *testing.T) {
 	named := CreateRequest{TaskType: "echo", RunID: uuid.NewString(), Wait: true}
 	b.create(CreateRequest{TaskType: "echo", Wait: true})
 	b.create(named)
+	scheduled := CreateRequest{TaskType: "echo", RunID: uuid.NewString(), Wait: true}
+	scheduled.Options.ScheduleID = "nightly"
+	b.create(scheduled)
 	last := b.create(CreateRequest{TaskType: "echo", IdempotencyKey: "key", Wait: true})
 	want := []string{eventStarted, eventSucceeded}
 	follow := func() {

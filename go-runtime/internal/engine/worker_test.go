@@ -806,7 +806,7 @@ func TestInterruptAndResume(t *testing.T) {
 	w.report(a, 1, Report{Step: &Step{Key: "charge#1", Result: []byte(`{"paid":1}`)}})
 	w.report(a, 2, Report{Events: []NewEvent{{Type: eventCheckpoint, Visibility: Internal, Payload: []byte(`{"n":1}`)}}})
 	w.report(a, 3, Report{Park: &Wait{InterruptID: "interrupt#1", Payload: []byte(`{"sure":true}`)}})
-	run := b.awaitState(id, Waiting)
+	run := b.awaitWait(id)
 	if run.Wait.InterruptID != "interrupt#1" || string(run.Wait.Payload) != `{"sure":true}` {
 		t.Fatalf("wait %+v", run.Wait)
 	}
@@ -844,10 +844,10 @@ func TestInterruptAndResume(t *testing.T) {
 	w.disconnect()
 }
 
-// awaitState returns a run once it is in a state.
-func (b *bundle) awaitState(runID string, state State) Run {
+// awaitWait returns a run once it waits.
+func (b *bundle) awaitWait(runID string) Run {
 	b.t.Helper()
-	b.awaitEvent(runID, 0, func(ev *Event) bool { return ev.Run != nil && ev.Run.State == state })
+	b.awaitEvent(runID, 0, func(ev *Event) bool { return ev.Run != nil && ev.Run.State == Waiting })
 	run, err := b.GetRun(b.t.Context(), "default", runID)
 	if err != nil {
 		b.t.Fatal(err)
