@@ -4,7 +4,7 @@
 
     register_runtime(LangGraphRuntime("researcher", graph))
 
-Each needs its framework: `django-agent-runtime[langgraph]`, `[openai-agents]` or `[pydantic-ai]`.
+Each needs its framework: `langgraph`, `openai-agents` or `pydantic-ai-slim`.
 """
 
 from __future__ import annotations
