@@ -497,7 +497,7 @@ def test_provider_that_is_none() -> None:
 @pytest.mark.parametrize("name", ["openai", "anthropic", "litellm"])
 def test_missing_sdk_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=rf"pip install 'django-agent-runtime\[{name}\]'"):
+    with pytest.raises(ImportError, match=f"pip install {name}$"):
         get_llm_client(name, api_key="k")
 
 
