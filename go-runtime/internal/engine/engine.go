@@ -120,8 +120,7 @@ func (e *Engine) Start(ctx context.Context) error {
 func (e *Engine) Stop(ctx context.Context) error {
 	e.stopOnce.Do(func() {
 		// Who accepts a run may wait for the journal, for as long as there is work.
-		tooLong := context.AfterFunc(ctx, func() { e.endWork(ErrStopped) })
-		defer tooLong()
+		defer context.AfterFunc(ctx, func() { e.endWork(ErrStopped) })()
 		e.accepting.Lock()
 		defer e.accepting.Unlock()
 		e.sched.stop()

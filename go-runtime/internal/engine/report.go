@@ -276,7 +276,7 @@ func (e *Engine) checkPark(run *Run, w *Wait) error {
 }
 
 // maxWaitFor is how many sub-runs one run may wait for at a time.
-const maxWaitFor = 1000
+const maxWaitFor = 10_000
 
 // checkWaitFor refuses to wait for what wakes nobody: runs that are not the run's own sub-runs.
 func (e *Engine) checkWaitFor(run *Run, runIDs []string) error {
