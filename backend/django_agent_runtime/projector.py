@@ -87,6 +87,9 @@ class Projector:
         # time that has passed.
         self._writing = threading.Lock()
         self._batches: Stream[RunEventBatch] | None = None
+        # What is to be done before the events are followed again: to project all anew, or to go on behind a loss.
+        self._anew = threading.Event()
+        self._behind_loss = 0
         self._thread: threading.Thread | None = None
         self._reported = ""
         self._cursor_due = 0.0
@@ -119,12 +122,14 @@ class Projector:
                     with self._keeping_lease():
                         self._follow()
             except LeaseLostError:
+                # What is wrong with the cursor, that one finds as well.
+                self._anew.clear()
                 logger.warning("another projector took over", extra={"namespace": self.namespace})
             except EventsTruncated as error:
-                self._skip(error)
+                self._note_loss(error)
             except (AgentRuntimeError, DatabaseError) as error:
                 if _is_of_another_journal(error):
-                    self._begin_anew()
+                    self._anew.set()
                 else:
                     self._report(error)
             except Exception:
@@ -212,6 +217,11 @@ class Projector:
     def _follow(self) -> None:
         housekeeping = threading.Thread(target=self._keep_house, name="agent-runtime-reconciler", daemon=True)
         finished = self._housekeeping_finished = threading.Event()
+        if self._anew.is_set():
+            self._begin_anew()
+        elif self._behind_loss:
+            self._move_cursor(self._behind_loss)
+        self._behind_loss = 0
         try:
             with self._open() as batches:
                 housekeeping.start()
@@ -256,7 +266,9 @@ class Projector:
                     if self._is_own and time.monotonic() - audited_at >= AUDIT_SECONDS:
                         audited_at = time.monotonic()
                         if self._is_ahead():
-                            self._begin_anew()
+                            self._anew.set()
+                            if self._batches is not None:
+                                self._batches.close()
                             return
                     if to_refresh:
                         refreshed = refresh_open_runs(after=refreshed, limit=REFRESH_ROWS)
@@ -360,14 +372,13 @@ class Projector:
                 "event left out of the projection", extra={"run_id": event.run_id, "sequence": event.sequence}
             )
 
-    def _skip(self, error: EventsTruncated) -> None:
-        """Go on behind events that are lost. Housekeeping asks after the runs whose end may have been among them."""
+    def _note_loss(self, error: EventsTruncated) -> None:
+        """Have it go on behind events that are lost. Housekeeping asks after the runs whose end was among them."""
         logger.error(
             "events were lost before they were projected",
             extra={"namespace": self.namespace, "oldest_sequence": error.oldest_sequence, "err": str(error)},
         )
-        if error.oldest_sequence:
-            self._move_cursor(error.oldest_sequence - 1)
+        self._behind_loss = max(0, error.oldest_sequence - 1)
 
     def _is_ahead(self) -> bool:
         """Whether the cursor has passed records that the tables lack.
@@ -391,15 +402,24 @@ class Projector:
     def _begin_anew(self) -> None:
         """Project all that there is, and for runs that go on in the other journal what that has of them instead."""
         logger.error("the journal is not the one of the cursor, projecting all", extra={"namespace": self.namespace})
-        with self._writing:
-            if self._is_own:
-                forget_progress()
-            self._move_cursor(0)
-        if self._batches is not None:
-            self._batches.close()
+        if self._is_own:
+            forget_progress(hold=self._hold_lease)
+        self._move_cursor(0)
+        self._anew.clear()
 
     def _move_cursor(self, sequence: int) -> None:
-        ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner).update(sequence=sequence)
+        mine = ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner)
+        if not mine.update(sequence=sequence):
+            raise LeaseLostError
+
+    def _hold_lease(self) -> None:
+        """Keep the lease to the end of the transaction.
+
+        Raises:
+            LeaseLostError: Another process has it.
+        """
+        if not self._renew_lease():
+            raise LeaseLostError
 
     def _report(self, error: Exception) -> None:
         """Say once what goes on being so: that the runtime is away, or the tables are not there yet."""

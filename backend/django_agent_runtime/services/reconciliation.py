@@ -19,6 +19,7 @@ from django_agent_runtime.services.ends import end_unknown
 from django_agent_runtime.services.submission import resubmit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from django_agent_runtime.go_integration import GoRuntimeIntegration
@@ -119,11 +120,15 @@ def refresh_open_runs(
     return runs[-1].pk if len(runs) == limit else None
 
 
-def forget_progress(*, runtime: GoRuntimeIntegration | None = None) -> None:
+def forget_progress(*, hold: Callable[[], None], runtime: GoRuntimeIntegration | None = None) -> None:
     """Have the rows of runs that go on in another journal, such as one that was restored, written from its beginning.
 
     What happened to them behind the copy did not. The row of a run that has ended stays as it is: somebody may have
     acted on it. So does that of one that the journal does not have, which is not done again.
+
+    Args:
+        hold: Called in the transaction of each run, before anything is written: whoever projects keeps others out.
+        runtime: The client to use; None: the one that gives up early.
 
     Raises:
         RuntimeUnavailable: The runtime cannot be reached.
@@ -135,6 +140,7 @@ def forget_progress(*, runtime: GoRuntimeIntegration | None = None) -> None:
         except RunNotFound:
             continue
         with transaction.atomic():
+            hold()
             AgentRun.objects.filter(pk=run.pk).update(last_sequence=0)
             AgentEvent.objects.filter(run_id=run.pk).delete()
 

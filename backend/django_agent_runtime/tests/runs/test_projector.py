@@ -443,6 +443,60 @@ def test_journal_that_began_anew_is_projected(
 
 
 @pytest.mark.usefixtures("runtime")
+def test_beginning_anew_that_fails_is_tried_again(actor: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime that lost its journal has only just been started, and does not answer at once."""
+    asking = create(actor, "asking-agent")
+    wait_for(asking, "waiting")
+    ProjectorCursor.objects.create(namespace="default", sequence=1_000_000)
+    failures: list[Exception] = [OperationalError("database is locked"), RuntimeUnavailable("not up yet")]
+    forget = module.forget_progress
+
+    def fail_first(**arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        forget(**arguments)
+
+    monkeypatch.setattr(module, "forget_progress", fail_first)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.02)
+    with projecting():
+        wait_until(AgentRun.objects.filter(pk=asking.pk, status="waiting").exists)
+    assert not failures
+
+
+@pytest.mark.usefixtures("runtime")
+def test_lease_is_kept_while_progress_is_forgotten_and_nothing_is_without_it(
+    actor: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [create(actor, "asking-agent") for _ in range(4)]
+    for run in runs:
+        wait_for(run, "waiting")
+    project()
+    events = AgentEvent.objects.count()
+    ProjectorCursor.objects.update(sequence=1_000_000)
+    client, asked = get_go_runtime_integration(), []
+    get_run = client.get_run
+
+    def get_slowly(run_id: str) -> Any:
+        asked.append(run_id)
+        threading.Event().wait(0.3)
+        taken.append(other.take_lease())
+        if len(asked) == 3:
+            # However it came to that: another one projects now.
+            ProjectorCursor.objects.update(owner=other.owner, lease_expires_at=now() + timedelta(hours=1))
+        return get_run(run_id)
+
+    other, taken = Projector(), list[bool]()
+    monkeypatch.setattr("django_agent_runtime.services.reconciliation.get_hurried_runtime", lambda: client)
+    monkeypatch.setattr(client, "get_run", get_slowly)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.5)
+    with pytest.raises(LeaseLostError):
+        project()
+    assert taken == [False] * 3
+    assert 0 < AgentEvent.objects.count() < events, "two runs were begun anew, and the others were left alone"
+    assert ProjectorCursor.objects.get().sequence == 1_000_000
+
+
+@pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("is_refused", [True, False])
 def test_rows_of_what_a_restored_journal_does_not_know_are_taken_back(
     actor: Principal, monkeypatch: pytest.MonkeyPatch, *, is_refused: bool
