@@ -814,8 +814,14 @@ func TestNamedRunsAreKeptUntilTheirEndWasFollowed(t *testing.T) {
 		}
 		return len(left)
 	}
+	has := func(sequence uint64) {
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		r := FollowRequest{After: sequence, NamedOnly: true}
+		_ = b.FollowRuns(ctx, "default", r, func([]Event, uint64) error { return nil })
+	}
 	followed := end().Sequence
-	follow(0, followed)
+	has(followed)
 	var last Run
 	for range 6 {
 		last = end()
@@ -823,7 +829,12 @@ func TestNamedRunsAreKeptUntilTheirEndWasFollowed(t *testing.T) {
 	if left := count(); left != 6 {
 		t.Errorf("%d runs are left, want the 6 whose end was not followed", left)
 	}
+	// What was sent need not have been written down.
 	follow(followed, last.Sequence)
+	if left := count(); left != 6 {
+		t.Errorf("%d runs are left, want the 6 whose end was only sent", left)
+	}
+	has(last.Sequence)
 	if left := count(); left != 2 {
 		t.Errorf("%d runs are left, want 2", left)
 	}

@@ -41,33 +41,54 @@ func (e *Engine) forgetOld() {
 	}
 }
 
-// followers is how far those who keep rows of the named runs of a namespace have come,
-// who follow with NamedOnly: an ended run is kept until they have its end. Of those
-// who have not followed since the engine was started nothing is known.
+// followers is how far whoever keeps rows of the named runs of a namespace has come,
+// who follows with NamedOnly: an ended run is kept until its end is in the rows. Of
+// one who has not followed since the engine was started nothing is known.
 type followers struct {
 	mu     sync.Mutex
-	newest map[string]uint64
+	places map[string]followerPlace
 }
 
-// note notes that a follower of a namespace has everything up to a sequence.
-func (p *followers) note(namespace string, sequence uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.newest == nil {
-		p.newest = map[string]uint64{}
+// followerPlace is what a follower has for certain, and what it was sent since.
+type followerPlace struct {
+	has, sent uint64
+	sentAt    time.Time
+}
+
+// writeTime is how long a follower may take to write down what it was sent. One
+// that ends before follows again from where it has come to.
+const writeTime = time.Minute
+
+// begin notes that a follower of a namespace has everything up to a sequence.
+func (f *followers) begin(namespace string, after uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.places == nil {
+		f.places = map[string]followerPlace{}
 	}
-	p.newest[namespace] = max(p.newest[namespace], sequence)
+	f.places[namespace] = followerPlace{has: after, sent: after, sentAt: time.Now()}
 }
 
-// isBefore reports whether followers have yet to hear how a run ended.
-func (p *followers) isBefore(run *Run) bool {
+// note notes that a follower was sent everything up to a sequence.
+func (f *followers) note(namespace string, position uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	place := f.places[namespace]
+	if now := time.Now(); now.Sub(place.sentAt) >= writeTime {
+		place.has, place.sent, place.sentAt = place.sent, position, now
+	}
+	f.places[namespace] = place
+}
+
+// isBefore reports whether the end of a run may be missing from the rows.
+func (f *followers) isBefore(run *Run) bool {
 	if !run.named {
 		return false
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	place, found := p.newest[run.Namespace]
-	return found && place < run.Sequence
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	place, found := f.places[run.Namespace]
+	return found && place.has < run.Sequence
 }
 
 // purge removes a run from the journal, its own records last: as long as they are

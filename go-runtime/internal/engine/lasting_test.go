@@ -353,3 +353,54 @@ func TestAnswersComeWithWhatWasAsked(t *testing.T) {
 		t.Errorf("%d answers", len(a.Answers))
 	}
 }
+
+// TestRunSucceedsNotWithoutAnEventOfIts has the result come right behind an event that
+// is refused, before the worker hears of that.
+func TestRunSucceedsNotWithoutAnEventOfIts(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	id := b.create(chat()).ID
+	a := w.assignment()
+	number := `{"n": -1` + strings.Repeat("0", 5000) + `}`
+	refused := Report{
+		RunID: id, Lease: a.Lease, Number: 1,
+		Events: []NewEvent{{Type: "n", Visibility: User, Payload: []byte(number)}},
+	}
+	success := Report{RunID: id, Lease: a.Lease, Number: 2, Succeed: &Succeed{Output: []byte("{}")}}
+	if err := w.conn.Report(t.Context(), []Report{refused, success}); err != nil {
+		t.Fatal(err)
+	}
+	if run := b.wantEnd(id, Failed, ReasonAgentFailed); !strings.Contains(run.Error.Message, "did not keep an event") {
+		t.Errorf("%s", run.Error.Message)
+	}
+}
+
+// TestWatchOfARunThatIsBeingRemovedSaysSo has the events be gone, and the run's own
+// records not yet.
+func TestWatchOfARunThatIsBeingRemovedSaysSo(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	id := b.create(chat()).ID
+	a := w.assignment()
+	events := make([]NewEvent, 3000)
+	for i := range events {
+		events[i] = NewEvent{Type: "n", Visibility: User}
+	}
+	w.report(a, 1, Report{Events: events})
+	w.succeed(a, 2)
+	b.wait(id)
+	removed := false
+	err := b.WatchRun(t.Context(), "default", id, 0, Internal, func([]Event, uint64) error {
+		if removed {
+			return nil
+		}
+		removed = true
+		b.index.oldestEnded(0, time.Now(), func(*Run) bool { return false })
+		return b.stream.Purge(t.Context(), eventSubject("default", id))
+	})
+	if !errors.As(err, new(*RunNotFoundError)) {
+		t.Errorf("the watch ended with %v", err)
+	}
+}

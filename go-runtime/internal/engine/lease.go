@@ -25,9 +25,11 @@ type lease struct {
 	place  int
 
 	// over says that the run has moved on; the worker's place is still taken.
-	// revoked is since when the worker is to stop. Guarded by the session's lock.
+	// revoked is since when the worker is to stop, refused why an event of the
+	// attempt was not kept, nil if all were. Guarded by the session's lock.
 	over    bool
 	revoked time.Time
+	refused error
 }
 
 // lease notes that a worker has a run. The run's turn must be held, or the run

@@ -130,10 +130,25 @@ func (c *Connection) depart(l *lease) {
 	}
 }
 
+// refuse tells the worker that a report was not kept. Without one of its events,
+// whose code went on meanwhile, the attempt does not succeed.
 func (c *Connection) refuse(r *Report, err error) {
+	if r.Events != nil && isAboutTheReport(err) {
+		c.mu.Lock()
+		if l := c.leases[r.Lease]; l != nil {
+			l.refused = err
+		}
+		c.mu.Unlock()
+	}
 	c.order(func(o *Orders) {
 		o.Refusals = append(o.Refusals, Refusal{HeldLease{r.RunID, r.Lease, r.Number}, err})
 	})
+}
+
+// isAboutTheReport reports whether a report would be refused another time as well.
+func isAboutTheReport(err error) bool {
+	return errors.As(err, new(*violation.Error)) || errors.As(err, new(*violation.TooLargeError)) ||
+		errors.Is(err, journal.ErrTooLarge)
 }
 
 func (c *Connection) acknowledgeLater(r *Report, seq uint64) {
@@ -212,7 +227,12 @@ func (e *Engine) conclude(l *lease, r *Report) (uint64, error) {
 	}
 	l.session.mu.Lock()
 	l.over = true // the worker knows
+	refused := l.refused
 	l.session.mu.Unlock()
+	if r.Succeed != nil && failure == nil && refused != nil {
+		message := shorten("the agent runtime did not keep an event: " + refused.Error())
+		failure = &TaskError{Reason: ReasonAgentFailed, Message: message, Cause: refused}
+	}
 	if failure != nil {
 		payload = nil
 	}

@@ -52,7 +52,8 @@ func (e *Engine) WatchRun(
 		if end >= 0 {
 			events = events[:end+1]
 		}
-		if len(batch) == 0 && e.index.get(namespace, runID) != ent {
+		if (len(batch) == 0 || end >= 0) && e.index.get(namespace, runID) != ent {
+			// Of a run that is just being removed, what is read is not all.
 			return &RunNotFoundError{RunID: runID}
 		}
 		if len(events) == 0 && len(batch) > 0 {
@@ -122,7 +123,7 @@ func (e *Engine) FollowRuns(
 	}
 	filters := []string{anyPrefix + journal.EncodeToken(namespace) + ".*"}
 	if r.NamedOnly {
-		e.followed.note(namespace, r.After)
+		e.followed.begin(namespace, r.After)
 	}
 	return e.stream.Follow(ctx, r.After, filters, func(batch []journal.Record, position uint64) error {
 		left := batch

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -113,6 +115,11 @@ type served struct {
 
 func serve(t *testing.T, runs Runs, change func(*StreamConfig)) served {
 	t.Helper()
+	return serveWith(t, runs, nil, change)
+}
+
+func serveWith(t *testing.T, runs Runs, tlsConfig *tls.Config, change func(*StreamConfig)) served {
+	t.Helper()
 	s := served{metrics: newMetrics(), serving: new(atomic.Bool)}
 	s.serving.Store(true)
 	cfg := StreamConfig{
@@ -123,7 +130,7 @@ func serve(t *testing.T, runs Runs, change func(*StreamConfig)) served {
 		change(&cfg)
 	}
 	s.Server = New(Config{
-		Address: "127.0.0.1:0", Metrics: prometheus.NewRegistry(), Streams: &cfg,
+		Address: "127.0.0.1:0", Metrics: prometheus.NewRegistry(), Streams: &cfg, TLS: tlsConfig,
 		Readiness: func() Readiness { return Readiness{Serving: s.serving.Load()} },
 	}, slog.New(slog.DiscardHandler))
 	if err := s.Start(t.Context()); err != nil {
@@ -418,6 +425,40 @@ func TestHeartbeats(t *testing.T) {
 	s := serve(t, runs, func(cfg *StreamConfig) { cfg.Heartbeat = time.Millisecond })
 	lines := bufio.NewScanner(s.ask(t, http.MethodGet, "ticket=n/r/u/user").Body)
 	for beats := 0; beats < 3; {
+		if !lines.Scan() {
+			t.Fatal(lines.Err())
+		}
+		if lines.Text() == ": heartbeat" {
+			beats++
+		}
+	}
+}
+
+// TestSilenceIsNoSlowReader has nothing be said for longer than a reader may take
+// nothing, over HTTP/2, which counts both alike.
+func TestSilenceIsNoSlowReader(t *testing.T) {
+	t.Parallel()
+	lender := httptest.NewTLSServer(nil)
+	defer lender.Close()
+	certificates := &tls.Config{Certificates: lender.TLS.Certificates, MinVersion: tls.VersionTLS12}
+	s := serveWith(t, &fakeRuns{open: true}, certificates, func(cfg *StreamConfig) { cfg.SendTimeout = 100 * time.Millisecond })
+	transport, _ := lender.Client().Transport.(*http.Transport)
+	transport.ForceAttemptHTTP2 = true
+	url := "https://" + s.Addr() + "/v1/runs/r/events?ticket=n/r/u/user"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := lender.Client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.ProtoMajor != 2 {
+		t.Fatalf("over %s", response.Proto)
+	}
+	lines := bufio.NewScanner(response.Body)
+	for beats := 0; beats < 5; {
 		if !lines.Scan() {
 			t.Fatal(lines.Err())
 		}

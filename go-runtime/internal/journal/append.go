@@ -360,10 +360,11 @@ func (s *Stream) appendAtomic(ctx context.Context, ms []Message) ([]uint64, erro
 		return nil, context.Cause(ctx)
 	}
 	id := nats.NewInbox()
-	var ack appendAck
+	msgs := make([]*nats.Msg, len(ms))
 	for i, m := range ms {
 		msg, err := s.prepare(ctx, m)
 		if err != nil {
+			// Before any is published: the server keeps what is not committed, and only so much of it.
 			return nil, err
 		}
 		if msg.Header == nil {
@@ -371,16 +372,18 @@ func (s *Stream) appendAtomic(ctx context.Context, ms []Message) ([]uint64, erro
 		}
 		msg.Header[headerBatchID] = []string{id}
 		msg.Header[headerBatchSequence] = []string{strconv.Itoa(i + 1)}
-		if i < len(ms)-1 {
-			if err := s.journal.conn.PublishMsg(msg); err != nil {
-				return nil, mapRequestError(err)
-			}
-			continue
+		msgs[i] = msg
+	}
+	last := msgs[len(msgs)-1]
+	last.Header[headerBatchCommit] = []string{"1"}
+	for _, msg := range msgs[:len(msgs)-1] {
+		if err := s.journal.conn.PublishMsg(msg); err != nil {
+			return nil, mapRequestError(err)
 		}
-		msg.Header[headerBatchCommit] = []string{"1"}
-		if ack, err = s.request(ctx, msg); err != nil {
-			return nil, err
-		}
+	}
+	ack, err := s.request(ctx, last)
+	if err != nil {
+		return nil, err
 	}
 	s.journal.appends.Add(uint64(len(ms)))
 	s.noteAppended(ack.Sequence)

@@ -19,6 +19,7 @@ import (
 // cluster is three real NATS servers on loopback.
 type cluster struct {
 	servers []*server.Server
+	options []*server.Options
 }
 
 func startCluster(t *testing.T) *cluster {
@@ -45,16 +46,8 @@ func startCluster(t *testing.T) *cluster {
 			JetStreamMaxStore:  1 << 30,
 			JetStreamMaxMemory: 64 << 20,
 		}
-		s, err := server.NewServer(opts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Start()
-		t.Cleanup(func() {
-			s.Shutdown()
-			s.WaitForShutdown()
-		})
-		c.servers = append(c.servers, s)
+		c.options = append(c.options, opts)
+		c.servers = append(c.servers, run(t, opts))
 	}
 	waitUntil(t, func() bool {
 		leader := c.leader()
@@ -69,6 +62,20 @@ func startCluster(t *testing.T) *cluster {
 		return true
 	})
 	return c
+}
+
+func run(t *testing.T, opts *server.Options) *server.Server {
+	t.Helper()
+	s, err := server.NewServer(opts.Clone())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	return s
 }
 
 // freePorts finds ports on loopback; every node has to know all of them
@@ -209,5 +216,50 @@ func TestClusterReadsAreNotStale(t *testing.T) {
 		if err := j.Stop(context.Background()); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Scans and followers read what one node has, which may lag behind: they are not
+// done before they have all that was acknowledged.
+func TestClusterReadersHaveWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	j := start(t, journal.Config{NATSURL: c.url()})
+	s := open(t, j, logStream)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	node := 0
+	for c.servers[node].JetStreamIsStreamLeader("$G", "LOG") || c.servers[node].JetStreamIsLeader() {
+		node++
+	}
+	c.servers[node].Shutdown()
+	c.servers[node].WaitForShutdown()
+	ms := make([]journal.Message, 20_000)
+	for i := range ms {
+		ms[i] = journal.Message{Subject: "log.a", Data: make([]byte, 512)}
+	}
+	if _, err := s.AppendAll(ctx, ms); err != nil {
+		t.Fatal(err)
+	}
+	c.servers[node] = run(t, c.options[node])
+	acknowledged := uint64(len(ms))
+	// A part of the readers is served by the node that catches up.
+	for !c.servers[node].JetStreamIsStreamCurrent("$G", "LOG") {
+		read := uint64(0)
+		upTo, err := s.Scan(ctx, acknowledged-10, false, nil, func(journal.Record) error {
+			read++
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read != upTo-(acknowledged-10) {
+			t.Fatalf("%d records up to %d", read, upTo)
+		}
+		seq, err := s.Append(ctx, journal.Message{Subject: "log.a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		acknowledged = seq
 	}
 }

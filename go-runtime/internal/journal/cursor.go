@@ -202,10 +202,42 @@ func (c *cursor) next(ctx context.Context) ([]Record, error) {
 			return records, nil
 		case errors.Is(err, errDrained) && (c.waiting || !asked):
 			// What was appended since the pull began is not counted.
+		case errors.Is(err, errDrained):
+			if err := c.confirm(ctx); err != nil {
+				return nil, err
+			}
 		case err != nil:
 			return nil, err
 		}
 	}
+}
+
+// confirm returns errDrained if the stream has nothing for a cursor that was told
+// so, and has it read on otherwise: in a cluster its consumer reads what one server
+// has, which may lag behind the others.
+func (c *cursor) confirm(ctx context.Context) error {
+	if c.stream.journal.barrier != nil {
+		return errDrained
+	}
+	filters := c.filters
+	if len(filters) == 0 {
+		filters = []string{">"}
+	}
+	for _, filter := range filters {
+		_, err := ask(ctx, c.stream, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+			return c.stream.log.GetMsg(ctx, c.after+1, jetstream.WithGetMsgSubject(filter))
+		})
+		if err == nil {
+			// The next consumer may be another server's.
+			c.close()
+			pause(ctx, leaderRetry)
+			return nil
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return errDrained
 }
 
 // receive takes what one wait brings. Neither records nor an error means that

@@ -279,7 +279,7 @@ func (t *tail) run(ctx context.Context, after uint64, done chan struct{}) {
 			t.pause(ctx, err)
 			continue
 		}
-		t.push(records)
+		t.push(ctx, records)
 	}
 }
 
@@ -342,11 +342,18 @@ func (t *tail) announce(ctx context.Context) {
 	}
 }
 
-// push adds durable records to the ring and refers them to who wants them.
-func (t *tail) push(records []Record) {
+// push adds durable records to the ring and refers them to who wants them, unless
+// another run feeds it by now, whose ctx has not ended.
+func (t *tail) push(ctx context.Context, records []Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
 	for _, r := range records {
+		if t.stream.retains() && r.Sequence > t.head+1 {
+			t.forget(r.Sequence - 1)
+		}
 		number := t.start + uint64(len(t.ring))
 		t.ring = append(t.ring, r)
 		t.size += len(r.Data)
@@ -359,6 +366,17 @@ func (t *tail) push(records []Record) {
 		t.ring[0] = Record{}
 		t.ring = t.ring[1:]
 		t.start++
+	}
+}
+
+// forget begins the ring anew behind a sequence, up to which retention has passed
+// the tail: every follower finds out for itself what it has missed. The lock is held.
+func (t *tail) forget(base uint64) {
+	t.start += uint64(len(t.ring))
+	t.ring, t.size, t.base, t.head = nil, 0, base, base
+	for f := range t.followers {
+		f.attached, f.pending = false, nil
+		f.signal()
 	}
 }
 

@@ -355,3 +355,23 @@ func TestFailedSyncIsFinal(t *testing.T) {
 		t.Error("the stop hides the failure")
 	}
 }
+
+// A transaction that is refused leaves nothing behind that keeps out others.
+func TestRefusedTransactionsKeepOutNoOthers(t *testing.T) {
+	t.Parallel()
+	j := start(t, journal.Config{DataDir: t.TempDir(), MaxStoreBytes: 16 << 20})
+	s := open(t, j, logStream)
+	if _, err := fill(t.Context(), t, s); !errors.Is(err, journal.ErrNoSpace) {
+		t.Fatal(err)
+	}
+	small, large := journal.Message{Subject: "log.a"}, journal.Message{Subject: "log.b", Data: make([]byte, 512<<10)}
+	for range 60 {
+		if _, err := s.AppendAtomic(t.Context(), []journal.Message{small, large}); !errors.Is(err, journal.ErrNoSpace) {
+			t.Fatalf("refused with %v", err)
+		}
+	}
+	small.Purpose = journal.Release
+	if _, err := s.AppendAtomic(t.Context(), []journal.Message{small, small}); err != nil {
+		t.Error(err)
+	}
+}

@@ -24,6 +24,8 @@ type runs struct {
 	created []engine.CreateRequest
 	ids     map[string]bool
 	some    chan struct{}
+	// blocks, unless it is nil, is told of each run that is tried, which waits for its context.
+	blocks chan struct{}
 }
 
 func newRuns() *runs { return &runs{ids: map[string]bool{}, some: make(chan struct{}, 1000)} }
@@ -35,7 +37,12 @@ func (r *runs) CheckRun(_ string, request engine.CreateRequest) error {
 	return nil
 }
 
-func (r *runs) CreateRun(_ context.Context, _ string, request engine.CreateRequest) (engine.Run, bool, error) {
+func (r *runs) CreateRun(ctx context.Context, _ string, request engine.CreateRequest) (engine.Run, bool, error) {
+	if r.blocks != nil {
+		r.blocks <- struct{}{}
+		<-ctx.Done()
+		return engine.Run{}, false, ctx.Err()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer func() { r.some <- struct{}{} }()
@@ -363,5 +370,70 @@ func TestTimeThatComesTwiceCountsOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestScheduleOfAFullStoreCanBeStopped has the store take nothing more that is new.
+func TestScheduleOfAFullStoreCanBeStopped(t *testing.T) {
+	t.Parallel()
+	j, err := journal.New(journal.Config{DataDir: t.TempDir(), Durability: journal.OS, MaxStoreBytes: 16 << 20}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := New(j, newRuns(), nil, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() {
+		_ = s.Stop(context.Background())
+		_ = j.Stop(context.Background())
+	})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	schedule := Schedule{Namespace: "default", ID: "often", Cron: "@yearly", Run: engine.CreateRequest{TaskType: "report"}}
+	if _, err := s.Create(t.Context(), schedule, false); err != nil {
+		t.Fatal(err)
+	}
+	other, err := j.OpenStream(t.Context(), journal.StreamConfig{Name: "OTHER", Subjects: []string{"other"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := 256 << 10; size > 0; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = other.Append(t.Context(), journal.Message{Subject: "other", Data: make([]byte, size)})
+		}
+		if !errors.Is(err, journal.ErrNoSpace) {
+			t.Fatal(err)
+		}
+	}
+	second := schedule
+	second.ID = "second"
+	if _, err := s.Create(t.Context(), second, false); !errors.Is(err, journal.ErrNoSpace) {
+		t.Errorf("another schedule: %v", err)
+	}
+	if _, err := s.Pause(t.Context(), "default", "often", true); err != nil {
+		t.Errorf("pause: %v", err)
+	}
+	if err := s.Delete(t.Context(), "default", "often"); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+}
+
+// TestStopCreatesNoMoreRuns has several be due, and the first take its time.
+func TestStopCreatesNoMoreRuns(t *testing.T) {
+	t.Parallel()
+	r := newRuns()
+	r.blocks = make(chan struct{}, 10)
+	s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", r)
+	for _, id := range []string{"a", "b", "c"} {
+		s.create(t, Schedule{ID: id, Cron: "* * * * *"})
+	}
+	s.clock.set(at(t, "2026-01-01T00:01:30Z"))
+	s.wake()
+	<-r.blocks
+	s.close()
+	if len(r.blocks) > 0 {
+		t.Errorf("%d more runs were tried", len(r.blocks))
 	}
 }

@@ -158,7 +158,7 @@ func (s *Store) Create(ctx context.Context, schedule Schedule, replace bool) (Sc
 		schedule.CreatedAt = old.CreatedAt
 		schedule.LastTime, schedule.LastRunID, schedule.LastError = old.LastTime, old.LastRunID, old.LastError
 	}
-	return s.keep(ctx, &kept{schedule: schedule, table: table})
+	return s.keep(ctx, &kept{schedule: schedule, table: table}, journal.Accept)
 }
 
 // List returns the schedules of a namespace, by id.
@@ -189,7 +189,7 @@ func (s *Store) Pause(ctx context.Context, namespace, id string, paused bool) (S
 	next := *k
 	next.schedule.Paused = paused
 	next.schedule.ResumedAt = s.now().UTC()
-	return s.keep(ctx, &next)
+	return s.keep(ctx, &next, journal.Finish)
 }
 
 // Delete removes a schedule. Errors: *NotFoundError, the journal's.
@@ -201,7 +201,7 @@ func (s *Store) Delete(ctx context.Context, namespace, id string) error {
 		return &NotFoundError{ID: id}
 	}
 	mark := kept{schedule: Schedule{ID: id, Namespace: namespace, Deleted: true}}
-	if _, err := s.append(ctx, &mark, deletedTTL); err != nil {
+	if _, err := s.append(ctx, &mark, deletedTTL, journal.Release); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -231,8 +231,8 @@ func (s *Store) get(namespace, id string) *kept {
 }
 
 // keep makes a schedule durable, and then the one that counts.
-func (s *Store) keep(ctx context.Context, k *kept) (Schedule, error) {
-	seq, err := s.append(ctx, k, 0)
+func (s *Store) keep(ctx context.Context, k *kept, purpose journal.Purpose) (Schedule, error) {
+	seq, err := s.append(ctx, k, 0, purpose)
 	if err != nil {
 		return Schedule{}, err
 	}
@@ -247,13 +247,13 @@ func (s *Store) keep(ctx context.Context, k *kept) (Schedule, error) {
 	return k.shown(), nil
 }
 
-func (s *Store) append(ctx context.Context, k *kept, ttl time.Duration) (uint64, error) {
+func (s *Store) append(ctx context.Context, k *kept, ttl time.Duration, purpose journal.Purpose) (uint64, error) {
 	data, err := json.Marshal(k.schedule)
 	if err != nil {
 		return 0, fmt.Errorf("encode schedule %s: %w", k.schedule.ID, err)
 	}
 	subject := subjectPrefix + journal.EncodeToken(k.schedule.Namespace) + "." + journal.EncodeToken(k.schedule.ID)
-	seq, err := s.stream.Append(ctx, journal.Message{Subject: subject, Data: data, TTL: ttl})
+	seq, err := s.stream.Append(ctx, journal.Message{Subject: subject, Data: data, TTL: ttl, Purpose: purpose})
 	if err == nil {
 		err = s.stream.Commit(ctx, seq)
 	}
@@ -362,6 +362,9 @@ func (s *Store) createDue() time.Duration {
 	s.mu.Unlock()
 	sleep := longestSleep
 	for _, k := range all {
+		if s.work.Err() != nil {
+			return longestSleep
+		}
 		if due := k.due(now); !due.IsZero() {
 			if !s.create(k, due) {
 				sleep = min(sleep, retryAfter)
@@ -388,7 +391,7 @@ func (s *Store) create(k *kept, due time.Time) bool {
 		if text := err.Error(); k.schedule.LastError != text {
 			next.schedule.LastError = text
 			// It is said in the next try otherwise.
-			_, _ = s.keep(s.work, &next)
+			_, _ = s.keep(s.work, &next, journal.Finish)
 		}
 		return false
 	case err != nil:
@@ -398,7 +401,7 @@ func (s *Store) create(k *kept, due time.Time) bool {
 		next.schedule.LastTime, next.schedule.LastRunID, next.schedule.LastError = due, run.ID, ""
 		s.log.Info("scheduled run created", "schedule_id", k.schedule.ID, "namespace", k.schedule.Namespace, "run_id", run.ID)
 	}
-	if _, err := s.keep(s.work, &next); err != nil {
+	if _, err := s.keep(s.work, &next, journal.Finish); err != nil {
 		s.log.Warn("schedule not kept", "schedule_id", k.schedule.ID, "namespace", k.schedule.Namespace, "err", err)
 		return false
 	}

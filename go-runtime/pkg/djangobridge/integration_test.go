@@ -233,6 +233,28 @@ func TestConnectionsThatSayNothingHoldUpNoStop(t *testing.T) {
 	}
 }
 
+func TestWorkerThatSaysNothingHoldsUpNoStop(t *testing.T) {
+	t.Parallel()
+	sys := start(t)
+	stream, err := agentruntimev1.NewWorkerServiceClient(sys.conn).Work(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A call that is answered shows that the stream before it was accepted.
+	if _, err := sys.agents.GetServerInfo(testContext(t), &agentruntimev1.GetServerInfoRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := sys.Stop(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took >= djangobridge.HandshakeTimeout/2 {
+		t.Errorf("the stop took %s", took)
+	}
+	_, err = stream.Recv()
+	refused(t, err, codes.Unavailable, "UNAVAILABLE")
+}
+
 func TestStopWaitsForAReaderOnlyAsLongAsItMay(t *testing.T) {
 	t.Parallel()
 	sys := start(t, "--send-timeout=1h")

@@ -22,8 +22,26 @@ type workerService struct {
 	streams *streams
 }
 
+// receiveFirst returns the first message of a stream, however long the client takes
+// unless the runtime stops.
+func (s *workerService) receiveFirst(stream agentruntimev1.WorkerService_WorkServer) (*agentruntimev1.WorkRequest, error) {
+	var first *agentruntimev1.WorkRequest
+	var err error
+	received := make(chan struct{})
+	s.streams.left.Go(func() {
+		defer close(received)
+		first, err = stream.Recv()
+	})
+	select {
+	case <-received:
+		return first, err
+	case <-s.streams.running.Done():
+		return nil, errDraining
+	}
+}
+
 func (s *workerService) Work(stream agentruntimev1.WorkerService_WorkServer) error {
-	first, err := stream.Recv()
+	first, err := s.receiveFirst(stream)
 	if err != nil {
 		return err
 	}
