@@ -15,14 +15,18 @@ Message: TypeAlias = "dict[str, Any]"
 
 # What an agent puts before the messages it was given.
 _INSTRUCTION_ROLES = frozenset({"system", "developer"})
+# What an agent adds behind them.
+_ANSWER_ROLES = frozenset({"assistant", "tool"})
 
 
 def append_new(history: list[Message], messages: object) -> None:
-    """Append those of `messages` that `history` does not end with already.
+    """Append those of `messages` that `history` does not have already.
 
     Callers and agents differ in what they hand over: only what is new, the latest part of the conversation with it,
     or all of it, with or without instructions in front. So what both share, the end of the one and the beginning of
-    the other, is taken once. What is no list of objects is taken as empty: rows are filled by many hands.
+    the other, is taken once. So is a beginning that is of the whole history but lacks a part of it: what was not
+    answered yet, or had failed, when it was read. What is no list of objects is taken as empty: rows are filled by
+    many hands.
 
     A message that is equal to the last one of the history, and comes alone, counts once for that: nobody can tell
     whether it was said again, or the history was handed over once more with nothing new. Only an answer between them,
@@ -33,17 +37,15 @@ def append_new(history: list[Message], messages: object) -> None:
     given: list[Message] = [message for message in messages if isinstance(message, dict)]
     known = [_essence(message) for message in history]
     offered = [_essence(message) for message in given]
-    shared = _overlap(known, offered)
-    if not shared:
-        # Instructions that are new, or stand elsewhere, hide what is shared behind them.
-        begin = next((at for at, message in enumerate(given) if not _is_instruction(message)), len(given))
-        conversation = [essence for essence in known if essence.get("role") not in _INSTRUCTION_ROLES]
-        behind = _overlap(conversation, offered[begin:])
-        if behind:
-            shared = begin + behind
+    # Instructions that are new, or stand elsewhere, would hide what is shared behind them.
+    conversation = [essence for essence in known if not _is_instruction(essence)]
+    places = [place for place, essence in enumerate(offered) if not _is_instruction(essence)]
+    said = [offered[place] for place in places]
+    shared = max(_overlap(conversation, said), _beginning(conversation, said))
+    begin = places[shared - 1] + 1 if shared else 0
     history.extend(
         message
-        for message, essence in zip(given[shared:], offered[shared:], strict=True)
+        for message, essence in zip(given[begin:], offered[begin:], strict=True)
         if not (_is_instruction(message) and essence in known)
     )
 
@@ -56,6 +58,23 @@ def _overlap(known: Sequence[Message], offered: Sequence[Message]) -> int:
     return 0
 
 
+def _beginning(known: Sequence[Message], offered: Sequence[Message]) -> int:
+    """The number of messages that `offered` begins with and `known` has from its first on, maybe with others between.
+
+    It ends with an answer, behind which somebody else speaks: the last question is new, though it may have been asked
+    before. It is shared only where `known` ends with it, for its answer to follow.
+    """
+    if known[:1] != offered[:1]:
+        return 0
+    unseen = iter(known)
+    # Each search goes on behind the message that was found last.
+    found = next((size for size, message in enumerate(offered) if message not in unseen), len(offered))
+    turns = (size for size in range(1, len(offered)) if _is_answer(offered[size - 1]) and not _is_answer(offered[size]))
+    size = max((size for size in turns if size <= found), default=0)
+    answered = next((size for size in range(len(known), 0, -1) if _is_answer(known[size - 1])), 0)
+    return size + _overlap(known[answered:], offered[size:]) if size else 0
+
+
 def _essence(message: Message) -> Message:
     """The message without members that say nothing: SDKs write `"tool_calls": null` where others write nothing."""
     return {name: value for name, value in message.items() if value is not None and value != []}
@@ -63,3 +82,7 @@ def _essence(message: Message) -> Message:
 
 def _is_instruction(message: Message) -> bool:
     return message.get("role") in _INSTRUCTION_ROLES
+
+
+def _is_answer(message: Message) -> bool:
+    return message.get("role") in _ANSWER_ROLES

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.conf import settings as django_settings
-from django.db.models import Q
+from django.db.models import Max, Min, Q
 
 from django_agent_runtime.exceptions import (
     AgentRuntimeError,
@@ -120,11 +120,18 @@ def has_all_events(run: AgentRun) -> bool:
     return ProjectorCursor.objects.filter(namespace=namespace, sequence__gte=run.last_sequence).exists()
 
 
+def find_end(run: AgentRun) -> int:
+    """The sequence of the event with which a run ended; where that is not kept, the one that stands in for it."""
+    kept = AgentEvent.objects.filter(run=run).aggregate(
+        end=Min("seq", filter=Q(event_type__in=ENDS)), latest=Max("seq", default=0)
+    )
+    end: int | None = kept["end"]
+    return end or max(run.last_sequence, kept["latest"] + 1)
+
+
 def has_seen_the_end(run: AgentRun, sequence: int) -> bool:
     """Whether who has seen the event with this sequence has seen the run's end."""
-    if not sequence or not run.has_ended:
-        return False
-    return AgentEvent.objects.filter(run=run, event_type__in=ENDS, seq__lte=sequence).exists()
+    return bool(sequence) and run.has_ended and sequence >= find_end(run)
 
 
 def _owned_by(actor: Principal) -> Q:

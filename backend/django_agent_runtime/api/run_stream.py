@@ -14,8 +14,8 @@ from django_agent_runtime.api.event_stream import MAX_STREAM_SECONDS, RETRY_MILL
 from django_agent_runtime.api.problems import describe_error, find_status
 from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, RunNotFound
 from django_agent_runtime.go_integration import get_go_runtime_integration
-from django_agent_runtime.models import AgentRun
-from django_agent_runtime.selectors import has_all_events, list_events
+from django_agent_runtime.models import AgentEvent, AgentRun, RunStatus
+from django_agent_runtime.selectors import find_end, has_all_events, has_seen_the_end, list_events
 from django_agent_runtime.types import ConnectionState
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from django_agent_runtime._streams import AsyncStream
     from django_agent_runtime.go_integration import GoRuntimeIntegration
-    from django_agent_runtime.models import AgentEvent
     from django_agent_runtime.types import RunEvent
 
 # How often a stream without events looks whether the runtime is there, and for a run that it does not have yet; and
@@ -177,15 +176,22 @@ class RunEventStream:
         return [format_run_event(notice, named=self._named)]
 
     def _query_kept(self) -> list[AgentEvent] | None:
-        """The next events of a run that has ended, None where it has not; a run that is gone has none."""
+        """The next events of a run that has ended, None where it has not; a run that is gone has none.
+
+        They end with the run's end in every case: who has not seen one connects again, for ever.
+        """
         try:
-            run = AgentRun.objects.filter(pk=self._run_id).only("status").first()
+            run = AgentRun.objects.filter(pk=self._run_id).only("status", "last_sequence").first()
             if run is None:
                 return []
             if not run.has_ended or not has_all_events(run):
                 return None
-            found = list_events(run, after_sequence=self.position, visibility=self._visibility)
-            return list(found[:EVENTS_OF_PAGE])
+            events = list_events(run, after_sequence=self.position, visibility=self._visibility)
+            found = list(events[:EVENTS_OF_PAGE])
+            position = found[-1].seq if found else self.position
+            if len(found) < EVENTS_OF_PAGE and not has_seen_the_end(run, position):
+                found.append(_make_end(run, position))
+            return found
         finally:
             # This thread is one of a pool, and no request of its own ends here.
             connections.close_all()
@@ -219,6 +225,24 @@ class RunEventStream:
         oldest = error.oldest_sequence if isinstance(error, EventsTruncated) else 0
         resume = f"id: {oldest - 1}\n".encode() if oldest else b""
         return resume + format_run_event({"type": FAILURE_TYPE, "problem": problem}, named=self._named)
+
+
+def _make_end(run: AgentRun, position: int) -> AgentEvent:
+    """The event that the row of a run stands for, where the one with which it ended is lost, or was deleted."""
+    payload: dict[str, Any] = {}
+    if run.status == RunStatus.SUCCEEDED:
+        payload = {"output": run.output}
+    elif isinstance(run.error, dict):
+        payload = {"error": run.error.get("message", ""), "reason": run.error.get("reason", "")}
+        if run.error.get("error_type"):
+            payload["error_type"] = run.error["error_type"]
+    return AgentEvent(
+        run_id=run.pk,
+        seq=max(find_end(run), position + 1),
+        event_type=f"run.{run.status}",
+        payload=payload,
+        timestamp=run.finished_at or timezone.now(),
+    )
 
 
 async def _is_away(runtime: GoRuntimeIntegration) -> bool:

@@ -93,7 +93,7 @@ def submit_run(*, run: AgentRun) -> bool:
         return True
     if run.conversation_id is not None:
         earlier = AgentRun.objects.unsubmitted().filter(
-            conversation_id=run.conversation_id, created_at__lte=run.created_at
+            conversation_id=run.conversation_id, created_at__lte=run.created_at, cancel_requested_at=None
         )
         for waiting in earlier.exclude(pk=run.pk):
             if not resubmit(waiting):

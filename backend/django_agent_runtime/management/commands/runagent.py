@@ -245,22 +245,27 @@ def _run_reloaded() -> int:
     As Django's own, but for signals: that one kills the process below, with the runs that it has.
     """
     child: subprocess.Popen[bytes] | None = None
-    stopping = False
+    stopping = threading.Event()
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
+        stopping.set()
         # A Ctrl-C in a terminal has reached it already.
         if child is not None and not (number == signal.SIGINT and sys.stdin.isatty()):
             child.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
-    while not stopping:
+    while not stopping.is_set():
         child = subprocess.Popen(  # noqa: S603  # this command once more
             autoreload.get_child_arguments(), env={**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
         )
+        if stopping.is_set():
+            # While there was no process yet to pass it on to.
+            child.terminate()
         code = child.wait()
+        if code < 0 and stopping.is_set():
+            # It was told so before it could say how it ends.
+            return 0
         if code != _RELOAD_CODE:
             return code if code >= 0 else 128 - code
     return 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync
 from django.conf import settings
-from django.db import close_old_connections, reset_queries
+from django.db import close_old_connections, connections, reset_queries
 from django.db.backends.signals import connection_created
 
 __all__ = ["DatabaseTidying"]
@@ -25,14 +25,15 @@ _INTERVAL_SECONDS = 10.0
 class DatabaseTidying:
     """Closes connections that are too old or broken, before a run's code begins and when it is gone.
 
-    While other runs go on, which share the thread's connection, only now and then. It costs nothing until the process
-    has opened a connection.
+    While other runs go on, which share the thread's connection and may be in the midst of reading from it, only broken
+    ones, and only now and then. It costs nothing until the process has opened a connection.
     """
 
     def __init__(self) -> None:
         self._needed = False
         self._active = 0
         self._next = 0.0
+        self._is_alone = False
         self._scheduled = threading.Event()
         connection_created.connect(self._note_connection, weak=True)
 
@@ -53,6 +54,8 @@ class DatabaseTidying:
 
     def _schedule(self) -> None:
         now = time.monotonic()
+        # What begins from here on comes behind what is scheduled.
+        self._is_alone = self._is_alone or not self._active
         if self._scheduled.is_set() or (self._active and now < self._next):
             return
         self._next = now + _INTERVAL_SECONDS
@@ -66,6 +69,20 @@ class DatabaseTidying:
 
     def _tidy(self) -> None:
         self._scheduled.clear()
-        close_old_connections()
+        is_alone, self._is_alone = self._is_alone, False
+        if is_alone:
+            close_old_connections()
+        else:
+            _close_broken_connections()
         if settings.DEBUG:
             reset_queries()
+
+
+def _close_broken_connections() -> None:
+    for connection in connections.all(initialized_only=True):
+        if not connection.errors_occurred or connection.in_atomic_block:
+            continue
+        if connection.is_usable():
+            connection.errors_occurred = False
+        else:
+            connection.close()

@@ -165,6 +165,138 @@ def test_message_that_repeats_the_end_of_the_history_counts_once(conversation: A
     assert conversation.get_message_history() == [ASK, ANSWER]
 
 
+def say(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def reply(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+HI, HELLO = say("Hi"), reply("Hello")
+
+
+def read_contents(conversation: AgentConversation, **options: Any) -> list[Any]:
+    return [message["content"] for message in conversation.get_message_history(**options)]
+
+
+# What each run was given, what its agent said, and what comes of them.
+OVERTAKEN = [
+    # The second message is sent while the first is not answered yet, the next when both are.
+    pytest.param(
+        [
+            ([HI], [HELLO]),
+            ([HI, HELLO, say("one")], [reply("1")]),
+            ([HI, HELLO, say("two")], [reply("2")]),
+            ([HI, HELLO, say("one"), reply("1"), say("two"), reply("2"), say("three")], [reply("3")]),
+        ],
+        ["Hi", "Hello", "one", "1", "two", "2", "three", "3"],
+        id="quick pair",
+    ),
+    pytest.param(
+        [
+            ([HI], [HELLO]),
+            ([HI, HELLO, say("one")], [CALL, RESULT, reply("1")]),
+            ([HI, HELLO, say("two")], [reply("2")]),
+            ([HI, HELLO, say("three")], [reply("3")]),
+            ([HI, HELLO, say("one"), CALL, RESULT, reply("1"), say("four")], [reply("4")]),
+        ],
+        ["Hi", "Hello", "one", None, "72°F sunny", "1", "two", "2", "three", "3", "four", "4"],
+        id="many at once",
+    ),
+    pytest.param(
+        [
+            ([PROMPT, HI], [HELLO]),
+            ([PROMPT, HI, HELLO, say("one")], [reply("1")]),
+            ([PROMPT, HI, HELLO, PROMPT | {"content": "Be brief."}, say("two")], [reply("2")]),
+        ],
+        ["Be kind.", "Hi", "Hello", "one", "1", "Be brief.", "two", "2"],
+        id="with instructions",
+    ),
+    pytest.param(
+        [
+            ([reply("Welcome!")], []),
+            ([reply("Welcome!"), say("one")], [reply("1")]),
+            ([reply("Welcome!"), say("two")], [reply("2")]),
+        ],
+        ["Welcome!", "one", "1", "two", "2"],
+        id="agent speaks first",
+    ),
+    pytest.param(
+        [
+            ([HI], [HELLO]),
+            ([HI, HELLO, say("one")], [reply("1")]),
+            ([HI, HELLO, say("one")], [reply("1")]),
+            ([HI, HELLO, say("one"), reply("1"), say("one")], [reply("1")]),
+        ],
+        ["Hi", "Hello", "one", "1", "one", "1", "one", "1"],
+        id="said again",
+    ),
+    pytest.param(
+        [
+            ([HI], [HELLO]),
+            ([HI, HELLO, say("one")], [reply("1")]),
+            ([HI, HELLO, HI], [HELLO]),
+            ([HI, HELLO, say("one"), reply("1"), HI], [reply("Again?")]),
+        ],
+        ["Hi", "Hello", "one", "1", "Hi", "Hello", "Hi", "Again?"],
+        id="begun again",
+    ),
+]
+
+
+@pytest.mark.parametrize("returns_all", [False, True])
+@pytest.mark.parametrize(("runs", "contents"), OVERTAKEN)
+def test_history_that_lacks_what_was_not_answered_yet_is_not_there_again(
+    conversation: AgentConversation, runs: list[tuple[Any, Any]], contents: list[str], returns_all: bool
+) -> None:
+    for asked, answered in runs:
+        add_run(conversation, asked, [*asked, *answered] if returns_all else answered)
+    assert read_contents(conversation) == contents
+
+
+@pytest.mark.parametrize("returns_all", [False, True])
+def test_history_that_lacks_failed_runs_is_not_there_again(conversation: AgentConversation, returns_all: bool) -> None:
+    asked = [HI]
+    for place, status in enumerate(["succeeded", "failed", "failed", "succeeded", "failed", "succeeded"]):
+        answered = [reply(f"answer {place}")] if status == RunStatus.SUCCEEDED else None
+        add_run(conversation, asked, answered and ([*asked, *answered] if returns_all else answered), status)
+        asked = [*conversation.get_message_history(), say(f"question {place + 1}")]
+    assert read_contents(conversation, include_failed_runs=True) == [
+        "Hi",
+        "answer 0",
+        "question 1",
+        "question 2",
+        "question 3",
+        "answer 3",
+        "question 4",
+        "question 5",
+        "answer 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        # Only what is new is handed over.
+        [([HI], [HELLO])] * 3,
+        [([HI], [HI, HELLO])] * 3,
+        # An agent that speaks first says the same again.
+        [([], [HELLO]), ([HI], [HELLO])],
+        # An agent that writes down what others have said, behind a question that began the conversation.
+        [([THANKS], [HI, HELLO, ASK, ANSWER])] * 2,
+        [([PROMPT, THANKS], [PROMPT, HI, HELLO, ASK, ANSWER])] * 2,
+    ],
+)
+def test_conversation_that_repeats_itself_loses_nothing(conversation: AgentConversation, runs: Any) -> None:
+    said: list[Any] = []
+    for asked, answered in runs:
+        add_run(conversation, asked, answered)
+        new = answered[1:] if answered[0] in asked else answered
+        said += [message for message in [*asked, *new] if message != PROMPT]
+    assert [message for message in conversation.get_message_history() if message != PROMPT] == said
+
+
 def test_failed_runs_count_when_asked_for(conversation: AgentConversation) -> None:
     add_run(conversation, [ASK], status=RunStatus.FAILED)
     add_run(conversation, [THANKS], status=RunStatus.QUEUED)

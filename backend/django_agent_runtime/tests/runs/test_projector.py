@@ -22,6 +22,7 @@ from django_agent_runtime.projection import to_event_row
 from django_agent_runtime.projector import LeaseLostError, Projector, projecting
 from django_agent_runtime.services import create_run
 from django_agent_runtime.services.ends import end_unknown
+from django_agent_runtime.services.reconciliation import forget_progress
 from django_agent_runtime.testing import FakeGoRuntime
 from django_agent_runtime.tests.runs.support import MESSAGES, PATIENCE_SECONDS, wait_until
 from django_agent_runtime.types import EventVisibility, Run, RunEvent, RunEventBatch, RunState, RunTarget
@@ -449,7 +450,7 @@ def test_beginning_anew_that_fails_is_tried_again(actor: Principal, monkeypatch:
     wait_for(asking, "waiting")
     ProjectorCursor.objects.create(namespace="default", sequence=1_000_000)
     failures: list[Exception] = [OperationalError("database is locked"), RuntimeUnavailable("not up yet")]
-    forget = module.forget_progress
+    forget = forget_progress
 
     def fail_first(**arguments: Any) -> None:
         if failures:

@@ -17,7 +17,8 @@ from django_agent_runtime.api.event_stream import BlocksResponse
 from django_agent_runtime.api.run_stream import RunEventStream
 from django_agent_runtime.exceptions import EventsTruncated
 from django_agent_runtime.go_integration import get_go_runtime_integration
-from django_agent_runtime.models import AgentEvent, AgentRun
+from django_agent_runtime.models import AgentEvent, AgentRun, ProjectorCursor
+from django_agent_runtime.projector import Projector
 from django_agent_runtime.services import cancel_run, create_run, reconcile_runs
 from django_agent_runtime.testing import FakeGoRuntime, GoRuntimeProcess
 from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
@@ -243,7 +244,8 @@ async def test_rows_are_read_a_page_at_a_time(
     run = await AgentRun.objects.acreate(user=actor.user, agent_key="chat-agent", status="succeeded")
     sequences = [3 * place for place in range(1, 2 * run_stream.EVENTS_OF_PAGE + more + 1)]
     await AgentEvent.objects.abulk_create(
-        AgentEvent(run=run, seq=seq, event_type="assistant.message", visibility="user") for seq in sequences
+        AgentEvent(run=run, seq=seq, event_type="assistant.message" if seq < sequences[-1] else "run.succeeded")
+        for seq in sequences
     )
     async with aclosing(open_stream(run).write()) as blocks:
         _, first = await take(blocks, 2)
@@ -259,6 +261,54 @@ async def test_run_that_the_runtime_no_longer_has_is_read_from_its_rows(actor: P
     await AgentEvent.objects.acreate(run=run, seq=5, event_type="run.failed", payload={"error": "it broke"})
     [end] = await read_all(open_stream(run))
     assert (end["event"], end["data"]["error"]) == ("run.failed", "it broke")
+
+
+KEPT = [(3, "run.queued", "internal"), (5, "assistant.message", "user"), (6, "state.checkpoint", "internal")]
+
+
+@pytest.mark.parametrize(
+    ("kept", "seen", "last_sequence"),
+    [(KEPT, 0, 9), (KEPT, 5, 9), (KEPT[:1], 5, 9), ([], 0, 9), ([], 5, 9), (KEPT, 0, 0), (KEPT, 5, 0), ([], 0, 0)],
+)
+@pytest.mark.usefixtures("runtime")
+def test_end_that_is_not_kept_is_made_of_the_row(
+    ada: User, api: APIClient, kept: list[tuple[int, str, str]], seen: int, last_sequence: int
+) -> None:
+    error = {"message": "it broke", "reason": "AGENT_FAILED", "retryable": False, "error_type": "ValueError"}
+    run = AgentRun.objects.create(
+        user=ada, agent_key="chat-agent", status="failed", error=error, last_sequence=last_sequence
+    )
+    AgentEvent.objects.bulk_create(
+        AgentEvent(run=run, seq=seq, event_type=kind, visibility=level) for seq, kind, level in kept
+    )
+    ProjectorCursor.objects.create(namespace=get_go_runtime_integration().settings.namespace, sequence=9)
+    url = f"/api/agents/runs/{run.pk}/events/"
+    accept = {"Accept": "text/event-stream"}
+    response = api.get(url, headers=accept | {"Last-Event-ID": str(seen)})
+    *_, end = [parse(block) for block in response.streaming_content]  # type: ignore[attr-defined]
+    assert (end["event"], end["data"]["seq"], end["data"]["visibility"]) == ("run.failed", int(end["id"]), "user")
+    assert end["data"]["payload"] == {"error": "it broke", "reason": "AGENT_FAILED", "error_type": "ValueError"}
+    assert int(end["id"]) >= max(seen + 1, last_sequence, *(seq + 1 for seq, _, _ in kept))
+    assert api.get(url, headers=accept | {"Last-Event-ID": end["id"]}).status_code == 204
+
+
+def test_run_whose_events_are_gone_ends_its_stream_as_it_ended(finished: AgentRun, api: APIClient) -> None:
+    url = f"/api/agents/runs/{finished.pk}/events/"
+    accept = {"Accept": "text/event-stream"}
+
+    def read_end() -> dict[str, Any]:
+        return [parse(block) for block in api.get(url, headers=accept).streaming_content][-1]  # type: ignore[attr-defined]
+
+    as_it_was = read_end()
+    Projector().run_once(idle_seconds=0.3)
+    AgentEvent.objects.filter(run=finished).delete()
+    with FakeGoRuntime() as empty, override_settings(GO_RUNTIME=empty.settings):
+        end = read_end()
+        # The row has all of it but when it was written, and who else may see it.
+        unknown = {"ts": "", "visibility": ""}
+        assert end["data"] | unknown == as_it_was["data"] | unknown
+        assert end["id"] == as_it_was["id"]
+        assert api.get(url, headers=accept | {"Last-Event-ID": end["id"]}).status_code == 204
 
 
 @pytest.mark.usefixtures("runtime")

@@ -121,6 +121,22 @@ def test_callers_cannot_say_which_conversation_it_is(runtime: FakeGoRuntime, act
     assert run_in_runtime(alone).metadata == {}
 
 
+@pytest.mark.usefixtures("no_runtime")
+def test_run_that_was_cancelled_while_the_runtime_was_away_is_not_sent_with_the_next(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "chat-agent", "conversation": conversation}
+    cancelled = create_run(messages=MESSAGES, **asked).run
+    cancel_run(actor=actor, run=cancelled)
+    waiting = create_run(messages=MESSAGES, **asked).run
+    with FakeGoRuntime() as fake, override_settings(GO_RUNTIME=fake.settings):
+        run = create_run(messages=MESSAGES, **asked).run
+        assert [accepted.run_id for accepted in fake.accepted_runs()] == [str(waiting.pk), str(run.pk)]
+        reconcile_runs()
+        assert len(fake.accepted_runs()) == 2
+    cancelled.refresh_from_db()
+    assert cancelled.status == "cancelled"
+
+
 @pytest.mark.parametrize("error", [Unauthenticated, PermissionDenied, InternalError])
 def test_faults_of_the_runtime_end_no_run_that_waits(
     error: type[AgentRuntimeError], runtime: FakeGoRuntime, monkeypatch: pytest.MonkeyPatch

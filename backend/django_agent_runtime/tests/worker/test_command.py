@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from django_agent_runtime.management.commands import runagent
 from django_agent_runtime.runtime.interfaces import AgentRuntime, RunContext
 from django_agent_runtime.runtime.registry import clear_registry, register_runtime
 
@@ -75,3 +81,25 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for option in ("processes", "concurrency", "agent-keys", "queue-poll-interval", "noreload", "grace", "worker-name"):
         assert f"--{option}" in shown
+
+
+def test_signal_that_comes_while_the_reloaded_process_is_started_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def start_late(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr("django.utils.autoreload.get_child_arguments", lambda: command)
+    monkeypatch.setattr(subprocess, "Popen", start_late)
+    try:
+        assert runagent._run_reloaded() == 0
+        assert started[0].poll() is not None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        started[0].kill()
