@@ -149,5 +149,11 @@ def _find_last(messages: Iterable[Message], role: str) -> str:
 
 
 def _text_by(message: Message, role: str) -> str:
+    """What a message of the role says; of a list of parts, its texts."""
     content = message.get("content")
-    return content if message.get("role") == role and isinstance(content, str) else ""
+    if message.get("role") != role:
+        return ""
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""

@@ -124,11 +124,11 @@ def make_accounts(folder: Path) -> Accounts:
 
 
 @contextmanager
-def serve(server: str, folder: Path, accounts: Accounts) -> Iterator[Site]:
-    """The site, with a runtime that has not been started."""
+def serve(server: str, folder: Path, accounts: Accounts, **variables: str) -> Iterator[Site]:
+    """The site, with a runtime that has not been started, and with more variables in its environment."""
     runtime = GoRuntimeProcess(folder)
     environment = make_environment(shutil.copyfile(accounts.database, folder / "db.sqlite3"))
-    environment |= {"GO_RUNTIME_HOST": runtime.host, "GO_RUNTIME_PORT": str(runtime.port)}
+    environment |= {"GO_RUNTIME_HOST": runtime.host, "GO_RUNTIME_PORT": str(runtime.port)} | variables
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
         fd = listener.fileno()
         command = [sys.executable, "-m", *SERVERS[server].format(fd=fd).split()]

@@ -83,6 +83,23 @@ def test_run_is_read_from_the_page_alone(client: Client, ada: User) -> None:
     assert f"/admin/django_agent_runtime/agentrun/{run.pk}/change/" in read(client, f"/runs/{run.pk}/?events=all")
 
 
+def test_run_without_a_conversation_has_a_page(client: Client, ada: User) -> None:
+    run = make_ended_run(ada)
+    run.conversation = None
+    run.save()
+    page = read(client, f"/runs/{run.pk}/")
+    assert "with <b>chat-agent</b>" in page
+    assert 'id="composer"' not in page
+
+
+def test_answer_that_is_a_list_of_parts_is_shown(client: Client, ada: User) -> None:
+    run = make_ended_run(ada)
+    parts = [{"type": "text", "text": "In two "}, {"type": "image_url"}, {"type": "text", "text": "parts."}]
+    run.output = {"final_messages": [{"role": "assistant", "content": parts}]}
+    run.save()
+    assert "In two parts." in read(client, f"/runs/{run.pk}/")
+
+
 def test_others_see_nothing(client: Client, ada: User, django_user_model: type[User]) -> None:
     run = make_ended_run(django_user_model.objects.create_user("bob"))
     assert run.conversation is not None

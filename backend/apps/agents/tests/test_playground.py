@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backend.apps.agents.tests.servers import PATIENCE_SECONDS, Accounts, Site, serve
+from backend.apps.agents.tests.servers import PATIENCE_SECONDS, Accounts, Site, serve, wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -84,7 +84,9 @@ FIND_FAULTS = """() => {
 @pytest.fixture(scope="module")
 def site(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The site with a worker, which projects too."""
-    with serve("uvicorn", tmp_path_factory.mktemp("playground"), accounts) as site:
+    settings = "backend.apps.agents.tests.site_settings"
+    folder = tmp_path_factory.mktemp("playground")
+    with serve("uvicorn", folder, accounts, DJANGO_SETTINGS_MODULE=settings) as site:
         site.runtime.start()
         site.start("runagent --noreload --grace=1")
         yield site
@@ -231,6 +233,57 @@ def test_cancel_in_the_middle_and_try_again(visit: Visit) -> None:
     assert "the sea." in answers(page)[0]
 
 
+def test_double_click_tries_again_once(visit: Visit, site: Site) -> None:
+    run_id = site.create(delay_seconds=600)
+    assert site.call("POST", f"runs/{run_id}/cancel/")[0] == 200
+    page = visit.page
+    page.goto(f"{visit.base}/runs/{run_id}/")
+    button = page.get_by_role("button", name="Try again")
+    sent: list[Route] = []
+
+    def hold(route: Route) -> None:
+        sent.append(route)
+
+    page.route("**/retry/", hold)
+    button.hover()
+    with page.expect_request("**/retry/"):
+        page.mouse.down()
+        page.mouse.up()
+    page.mouse.down()
+    page.mouse.up()
+    sent[0].continue_()
+    page.wait_for_url(lambda url: run_id not in url)
+    wait_for_status(page, "succeeded")
+    assert len(sent) == 1
+
+
+def test_quiet_attempt_after_others_that_failed_is_running(visit: Visit, site: Site) -> None:
+    run_id = site.create(agent_key="flaky-agent")
+
+    def is_quiet() -> bool:
+        run = site.call("GET", f"runs/{run_id}/")[1]
+        return (run["status"], run["attempt"]) == ("running", 3)
+
+    wait_until(is_quiet)
+    page = visit.page
+    address = f"{visit.base}/api/agents/runs/{run_id}/"
+    looks: list[Request] = []
+    page.on("request", lambda request: looks.append(request) if request.url == address else None)
+    with page.expect_response(address):
+        page.goto(f"{visit.base}/runs/{run_id}/")
+    wait_for_status(page, "running")
+    # It was queued more than once, and is looked at by one loop.
+    assert len(looks) == 1
+    page.get_by_role("button", name="Cancel").click()
+    wait_for_status(page, "cancelled")
+
+
+def test_message_without_a_text_leaves_what_was_streamed_and_parts_are_joined(visit: Visit) -> None:
+    page = visit.send("What is the weather?", "parts-agent")
+    wait_for_the_end(page)
+    assert answers(page) == ["Let me look.", "It is sunny."]
+
+
 def test_question_is_answered_and_the_run_goes_on(visit: Visit) -> None:
     page = visit.send("Refund order 7", "refund-agent")
     page.get_by_role("heading", name="Refund 175 € for order 7?").wait_for()
@@ -250,6 +303,19 @@ def test_question_is_still_there_after_a_reload_and_can_be_declined(visit: Visit
     page.get_by_role("button", name="Decline").click()
     wait_for_status(page, "succeeded")
     assert answers(page)[1] == "Nothing was refunded."
+
+
+def test_answered_question_does_not_come_back_while_a_sub_run_is_waited_for(visit: Visit, site: Site) -> None:
+    run_id = site.create(agent_key="delegating-agent")
+    page = visit.page
+    page.goto(f"{visit.base}/runs/{run_id}/?events=all")
+    page.get_by_label("Answer, a text or JSON").fill("Yes")
+    page.get_by_role("button", name="Answer").click()
+    page.get_by_text("run.waiting", exact=True).wait_for()
+    wait_for_status(page, "waiting")
+    assert not page.locator("#question").is_visible()
+    page.get_by_role("button", name="Cancel").click()
+    wait_for_status(page, "cancelled")
 
 
 def test_reload_in_the_middle_goes_on_without_a_repeat(visit: Visit) -> None:

@@ -29,6 +29,17 @@ function say(text) {
   find("notice").hidden = !text;
 }
 
+// A form that leads to another page is sent once, however often it is asked to.
+function sendOnce(form) {
+  let isSent = false;
+  form.addEventListener("submit", (event) => {
+    if (isSent) event.preventDefault();
+    isSent = true;
+  });
+  // A page that comes back from the browser's memory may be sent again.
+  window.addEventListener("pageshow", () => { isSent = false; });
+}
+
 // The message
 
 function prepareComposer(form) {
@@ -40,21 +51,22 @@ function prepareComposer(form) {
     event.preventDefault();
     form.requestSubmit();
   });
-  let isSent = false;
-  form.addEventListener("submit", (event) => {
-    if (isSent) event.preventDefault();
-    isSent = true;
-  });
-  // A page that comes back from the browser's memory may be sent again.
-  window.addEventListener("pageshow", () => { isSent = false; });
+  sendOnce(form);
 }
 
 // The run
+
+// The text of a message, whose content is a text or a list of parts.
+function readText(content) {
+  if (!Array.isArray(content)) return typeof content === "string" ? content : "";
+  return content.map((part) => (typeof part?.text === "string" ? part.text : "")).join("");
+}
 
 class RunView {
   constructor(section) {
     this.section = section;
     this.sequence = 0;
+    this.isLooking = false;
     this.message = null;
     this.deltas = null;
     this.status = section.dataset.status;
@@ -103,9 +115,7 @@ class RunView {
         return;
       case "assistant.message":
         this.setStatus("running");
-        this.message ??= this.addMessage(false);
-        this.message.textContent = payload.content ?? "";
-        this.finishMessage();
+        this.finishMessage(readText(payload.content));
         return;
       case "run.interrupted":
         this.ask(payload);
@@ -115,6 +125,7 @@ class RunView {
         this.message?.parentElement.remove();
         this.finishMessage();
         this.setStatus("queued");
+        this.lookWhileQueued();
         return;
       case "error":
         find("answer").append(make("p", {className: "problem", textContent: payload.error ?? "An error."}));
@@ -135,7 +146,12 @@ class RunView {
     return text;
   }
 
-  finishMessage() {
+  // A message that only calls tools has no text: what was streamed before it stands.
+  finishMessage(text = "") {
+    if (text) {
+      this.message ??= this.addMessage(false);
+      this.message.textContent = text;
+    }
     this.message?.parentElement.classList.remove("coming");
     find("answer").setAttribute("aria-busy", "false");
     this.message = null;
@@ -146,13 +162,12 @@ class RunView {
     const choices = Array.isArray(payload?.choices) ? payload.choices : [];
     const text = payload?.question ?? payload;
     find("question-text").textContent = typeof text === "string" ? text : JSON.stringify(payload);
-    form.elements.interrupt_id.value = interrupt_id;
     find("question-choices").replaceChildren(...choices.map((choice) => make("button", {
       className: "button", name: "choice", value: JSON.stringify(choice),
       textContent: typeof choice === "string" ? choice : JSON.stringify(choice),
     })));
     find("question-free").hidden = choices.length > 0;
-    this.setStatus("waiting");
+    this.setStatus("waiting", interrupt_id);
     // Nobody who writes is interrupted; and a question that was answered long ago is followed by its answer at once.
     setTimeout(() => {
       const active = document.activeElement;
@@ -174,14 +189,18 @@ class RunView {
     this.setStatus(type.slice(4));
   }
 
-  setStatus(status) {
-    if (status === this.status) return;
+  // Only a run that waits for an answer has the id of a question: one that waits for sub-runs asks nothing.
+  setStatus(status, interruptId = "") {
+    const question = find("question");
+    const asked = question.elements.interrupt_id;
+    if (status === this.status && interruptId === asked.value) return;
     const active = document.activeElement;
     this.status = status;
     const hasEnded = ENDS.includes(`run.${status}`);
     find("status").textContent = status.replace("_", " ");
     find("status").className = `badge ${status}`;
-    find("question").hidden = status !== "waiting" || !find("question").elements.interrupt_id.value;
+    asked.value = interruptId;
+    question.hidden = !interruptId;
     find("cancel").hidden = hasEnded;
     find("retry").hidden = !hasEnded || status === "succeeded";
     // A control that goes away must not take the focus with it.
@@ -212,11 +231,15 @@ class RunView {
 
   // That a run has begun is told by an event that most readers do not get.
   async lookWhileQueued() {
+    if (this.isLooking) return;
+    this.isLooking = true;
     while (this.status === "queued") {
       await new Promise((resolve) => setTimeout(resolve, STATUS_LOOK_MS));
+      if (this.status !== "queued") break;
       const run = await call("GET", this.section.dataset.api).catch(() => null);
       if (this.status === "queued" && run?.status === "running") this.setStatus("running");
     }
+    this.isLooking = false;
   }
 }
 
@@ -244,6 +267,7 @@ const section = find("run");
 if (find("composer")) prepareComposer(find("composer"));
 if (section) {
   const question = find("question");
+  sendOnce(find("retry"));
   prepareForm(find("cancel"), () => ({}));
   prepareForm(question, (button) => ({
     interrupt_id: question.elements.interrupt_id.value,
