@@ -19,7 +19,7 @@ _INSTRUCTION_ROLES = frozenset({"system", "developer"})
 _ANSWER_ROLES = frozenset({"assistant", "tool"})
 
 
-def append_new(history: list[Message], messages: object) -> None:
+def append_new(history: list[Message], messages: object, *, asked: object = None) -> None:
     """Append those of `messages` that `history` does not have already.
 
     Callers and agents differ in what they hand over: only what is new, the latest part of the conversation with it,
@@ -31,6 +31,11 @@ def append_new(history: list[Message], messages: object) -> None:
     A message that is equal to the last one of the history, and comes alone, counts once for that: nobody can tell
     whether it was said again, or the history was handed over once more with nothing new. Only an answer between them,
     which an agent leaves in its `final_messages`, keeps them apart.
+
+    Args:
+        history: What was said so far.
+        messages: What was handed over.
+        asked: Of what an agent handed over: the messages that it was given, which it may have put in front.
     """
     if not isinstance(messages, list):
         return
@@ -41,13 +46,26 @@ def append_new(history: list[Message], messages: object) -> None:
     conversation = [essence for essence in known if not _is_instruction(essence)]
     places = [place for place, essence in enumerate(offered) if not _is_instruction(essence)]
     said = [offered[place] for place in places]
-    shared = max(_overlap(conversation, said), _beginning(conversation, said))
+    given_to_agent = _said(asked)
+    if given_to_agent and said[: len(given_to_agent)] == given_to_agent:
+        # It returns what it was given, and its own behind that.
+        shared = len(given_to_agent)
+    else:
+        shared = max(_overlap(conversation, said), _beginning(conversation, said))
     begin = places[shared - 1] + 1 if shared else 0
     history.extend(
         message
         for message, essence in zip(given[begin:], offered[begin:], strict=True)
         if not (_is_instruction(message) and essence in known)
     )
+
+
+def _said(messages: object) -> list[Message]:
+    """What is no instruction, in essence."""
+    if not isinstance(messages, list):
+        return []
+    essences = (_essence(message) for message in messages if isinstance(message, dict))
+    return [essence for essence in essences if not _is_instruction(essence)]
 
 
 def _overlap(known: Sequence[Message], offered: Sequence[Message]) -> int:

@@ -127,7 +127,7 @@ class AgentConversation(models.Model):
         history: list[Message] = []
         for asked, answered in runs.values_list("input__messages", "output__final_messages"):
             append_new(history, asked)
-            append_new(history, answered)
+            append_new(history, answered, asked=asked)
         return history
 
     def get_last_assistant_message(self) -> Message | None:
@@ -138,7 +138,7 @@ class AgentConversation(models.Model):
         for asked, answered in runs.values_list("input__messages", "output__final_messages").iterator(chunk_size=20):
             messages: list[Message] = []
             append_new(messages, asked)
-            append_new(messages, answered)
+            append_new(messages, answered, asked=asked)
             for message in reversed(messages):
                 if message.get("role") == "assistant":
                     return message

@@ -90,6 +90,7 @@ class Projector:
         # What is to be done before the events are followed again: to project all anew, or to go on behind a loss.
         self._anew = threading.Event()
         self._behind_loss = 0
+        self._is_behind_loss = False
         self._thread: threading.Thread | None = None
         self._reported = ""
         self._cursor_due = 0.0
@@ -221,7 +222,7 @@ class Projector:
             self._begin_anew()
         elif self._behind_loss:
             self._move_cursor(self._behind_loss)
-        self._behind_loss = 0
+        self._is_behind_loss, self._behind_loss = bool(self._behind_loss), 0
         try:
             with self._open() as batches:
                 housekeeping.start()
@@ -263,7 +264,9 @@ class Projector:
                 try:
                     if self._is_own:
                         reconcile_runs()
-                    if self._is_own and time.monotonic() - audited_at >= AUDIT_SECONDS:
+                    # Behind a loss, rows lack what is lost until they were asked after.
+                    may_audit = self._is_own and not (self._is_behind_loss and to_refresh)
+                    if may_audit and time.monotonic() - audited_at >= AUDIT_SECONDS:
                         audited_at = time.monotonic()
                         if self._is_ahead():
                             self._anew.set()

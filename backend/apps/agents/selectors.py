@@ -129,9 +129,10 @@ def list_turns(conversation: AgentConversation, *, until: AgentRun | None = None
 def make_turn(run: AgentRun) -> Turn:
     """A run as a turn, from what it was given and what it made."""
     history: list[Message] = []
-    append_new(history, _read_list(run.input, "messages"))
+    asked = _read_list(run.input, "messages")
+    append_new(history, asked)
     given = len(history)
-    append_new(history, _read_list(run.output, "final_messages"))
+    append_new(history, _read_list(run.output, "final_messages"), asked=asked)
     answers = [text for message in history[given:] if (text := _text_by(message, "assistant"))]
     if not answers and isinstance(run.output, dict) and isinstance(run.output.get("final_output"), dict):
         response = run.output["final_output"].get("response")

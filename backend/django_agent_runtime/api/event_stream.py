@@ -63,12 +63,27 @@ class WeighedNegotiation(DefaultContentNegotiation):
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        """The renderer and its media type."""
+        """The renderer and its media type.
+
+        Raises:
+            NotAcceptable: The caller accepts none of them.
+        """
         renderers = tuple(renderers)
-        preferred = request.get_preferred_type([str(renderer.media_type) for renderer in renderers])
-        if preferred is None:
+        chosen = max(renderers, key=lambda renderer: _weigh(request, str(renderer.media_type)))
+        if not _weigh(request, str(chosen.media_type)):
             raise NotAcceptable(available_renderers=renderers)
-        return next((renderer, preferred) for renderer in renderers if renderer.media_type == preferred)
+        return chosen, str(chosen.media_type)
+
+
+def _weigh(request: Request, media_type: str) -> float:
+    """How much a caller wants a media type: as the most specific range says that it is in, whatever its parameters."""
+    kind, _, subkind = media_type.partition("/")
+    ranges = [
+        accepted
+        for accepted in request.accepted_types
+        if accepted.main_type in ("*", kind) and accepted.sub_type in ("*", subkind)
+    ]
+    return max(((accepted.sub_type != "*", accepted.quality) for accepted in ranges), default=(False, 0.0))[1]
 
 
 class BlocksResponse(StreamingHttpResponse):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from django_agent_runtime.runtime._threads import is_async, start_thread
@@ -81,15 +82,18 @@ def to_run_result(value: Any, agent_key: str = "") -> RunResult:
         TypeError: Anything else, or a `RunResult` one of whose members is another thing than it should be.
     """
     if isinstance(value, RunResult):
+        empty: dict[str, Any] = {}
         for name, kinds in _MEMBERS.items():
             member = getattr(value, name)
-            if not isinstance(member, kinds):
+            if member is None:
+                empty[name] = kinds[0]()
+            elif not isinstance(member, kinds):
                 wanted = "a list" if list in kinds else "a dict"
                 raise TypeError(
                     f"agent {agent_key!r} returned a RunResult whose {name} is {type(member).__name__}; "
                     f"it must be {wanted}"
                 )
-        return value
+        return replace(value, **empty) if empty else value
     if value is None:
         return RunResult()
     if isinstance(value, str):

@@ -373,7 +373,7 @@ func (e *Engine) firstRecord(namespace string, o *order, now time.Time) record {
 			ID: o.id, Namespace: namespace, Target: r.Target, AgentID: r.AgentID, TaskType: r.TaskType,
 			Description: r.Description, State: Queued,
 			Metadata: r.Metadata, CreatedAt: now, RunTimeout: r.RunTimeout, Options: options,
-			named: r.RunID != "" && r.Options.ParentID == "" && r.Options.ScheduleID == "",
+			named: r.RunID != "" && r.Options.ParentID == "" && (r.Options.ScheduleID == "" || r.Options.RetryOf != ""),
 		},
 	}
 	rec.Run.MaxAttempts = e.policyOf(&rec.Run, nil).MaxAttempts

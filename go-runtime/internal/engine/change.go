@@ -16,15 +16,20 @@ var errUnchanged = errors.New("run left as it is")
 
 // outlive changes a run for a caller who may go away: what is appended by then is
 // followed to its end all the same, as memory must not know less than the journal.
-func outlive(ctx context.Context, change func() (Run, error)) (run Run, err error) {
-	done := make(chan struct{})
+// It lasts no longer than the engine's work, which change heeds.
+func outlive(ctx context.Context, change func() (Run, error)) (Run, error) {
+	type result struct {
+		run Run
+		err error
+	}
+	done := make(chan result, 1)
 	go func() {
-		defer close(done)
-		run, err = change()
+		run, err := change()
+		done <- result{run, err}
 	}()
 	select {
-	case <-done:
-		return run, err
+	case r := <-done:
+		return r.run, r.err
 	case <-ctx.Done():
 		return Run{}, context.Cause(ctx)
 	}

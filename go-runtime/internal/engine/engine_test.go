@@ -793,7 +793,9 @@ func TestSubRunIsKeptForItsParent(t *testing.T) {
 // away while more of them end than are kept.
 func TestNamedRunsAreKeptUntilTheirEndWasFollowed(t *testing.T) {
 	t.Parallel()
-	b := setup(t, Config{KeepEnded: 2}, tasks{"echo": echo})
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	b := setup(t, Config{KeepEnded: 2, Now: now}, tasks{"echo": echo})
 	end := func() Run { return b.create(CreateRequest{TaskType: "echo", RunID: uuid.NewString(), Wait: true}) }
 	follow := func(after, until uint64) {
 		ctx, stop := context.WithCancel(t.Context())
@@ -844,6 +846,10 @@ func TestNamedRunsAreKeptUntilTheirEndWasFollowed(t *testing.T) {
 	end()
 	if left := count(); left != 2*mostUnread {
 		t.Errorf("%d runs are left, want %d", left, 2*mostUnread)
+	}
+	ahead.Store(int64(31 * 24 * time.Hour))
+	if left := count(); left != 0 {
+		t.Errorf("%d runs are left beyond their time", left)
 	}
 }
 

@@ -25,70 +25,96 @@ func (e *Engine) forget() {
 func (e *Engine) forgetOld() {
 	before := e.cfg.Now().Add(-e.cfg.KeepEndedFor)
 	for {
-		select {
-		case <-e.stopping:
-			return
-		default:
-		}
-		ent := e.index.oldestEnded(e.cfg.KeepEnded, before, e.followed.isBefore)
-		if ent == nil {
+		old := e.index.takeOld(e.cfg.KeepEnded, before, e.followed.isBehind)
+		if len(old) == 0 {
 			return
 		}
-		run := ent.snapshot()
-		if err := e.purge(&run); err != nil {
-			e.log.Warn("ended run not removed from the journal", "run_id", run.ID, "err", err)
+		for _, ent := range old {
+			select {
+			case <-e.stopping:
+				return
+			default:
+			}
+			run := ent.snapshot()
+			if err := e.purge(&run); err != nil {
+				e.log.Warn("ended run not removed from the journal", "run_id", run.ID, "err", err)
+			}
 		}
 	}
 }
 
-// followers is how far whoever keeps rows of the named runs of a namespace has come,
-// who follows with NamedOnly: an ended run is kept until its end is in the rows. Of
-// one who has not followed since the engine was started nothing is known.
+// followers are those who keep rows of the named runs of a namespace, and follow
+// with NamedOnly: more runs than otherwise are kept for one that is behind. Of one
+// who has not followed since the engine was started nothing is known.
 type followers struct {
-	mu     sync.Mutex
-	places map[string]followerPlace
+	mu   sync.Mutex
+	open map[*followerPlace]struct{}
+	// left is where the latest to leave a namespace had come to.
+	left map[string]*followerPlace
 }
 
 // followerPlace is what a follower has for certain, and what it was sent since.
 type followerPlace struct {
+	namespace string
 	has, sent uint64
 	sentAt    time.Time
+	leftAt    time.Time
 }
 
-// writeTime is how long a follower may take to write down what it was sent. One
-// that ends before follows again from where it has come to.
-const writeTime = time.Minute
+const (
+	// writeTime is how long a follower may take to write down what it was sent. One
+	// that ends before follows again from where it has come to.
+	writeTime = time.Minute
+	// awayTime is how long one who has left is waited for.
+	awayTime = 24 * time.Hour
+)
 
-// begin notes that a follower of a namespace has everything up to a sequence.
-func (f *followers) begin(namespace string, after uint64) {
+// begin notes that somebody follows a namespace who has everything up to a sequence.
+func (f *followers) begin(namespace string, after uint64) *followerPlace {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.places == nil {
-		f.places = map[string]followerPlace{}
+	if f.open == nil {
+		f.open, f.left = map[*followerPlace]struct{}{}, map[string]*followerPlace{}
 	}
-	f.places[namespace] = followerPlace{has: after, sent: after, sentAt: time.Now()}
+	// It is the one that left, until the contrary is known.
+	delete(f.left, namespace)
+	place := &followerPlace{namespace: namespace, has: after, sent: after, sentAt: time.Now()}
+	f.open[place] = struct{}{}
+	return place
 }
 
 // note notes that a follower was sent everything up to a sequence.
-func (f *followers) note(namespace string, position uint64) {
+func (f *followers) note(place *followerPlace, position uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	place := f.places[namespace]
 	if now := time.Now(); now.Sub(place.sentAt) >= writeTime {
 		place.has, place.sent, place.sentAt = place.sent, position, now
 	}
-	f.places[namespace] = place
 }
 
-// isBefore reports whether the end of a run may be missing from the rows.
-func (f *followers) isBefore(run *Run) bool {
+// end notes that a follower has left.
+func (f *followers) end(place *followerPlace) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.open, place)
+	place.leftAt = time.Now()
+	f.left[place.namespace] = place
+}
+
+// isBehind reports whether the end of a run may be missing from somebody's rows.
+func (f *followers) isBehind(run *Run) bool {
 	if !run.named {
 		return false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	place, found := f.places[run.Namespace]
-	return found && place.has < run.Sequence
+	for place := range f.open {
+		if place.namespace == run.Namespace && place.has < run.Sequence {
+			return true
+		}
+	}
+	left := f.left[run.Namespace]
+	return left != nil && left.has < run.Sequence && time.Since(left.leftAt) < awayTime
 }
 
 // purge removes a run from the journal, its own records last: as long as they are

@@ -219,33 +219,37 @@ func (x *index) sortEnded() {
 	}
 }
 
-// mostUnread is how many times what is to be kept is, for who has yet to read it.
-const mostUnread = 10
+// mostUnread is how many times as many as are to be kept are kept for who has yet
+// to read them, batchOfOld how many are taken at a time.
+const (
+	mostUnread = 10
+	batchOfOld = 1000
+)
 
-// oldestEnded removes and returns a run that ended before the given time, or in its
-// namespace first of more than keep that failed or timed out, or of more than keep
-// that ended otherwise; nil when none is due. Those that are unread stay, unless
-// there are very many.
-func (x *index) oldestEnded(keep int, before time.Time, isUnread func(*Run) bool) *entry {
+// takeOld removes and returns runs that ended before the given time, and in each
+// namespace the first of more than keep that failed or timed out, and of more than
+// keep that ended otherwise; none when none is due. Unread ones go with their time,
+// or when there are very many.
+func (x *index) takeOld(keep int, before time.Time, isUnread func(*Run) bool) (old []*entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, ns := range x.namespaces {
 		for _, ended := range []*[]*entry{&ns.failed, &ns.ended} {
-			if len(*ended) == 0 {
-				continue
+			for len(*ended) > 0 && len(old) < batchOfOld {
+				ent := (*ended)[0]
+				run := ent.snapshot()
+				isMany := len(*ended) > mostUnread*keep || len(*ended) > keep && !isUnread(&run)
+				if !isMany && !run.EndedAt.Before(before) {
+					break
+				}
+				(*ended)[0] = nil
+				*ended = (*ended)[1:]
+				x.remove(ent, &run)
+				old = append(old, ent)
 			}
-			ent := (*ended)[0]
-			run := ent.snapshot()
-			if len(*ended) <= keep && !run.EndedAt.Before(before) || len(*ended) <= mostUnread*keep && isUnread(&run) {
-				continue
-			}
-			(*ended)[0] = nil
-			*ended = (*ended)[1:]
-			x.remove(ent, &run)
-			return ent
 		}
 	}
-	return nil
+	return old
 }
 
 // remove forgets a run.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
@@ -397,10 +398,53 @@ func TestWatchOfARunThatIsBeingRemovedSaysSo(t *testing.T) {
 			return nil
 		}
 		removed = true
-		b.index.oldestEnded(0, time.Now(), func(*Run) bool { return false })
+		b.index.takeOld(1, time.Now(), func(*Run) bool { return false })
 		return b.stream.Purge(t.Context(), eventSubject("default", id))
 	})
 	if !errors.As(err, new(*RunNotFoundError)) {
 		t.Errorf("the watch ended with %v", err)
+	}
+}
+
+// lagging is a stream whose scans give an older record of each run first.
+type lagging struct{ stream }
+
+func (l *lagging) Scan(
+	ctx context.Context, after uint64, _ bool, filters []string, fn func(journal.Record) error,
+) (uint64, error) {
+	// All records in order: the newest of each run comes last.
+	return l.stream.Scan(ctx, after, false, filters, fn)
+}
+
+func TestRunIsTakenUpAsItsNewestRecordSays(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{"echo": echo})
+	ended := b.create(CreateRequest{TaskType: "echo", Wait: true}).ID
+	e, err := New(Config{}, b.journal, tasks{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.stream = &lagging{b.stream}
+	if err := e.recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	run, err := e.GetRun(t.Context(), "default", ended)
+	if err != nil || run.State != Succeeded || e.sched.length() != 0 {
+		t.Errorf("run %s, %d queued, %v", run.State, e.sched.length(), err)
+	}
+}
+
+// TestSubRunDoesNotWaitForItsParentsKey has a run ask for a sub-run that would wait
+// for the run itself to end.
+func TestSubRunDoesNotWaitForItsParentsKey(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(1, 0)
+	r := chat()
+	r.Options.Concurrency = &Concurrency{Key: "key"}
+	b.create(r)
+	w.report(w.assignment(), 1, Report{StartRun: &StartRun{Key: "helper#1", Request: r}})
+	if refusal := next(w, &w.refusals); !errors.As(refusal.Err, new(*violation.Error)) {
+		t.Errorf("refused with %v", refusal.Err)
 	}
 }

@@ -58,7 +58,7 @@ type facts struct {
 	Continues   bool            `json:"continues,omitempty"`
 	Cause       cause           `json:"cause,omitempty"`
 	Answered    string          `json:"answered,omitempty"`
-	Named       bool            `json:"named,omitempty"`
+	Unnamed     bool            `json:"unnamed,omitempty"`
 }
 
 // encode returns the length of the facts as a uvarint, the facts, the payload.
@@ -72,7 +72,7 @@ func (r *record) encode() ([]byte, error) {
 		Deadline: run.Deadline, RunTimeout: run.RunTimeout, Created: r.Created,
 		Hash: hex.EncodeToString(r.Hash[:]), TraceParent: r.TraceParent,
 		Options: run.Options, NotBefore: run.NotBefore, Wait: run.Wait, Lease: run.Lease, Worker: run.Worker,
-		Begun: run.begun, Continues: run.continues, Cause: run.cause, Answered: run.answered, Named: run.named,
+		Begun: run.begun, Continues: run.continues, Cause: run.cause, Answered: run.answered, Unnamed: !run.named,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode record of run %s: %w", run.ID, err)
@@ -122,7 +122,7 @@ func decodeRecord(data []byte) (record, error) {
 			CreatedAt: f.CreatedAt, StartedAt: f.StartedAt, EndedAt: f.EndedAt,
 			Deadline: f.Deadline, RunTimeout: f.RunTimeout,
 			Options: f.Options, NotBefore: f.NotBefore, Wait: f.Wait, Lease: f.Lease, Worker: f.Worker,
-			begun: f.Begun, continues: f.Continues, cause: f.Cause, answered: f.Answered, named: f.Named,
+			begun: f.Begun, continues: f.Continues, cause: f.Cause, answered: f.Answered, named: !f.Unnamed,
 		},
 	}
 	hash, err := hex.DecodeString(f.Hash)

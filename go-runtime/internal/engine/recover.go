@@ -15,21 +15,26 @@ import (
 // recover rebuilds the index from the newest record of each run and takes up
 // the runs that have not ended, in the order they were accepted.
 func (e *Engine) recover(ctx context.Context) error {
-	var active []*entry
+	// A server that lags behind gives an older record of a run first.
+	newest := map[string]*entry{}
 	_, err := e.stream.Scan(ctx, 0, true, []string{subjectPrefix + ">"}, func(rec journal.Record) error {
 		ent, err := entryOf(rec)
 		if err != nil {
 			e.log.ErrorContext(ctx, "run record unreadable", "subject", rec.Subject, "sequence", rec.Sequence, "err", err)
 			return nil
 		}
-		e.index.add(ent)
-		if !ent.run.State.Ended() {
-			active = append(active, ent)
-		}
+		newest[rec.Subject] = ent
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("read runs: %w", err)
+	}
+	var active []*entry
+	for _, ent := range newest {
+		e.index.add(ent)
+		if !ent.run.State.Ended() {
+			active = append(active, ent)
+		}
 	}
 	e.index.sortEnded()
 	slices.SortFunc(active, func(a, b *entry) int { return cmp.Compare(a.created, b.created) })

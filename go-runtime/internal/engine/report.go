@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -388,6 +389,9 @@ func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 		return violation.New("start_run", "it would be sub-run %d of one another, and %d are the most; does the agent run itself?",
 			maxSubRunDepth+1, maxSubRunDepth)
 	}
+	if c := request.Options.Concurrency; c != nil && e.isHeldAbove(&run, c.Key) {
+		return violation.New("start_run.run.concurrency.key", "%q is that of a run which waits for this one", c.Key)
+	}
 	request.RunID = uuid.NewSHA1(runIDSpace, []byte(run.Namespace+"\x00sub_run\x00"+run.ID+"\x00"+key)).String()
 	request.IdempotencyKey, request.RequestID, request.Wait = "", "", false
 	request.Options.ParentID = run.ID
@@ -417,16 +421,35 @@ func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 
 // isDeep reports whether a run is as far below others as one may be.
 func (e *Engine) isDeep(run *Run) bool {
-	depth := 0
-	for parent := run.options().ParentID; parent != ""; depth++ {
-		ent := e.index.get(run.Namespace, parent)
-		if ent == nil {
-			break
-		}
-		above := ent.snapshot()
-		parent = above.options().ParentID
+	depth := -1
+	for range e.withParents(run) {
+		depth++
 	}
 	return depth >= maxSubRunDepth
+}
+
+// isHeldAbove reports whether a run, or one that it is a part of, has a concurrency key.
+func (e *Engine) isHeldAbove(run *Run, key string) bool {
+	for above := range e.withParents(run) {
+		if c := above.options().Concurrency; c != nil && c.Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// withParents gives a run, and those that it is a part of, as far as they are kept.
+func (e *Engine) withParents(run *Run) iter.Seq[*Run] {
+	return func(yield func(*Run) bool) {
+		for yield(run) {
+			ent := e.index.get(run.Namespace, run.options().ParentID)
+			if ent == nil {
+				return
+			}
+			above := ent.snapshot()
+			run = &above
+		}
+	}
 }
 
 // shorten bounds what a worker says about a failure.

@@ -122,8 +122,10 @@ func (e *Engine) FollowRuns(
 		return isNamed && !slices.Contains(r.WithoutTypes, ev.Type)
 	}
 	filters := []string{anyPrefix + journal.EncodeToken(namespace) + ".*"}
+	var place *followerPlace
 	if r.NamedOnly {
-		e.followed.begin(namespace, r.After)
+		place = e.followed.begin(namespace, r.After)
+		defer e.followed.end(place)
 	}
 	return e.stream.Follow(ctx, r.After, filters, func(batch []journal.Record, position uint64) error {
 		left := batch
@@ -135,8 +137,8 @@ func (e *Engine) FollowRuns(
 			return journal.Skip
 		}
 		err := send(events, position)
-		if err == nil && r.NamedOnly {
-			e.followed.note(namespace, position)
+		if err == nil && place != nil {
+			e.followed.note(place, position)
 		}
 		return err
 	}, journal.Every(r.MinInterval))

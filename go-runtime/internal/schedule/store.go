@@ -95,12 +95,19 @@ func (s *Store) Start(ctx context.Context) error {
 	}
 	s.stream = stream
 	_, err = stream.Scan(ctx, 0, false, []string{subjectPrefix + ">"}, func(rec journal.Record) error {
-		k, err := decode(rec)
+		of, err := parseSubject(rec.Subject)
+		var k *kept
+		if err == nil {
+			k, err = decode(rec, of)
+		}
 		switch {
 		case err != nil:
 			s.log.ErrorContext(ctx, "schedule unreadable", "subject", rec.Subject, "sequence", rec.Sequence, "err", err)
 		case k != nil:
-			s.byName[name{k.schedule.Namespace, k.schedule.ID}] = k
+			s.byName[of] = k
+		default:
+			// A server that lagged behind may have given an older record before.
+			delete(s.byName, of)
 		}
 		return nil
 	})
@@ -263,14 +270,20 @@ func (s *Store) append(ctx context.Context, k *kept, ttl time.Duration, purpose 
 	return seq, nil
 }
 
+func parseSubject(subject string) (name, error) {
+	namespaceToken, idToken, ok := strings.Cut(strings.TrimPrefix(subject, subjectPrefix), ".")
+	if !ok {
+		return name{}, fmt.Errorf("subject %q names no schedule", subject)
+	}
+	namespace, errNamespace := journal.DecodeToken(namespaceToken)
+	id, errID := journal.DecodeToken(idToken)
+	return name{namespace, id}, errors.Join(errNamespace, errID)
+}
+
 // decode reads a record; nil for one that marks a schedule as gone.
-func decode(rec journal.Record) (*kept, error) {
+func decode(rec journal.Record, of name) (*kept, error) {
 	if rec.Expired {
 		return nil, nil //nolint:nilnil // the schedule is gone
-	}
-	namespaceToken, idToken, ok := strings.Cut(strings.TrimPrefix(rec.Subject, subjectPrefix), ".")
-	if !ok {
-		return nil, fmt.Errorf("subject %q names no schedule", rec.Subject)
 	}
 	k := &kept{sequence: rec.Sequence}
 	if err := json.Unmarshal(rec.Data, &k.schedule); err != nil {
@@ -279,11 +292,10 @@ func decode(rec journal.Record) (*kept, error) {
 	if k.schedule.Deleted {
 		return nil, nil //nolint:nilnil // the schedule is gone
 	}
-	var errNamespace, errID, errParse error
-	k.schedule.Namespace, errNamespace = journal.DecodeToken(namespaceToken)
-	k.schedule.ID, errID = journal.DecodeToken(idToken)
-	k.table, errParse = parse(&k.schedule)
-	return k, errors.Join(errNamespace, errID, errParse)
+	k.schedule.Namespace, k.schedule.ID = of.namespace, of.id
+	var err error
+	k.table, err = parse(&k.schedule)
+	return k, err
 }
 
 // base is since when the times of a schedule count.
@@ -388,11 +400,11 @@ func (s *Store) create(k *kept, due time.Time) bool {
 		return false
 	case err != nil && !refused(err):
 		s.log.Warn("scheduled run not created yet", "schedule_id", k.schedule.ID, "namespace", k.schedule.Namespace, "err", err)
-		if text := err.Error(); k.schedule.LastError != text {
-			next.schedule.LastError = text
-			// It is said in the next try otherwise.
-			_, _ = s.keep(s.work, &next, journal.Finish)
-		}
+		// In memory only: it is found again by each try, which may be many.
+		next.schedule.LastError = err.Error()
+		s.mu.Lock()
+		s.byName[name{k.schedule.Namespace, k.schedule.ID}] = &next
+		s.mu.Unlock()
 		return false
 	case err != nil:
 		s.log.Error("scheduled run refused", "schedule_id", k.schedule.ID, "namespace", k.schedule.Namespace, "err", err)

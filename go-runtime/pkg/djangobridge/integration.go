@@ -156,8 +156,8 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 		MaxAttempts:   i.cfg.MaxAttempts,
 		RunTimeout:    i.cfg.RunTimeout,
 		MaxInputBytes: i.cfg.MaxValueBytes,
-		// Clients take no larger messages, whatever the runtime's own limit.
-		MaxAssignmentBytes: min(i.cfg.MaxMessageBytes, maxClientMessageBytes) - recordOverhead,
+		// Clients take no larger messages, whatever the runtime's own limit; what is accepted fits in any case.
+		MaxAssignmentBytes: max(min(i.cfg.MaxMessageBytes, maxClientMessageBytes)-recordOverhead, i.cfg.MaxValueBytes),
 
 		KeepEnded:    i.cfg.KeepRuns,
 		KeepEndedFor: i.cfg.KeepRunsFor,

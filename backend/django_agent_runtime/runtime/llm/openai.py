@@ -105,8 +105,9 @@ class Assembler:
         index = getattr(part, "index", None)
         name = getattr(part.function, "name", None) or ""
         call = self._latest.get(index)
-        # Another id is another call; without one, so is a name after arguments.
-        if call is None or (part.id and part.id != call["id"]) or (not part.id and name and call["arguments"]):
+        # Another id with a name is another call; without an id, so is a name after arguments.
+        is_other = part.id != call["id"] if call and part.id else bool(call and call["arguments"])
+        if call is None or (name and is_other):
             call = {"id": part.id or "", "name": "", "arguments": ""}
             self._calls.append(call)
         self._latest[index] = self._latest[None] = call

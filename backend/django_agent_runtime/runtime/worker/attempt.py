@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from django_agent_runtime._codec import encode, encode_object
 from django_agent_runtime._errors import reason_error
-from django_agent_runtime.exceptions import AgentNotFound, InvalidValue, TooLarge
+from django_agent_runtime.exceptions import InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
 from django_agent_runtime.runtime.context import (
@@ -461,7 +461,7 @@ def _describe_failure(error: BaseException) -> worker_pb.Fail:
     text = _read_text(error).strip()
     message = f"{name}: {text.splitlines()[0]}" if text else f"the agent raised {name}"
     # What the runtime would refuse another time as well.
-    return _to_fail(message, name, retryable=not isinstance(error, (AgentNotFound, InvalidValue, TooLarge)))
+    return _to_fail(message, name, retryable=not isinstance(error, (InvalidValue, TooLarge)))
 
 
 def _read_text(error: BaseException) -> str:

@@ -297,6 +297,14 @@ def test_conversation_that_repeats_itself_loses_nothing(conversation: AgentConve
     assert [message for message in conversation.get_message_history() if message != PROMPT] == said
 
 
+def test_agent_that_takes_the_same_steps_again_loses_none(conversation: AgentConversation) -> None:
+    """Whoever writes down what its tools say as a user's words, and is asked the same again."""
+    for degrees in ("72", "65"):
+        steps = [reply("Action: look"), say(f"Observation: {degrees}"), reply(f"It is {degrees}.")]
+        add_run(conversation, [ASK], [ASK, *steps])
+    assert len(conversation.get_message_history()) == 8
+
+
 def test_failed_runs_count_when_asked_for(conversation: AgentConversation) -> None:
     add_run(conversation, [ASK], status=RunStatus.FAILED)
     add_run(conversation, [THANKS], status=RunStatus.QUEUED)

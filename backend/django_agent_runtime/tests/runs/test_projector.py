@@ -479,7 +479,7 @@ def test_lease_is_kept_while_progress_is_forgotten_and_nothing_is_without_it(
 
     def get_slowly(run_id: str) -> Any:
         asked.append(run_id)
-        threading.Event().wait(0.3)
+        threading.Event().wait(4.0 if len(asked) == 1 else 0.0)
         taken.append(other.take_lease())
         if len(asked) == 3:
             # However it came to that: another one projects now.
@@ -489,7 +489,7 @@ def test_lease_is_kept_while_progress_is_forgotten_and_nothing_is_without_it(
     other, taken = Projector(), list[bool]()
     monkeypatch.setattr("django_agent_runtime.services.reconciliation.get_hurried_runtime", lambda: client)
     monkeypatch.setattr(client, "get_run", get_slowly)
-    monkeypatch.setattr(module, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 3.0)
     with pytest.raises(LeaseLostError):
         project()
     assert taken == [False] * 3
@@ -593,9 +593,15 @@ def test_lost_events_are_skipped_and_open_runs_asked_after(
     runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended, gone = create(actor), AgentRun.objects.create(agent_key="a", submitted_at=now(), status="running")
+    asking = create(actor, "asking-agent")
     wait_for(ended, "succeeded")
+    wait_for(asking, "waiting")
+    # What came after is lost.
+    AgentRun.objects.filter(pk=asking.pk).update(last_sequence=1, status="running")
     client = get_go_runtime_integration()
     follow = client.follow_runs
+    with follow() as batches:
+        newest = next(batch.position for batch in batches if batch.events)
     asked: list[int] = []
 
     def follow_behind_damage(after_sequence: int = 0, **options: Any) -> Any:
@@ -603,7 +609,7 @@ def test_lost_events_are_skipped_and_open_runs_asked_after(
         if after_sequence < 1000:
             raise EventsTruncated("lost", metadata={"oldest_sequence": "1001"})
         # The fake's events have lower numbers.
-        return follow(0, **options)
+        return follow(newest, **options)
 
     monkeypatch.setattr(client, "follow_runs", follow_behind_damage)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
@@ -612,7 +618,9 @@ def test_lost_events_are_skipped_and_open_runs_asked_after(
     projector.start()
     wait_until(lambda: 1000 in asked)
     wait_until(AgentRun.objects.filter(pk=gone.pk, status="failed").exists)
+    wait_until(AgentRun.objects.filter(pk=asking.pk, status="waiting").exists)
     projector.stop()
+    assert "the journal is not the one of the cursor, projecting all" not in caplog.messages
     ended.refresh_from_db()
     gone.refresh_from_db()
     assert (ended.status, ended.output["final_output"]) == ("succeeded", {"response": "Hello to you!"})

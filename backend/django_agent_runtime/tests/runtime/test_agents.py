@@ -77,6 +77,7 @@ def test_agent_runs_with_no_runtime() -> None:
             },
         ),
         (RunResult(usage={"t": 1}), {"final_output": {}, "final_messages": [], "usage": {"t": 1}}),
+        (RunResult(None, None, None, None), {"final_output": {}, "final_messages": [], "usage": {}}),  # type: ignore[arg-type]
     ],
 )
 @pytest.mark.parametrize("blocking", [True, False])
@@ -105,7 +106,7 @@ def test_function_that_returns_no_result() -> None:
         ({"final_output": "done"}, "final_output is str; it must be a dict"),
         ({"final_messages": {"role": "assistant"}}, "final_messages is dict; it must be a list"),
         ({"usage": 7}, "usage is int; it must be a dict"),
-        ({"metadata": None}, "metadata is NoneType; it must be a dict"),
+        ({"metadata": "none"}, "metadata is str; it must be a dict"),
     ],
 )
 def test_result_whose_members_are_something_else(members: dict[str, Any], complaint: str) -> None:

@@ -279,6 +279,14 @@ def call_piece(**given: Any) -> dict[str, Any]:
             [("a", "now", "{}"), ("b", "today", "{}")],
             id="no-arguments",
         ),
+        pytest.param(
+            [
+                call_piece(index=0, id="a1", name="f", arguments='{"x"'),
+                call_piece(index=0, id="a2", arguments=": 1}"),
+            ],
+            [("a1", "f", '{"x": 1}')],
+            id="an-id-for-each-piece",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["openai", pytest.param("litellm", marks=pytest.mark.filterwarnings("ignore"))])

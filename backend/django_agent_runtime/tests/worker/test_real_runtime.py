@@ -227,13 +227,14 @@ def test_sub_run_of_an_agent_of_the_runtime(caller: Caller, start_worker: Callab
     async def err(ctx: RunContext) -> Any:
         return await ctx.run_agent("nobody_knows_it", [])
 
-    start_worker(caller, agent(delegate), agent(err, "erring", max_attempts=3))
+    start_worker(caller, agent(delegate), agent(err, "erring", max_attempts=1))
     assert response_of(caller.wait_for(caller.submit("agent")))["answer"]
     failed = caller.wait_for(caller.submit("erring"))
     assert failed.state == agent_pb.RUN_STATE_FAILED
     assert "nobody_knows_it" in failed.error.message
     assert "agents of this project: chat-agent" in failed.error.message
-    assert (failed.attempt, failed.error.retryable) == (1, False)
+    # Its worker may not have connected yet.
+    assert failed.error.retryable
 
 
 @pytest.mark.parametrize("gracefully", [False, True], ids=["killed", "stopped"])
