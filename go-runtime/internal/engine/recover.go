@@ -3,10 +3,8 @@ package engine
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
@@ -134,18 +132,13 @@ func (e *Engine) resume(ctx context.Context, ent *entry) error {
 
 // entryOf makes an entry of the newest record of a run.
 func entryOf(rec journal.Record) (*entry, error) {
-	namespaceToken, runToken, ok := strings.Cut(strings.TrimPrefix(rec.Subject, subjectPrefix), ".")
-	if !ok {
-		return nil, fmt.Errorf("%w: subject %q", errBadRecord, rec.Subject)
+	namespace, runID, _, err := parseSubject(rec.Subject)
+	if err != nil {
+		return nil, err
 	}
 	decoded, err := decodeRecord(rec.Data)
 	if err != nil {
 		return nil, fmt.Errorf("sequence %d: %w", rec.Sequence, err)
-	}
-	namespace, errNamespace := journal.DecodeToken(namespaceToken)
-	runID, errID := journal.DecodeToken(runToken)
-	if err := errors.Join(errNamespace, errID); err != nil {
-		return nil, err
 	}
 	decoded.placed(namespace, runID, rec.Sequence)
 	return newEntry(&decoded), nil

@@ -99,8 +99,8 @@ type FollowRequest struct {
 	After uint64
 	// WithoutTypes are left out.
 	WithoutTypes []string
-	// NamedOnly leaves out the runs whose creator did not give them their id. The
-	// others are not forgotten before their end was sent.
+	// NamedOnly leaves out the runs whose creator did not give them their id. Of the
+	// others more than usual are kept for a follower that is behind.
 	NamedOnly bool
 	// MinInterval lies between two batches at least, unless there is much to send.
 	MinInterval time.Duration
