@@ -43,6 +43,16 @@ func (c *Connection) Drain() {
 	c.engine.sched.part(c.Session)
 }
 
+// Leave ends the session of a worker that ends: its runs go to others at once.
+func (c *Connection) Leave() {
+	c.mu.Lock()
+	current := c.current()
+	c.mu.Unlock()
+	if current {
+		c.end(true)
+	}
+}
+
 // Disconnect says that the stream is gone. The worker keeps its runs for the lease time.
 func (c *Connection) Disconnect() {
 	c.mu.Lock()

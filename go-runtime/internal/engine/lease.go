@@ -41,8 +41,8 @@ func (e *Engine) lease(s *Session, ent *entry, run *Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
-		ttl := s.worker.TTL
-		e.running.Go(func() { e.loseLease(l, ttl) })
+		left, ttl := s.left, s.worker.TTL
+		e.running.Go(func() { e.reclaim(l, left, ttl) })
 		return
 	}
 	l.timeout = time.AfterFunc(run.RunTimeout, func() { e.later(func() { e.timeOut(ent, l.token) }) })
@@ -70,11 +70,27 @@ func (e *Engine) timeOut(ent *entry, token uint64) {
 	e.logEnd(run, errRunTimeout)
 }
 
-// loseLease takes a run from a worker that was not heard of.
-func (e *Engine) loseLease(l *lease, ttl time.Duration) {
+// reclaim takes a run from a worker whose session is over: one that has left
+// executes nothing any more, and so that counts no attempt.
+func (e *Engine) reclaim(l *lease, left bool, ttl time.Duration) {
+	if !left {
+		e.loseLease(l, ttl)
+		return
+	}
+	l.stopTimeout()
+	e.giveBack(l.ent, l.token)
+}
+
+// stopTimeout has the attempt not be ended for taking too long.
+func (l *lease) stopTimeout() {
 	if l.timeout != nil {
 		l.timeout.Stop()
 	}
+}
+
+// loseLease takes a run from a worker that was not heard of.
+func (e *Engine) loseLease(l *lease, ttl time.Duration) {
+	l.stopTimeout()
 	run, err := e.lose(e.work, l.ent, l.token, "the worker was not heard of for "+ttl.String())
 	if err != nil {
 		e.logUnlessUnchanged(run, err)

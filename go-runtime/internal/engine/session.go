@@ -28,7 +28,8 @@ type Session struct {
 	connection int
 	connected  bool
 	draining   bool
-	over       bool
+	// over is set when the session ends, left with it when it was the worker who ended it.
+	over, left bool
 	leases     map[uint64]*lease
 	assigned   []*entry
 	orders     Orders
@@ -91,7 +92,7 @@ func (e *Engine) sessionOf(namespace, workerID string) (*Session, error) {
 			awaited: make(chan struct{}, 1),
 			gone:    make(chan struct{}),
 		}
-		s.lapse = time.AfterFunc(s.worker.TTL, func() { e.later(s.end) })
+		s.lapse = time.AfterFunc(s.worker.TTL, func() { e.later(func() { s.end(false) }) })
 		e.sessions[key] = s
 		e.running.Go(s.serve)
 		e.running.Go(s.confirm)
@@ -228,8 +229,8 @@ func (s *Session) acknowledge(acks map[uint64]ack) {
 	})
 }
 
-// end gives up a worker that has not been heard of: its runs go to others.
-func (s *Session) end() {
+// end gives up a worker that has left, or has not been heard of: its runs go to others.
+func (s *Session) end(left bool) {
 	e := s.engine
 	e.sched.part(s)
 	s.mu.Lock()
@@ -237,7 +238,7 @@ func (s *Session) end() {
 		s.mu.Unlock()
 		return
 	}
-	s.over = true
+	s.over, s.left = true, left
 	leases, assigned, worker := s.leases, s.assigned, s.worker
 	s.leases, s.assigned = nil, nil
 	s.mu.Unlock()
@@ -251,10 +252,10 @@ func (s *Session) end() {
 	for _, ent := range assigned {
 		e.sched.restore(ent)
 	}
-	if len(leases) > 0 {
+	if len(leases) > 0 && !left {
 		e.log.Warn("worker lost", "worker", worker.Name, "worker_id", worker.ID, "runs", len(leases))
 	}
 	for _, l := range leases {
-		e.loseLease(l, worker.TTL)
+		e.reclaim(l, left, worker.TTL)
 	}
 }

@@ -416,7 +416,6 @@ func TestPoisonRunFails(t *testing.T) {
 	r := chat()
 	r.Options.Retry = fast(2)
 	id := b.create(r).ID
-	other := b.create(chat()).ID
 	var after uint64
 	for range 2 {
 		w := b.worker(1, time.Second)
@@ -427,9 +426,46 @@ func TestPoisonRunFails(t *testing.T) {
 		after = b.awaitEvent(id, after, func(ev *Event) bool { return ev.Type == eventRetrying || ev.Ends() }).Sequence
 	}
 	b.wantEnd(id, Failed, ReasonAttemptsExhausted)
+	other := b.create(chat()).ID
 	w := b.worker(1, 0)
 	w.succeed(w.assignment(), 1)
 	b.wait(other)
+}
+
+// TestWorkerThatLeavesHoldsNothing: one that ends while a run is on its way to it,
+// or being begun, does not have the run wait until its lease lapses.
+func TestWorkerThatLeavesHoldsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(3, 0)
+	begun := b.create(chat()).ID
+	w.assignment()
+	w.conn.Drain()
+	w.conn.Leave()
+	other := b.worker(3, 0)
+	if a := other.assignment(); a.Run.ID != begun || a.Run.Attempt != 1 {
+		t.Fatalf("run %s, attempt %d: nobody executed it before", a.Run.ID, a.Run.Attempt)
+	}
+	// Many at once, so that some are between the queue and the worker.
+	ids := make([]string, 50)
+	late := b.worker(len(ids), 0)
+	other.conn.Drain()
+	for i := range ids {
+		ids[i] = b.create(chat()).ID
+	}
+	late.conn.Leave()
+	last := b.worker(len(ids), 0)
+	for range ids {
+		last.succeed(last.assignment(), 1)
+	}
+	for _, id := range ids {
+		if run := b.wait(id); run.Attempt != 1 {
+			t.Errorf("attempt %d", run.Attempt)
+		}
+	}
+	if _, err := late.conn.Next(t.Context()); !errors.Is(err, ErrLeaseLost) && !errors.Is(err, ErrReplaced) {
+		t.Errorf("%v: the worker has left", err)
+	}
 }
 
 // GetState returns where a run stands.

@@ -101,6 +101,10 @@ func hear(
 		if err := worker.Report(ctx, reports); err != nil {
 			return err
 		}
+		if request.GetLeaving() {
+			worker.Leave()
+			return errWorkerLeft
+		}
 		if number := request.GetProbe(); number != 0 {
 			// Only the newest counts.
 			select {

@@ -66,6 +66,7 @@ class Connection(StreamReader):
         self._changed = self.ledger.changed
         self._stop = threading.Event()
         self._draining = False
+        self._ended = False
         self._forget_streams()
         transport.streams.add(self)
 
@@ -76,6 +77,7 @@ class Connection(StreamReader):
         self._welcomed = False
         self._leaving = 0.0
         self._said_draining = False
+        self._said_ended = False
         self._opened_at = 0.0
         self._answered_at = 0.0
         self._probe = 0
@@ -98,6 +100,17 @@ class Connection(StreamReader):
             self._draining = True
             self._changed.notify_all()
 
+    def leave(self, seconds: float) -> None:
+        """Tell the runtime that this worker ends, wait for `seconds` at most until it knows, and end the stream.
+
+        What is on its way to this worker, and what it still holds, then goes to others without delay.
+        """
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._open, seconds)
+        self.close()
+
     def close(self) -> None:
         """End the stream for good."""
         self._stop.set()
@@ -116,9 +129,9 @@ class Connection(StreamReader):
     # What StreamReader asks, in its thread.
 
     def wanted(self) -> bool:
-        """Until it is closed."""
+        """Until it is closed, or the worker has ended."""
         self.longest_pause = min(_LONGEST_PAUSE, self._ttl / 6)
-        return not self._stop.is_set()
+        return not (self._stop.is_set() or self._ended)
 
     def open(self, session: ChannelSession) -> Any:
         """Open the stream, naming what is held."""
@@ -187,7 +200,7 @@ class Connection(StreamReader):
         with self._changed:
             while self._stream == stream:
                 now = read_clock()
-                if self._leaving and (now >= self._leaving or not self.ledger.has_unacknowledged):
+                if self._said_ended or (self._leaving and (now >= self._leaving or not self.ledger.has_unacknowledged)):
                     return None
                 if self._welcomed and self._rest(now):
                     continue
@@ -223,9 +236,10 @@ class Connection(StreamReader):
             self._probes.append((probe, now))
         draining = self._draining and not self._said_draining
         self._said_draining = self._draining
-        if not (reports or probe or draining):
+        self._said_ended = self._ended and not self.ledger.has_unsent
+        if not (reports or probe or draining or self._said_ended):
             return None
-        return worker_pb.WorkRequest(reports=reports, probe=probe, draining=draining)
+        return worker_pb.WorkRequest(reports=reports, probe=probe, draining=draining, leaving=self._said_ended)
 
     # In the stream's thread.
 

@@ -36,7 +36,9 @@ DEFAULT_GRACE_SECONDS = 30.0
 # After the grace: what the code gets to end once it is cancelled, and the runtime to acknowledge, in seconds.
 _CANCEL_SECONDS = 5.0
 _ACKNOWLEDGE_SECONDS = 5.0
-# Both of them, when the worker was told twice to stop.
+# What the runtime gets to take note that this worker has ended.
+_LEAVE_SECONDS = 1.0
+# The first two, when the worker was told twice to stop.
 _HURRIED_SECONDS = 1.0
 
 _MOST_NAME_BYTES = 200
@@ -125,6 +127,7 @@ class Worker:
             clean = serving.result()
             with self._lock:
                 self._loop = None
+            self._connection.leave(_LEAVE_SECONDS)
             if clean:
                 loop.run_until_complete(_end_loop())
             return clean

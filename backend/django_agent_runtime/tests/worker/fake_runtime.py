@@ -145,6 +145,7 @@ class FakeRuntime:
         self.releases = 0
         self.refused_types: dict[str, str] = {}
         self.answers_lost = 0
+        self.on_drain: Callable[[Worker], None] = lambda _: None
         self.changed = threading.Condition()
         self._queue: list[str] = []
         self._parents: list[Run] = []
@@ -334,7 +335,9 @@ class FakeRuntime:
         return worker
 
     def _follow(self, worker: Worker, stream: Stream, request: worker_pb.WorkRequest) -> None:
-        worker.draining = worker.draining or request.draining
+        if request.draining and not worker.draining:
+            self.on_drain(worker)
+            worker.draining = True
         if request.probe:
             stream.send(worker_pb.WorkResponse(probe=request.probe))
         acks: dict[tuple[str, int], int] = {}
@@ -345,6 +348,11 @@ class FakeRuntime:
                 acks=[worker_pb.Ack(run_id=key[0], lease=key[1], number=number) for key, number in acks.items()]
             )
             self._later(self.ack_delay, lambda: stream.send(response))
+        if request.leaving:
+            for run in self.runs.values():
+                if run.worker is worker and run.state == "running":
+                    self._requeue_given_back(run)
+            stream.outbox.put(None)
 
     def _follow_report(
         self, worker: Worker, stream: Stream, report: worker_pb.Report, acks: dict[tuple[str, int], int]
@@ -439,6 +447,9 @@ class FakeRuntime:
 
     def _on_give_back(self, worker: Worker, stream: Stream, run: Run, report: worker_pb.Report) -> None:
         worker.slots.discard((run.run_id, run.lease))
+        self._requeue_given_back(run)
+
+    def _requeue_given_back(self, run: Run) -> None:
         run.history.append("given back")
         run.attempt -= 1
         self._enqueue(run)

@@ -314,6 +314,27 @@ def test_second_stop_hurries(runtime: Any, start_worker: Callable[..., Any]) -> 
     assert run.history[-1] == "given back"
 
 
+def test_run_on_its_way_to_a_worker_that_ends_goes_to_another_at_once(
+    runtime: Any, start_worker: Callable[..., Any]
+) -> None:
+    """It has nothing to do and so ends at once: nothing waits for its lease to lapse, and no attempt is counted."""
+
+    async def work(ctx: RunContext) -> None:
+        await ctx.emit("begun")
+
+    worker = start_worker(runtime, agent(work))
+    runtime.wait_until(lambda: runtime.workers)
+    late = []
+    runtime.on_drain = lambda _: late.append(runtime.submit("agent"))
+    worker.stop()
+    assert worker.finished.wait(30)
+    runtime.on_drain = lambda _: None
+    assert (late[0].state, late[0].attempt) == ("queued", 0)
+    assert late[0].history == ["started 1", "given back"]
+    start_worker(runtime, agent(work))
+    assert runtime.wait_for(late[0]).attempt == 1
+
+
 def test_run_that_comes_while_stopping_is_given_back(runtime: Any, start_worker: Callable[..., Any]) -> None:
     go_on = threading.Event()
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -324,3 +325,22 @@ def test_many_runs_over_two_workers(caller: Caller, start_worker: Callable[..., 
     for run_id in runs:
         assert response_of(caller.wait_for(run_id)) == {"run_id": run_id}
     assert sorted(executed) == sorted(runs)
+
+
+def test_workers_are_replaced_under_load(caller: Caller, start_worker: Callable[..., Any]) -> None:
+    """As a deploy does it: no run waits for a lease to lapse, and none has lost an attempt."""
+
+    async def work(ctx: RunContext) -> dict[str, Any]:
+        await asyncio.sleep(0.001)
+        return {"attempt": ctx.attempt}
+
+    # So long that the test is over before a lease lapses.
+    settings = {"LEASE_TTL_SECONDS": 600}
+    runs: list[str] = []
+    workers = deque(start_worker(caller, agent(work), concurrency=5, settings=settings) for _ in range(2))
+    for _ in range(20):
+        runs.extend(caller.submit("agent") for _ in range(20))
+        workers.append(start_worker(caller, agent(work), concurrency=5, settings=settings))
+        workers.popleft().stop(0)
+    for run_id in runs:
+        assert response_of(caller.wait_for(run_id)) == {"attempt": 1}

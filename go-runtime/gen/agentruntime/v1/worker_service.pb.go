@@ -31,7 +31,10 @@ type WorkRequest struct {
 	// Not 0: the runtime answers with the same number. Sent often enough that the leases do not lapse.
 	Probe uint64 `protobuf:"varint,3,opt,name=probe,proto3" json:"probe,omitempty"`
 	// The worker takes no more runs.
-	Draining      bool `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
+	// The worker ends, and this is its last message: what it still has, or was about to be given, goes to others at once
+	// and counts no attempt. The runtime ends the stream.
+	Leaving       bool `protobuf:"varint,5,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -90,6 +93,13 @@ func (x *WorkRequest) GetProbe() uint64 {
 func (x *WorkRequest) GetDraining() bool {
 	if x != nil {
 		return x.Draining
+	}
+	return false
+}
+
+func (x *WorkRequest) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
 	}
 	return false
 }
@@ -1529,12 +1539,13 @@ var File_agentruntime_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
-	"$agentruntime/v1/worker_service.proto\x12\x0fagentruntime.v1\x1a#agentruntime/v1/agent_service.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa0\x01\n" +
+	"$agentruntime/v1/worker_service.proto\x12\x0fagentruntime.v1\x1a#agentruntime/v1/agent_service.proto\x1a\x1egoogle/protobuf/duration.proto\"\xba\x01\n" +
 	"\vWorkRequest\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.agentruntime.v1.HelloR\x05hello\x121\n" +
 	"\areports\x18\x02 \x03(\v2\x17.agentruntime.v1.ReportR\areports\x12\x14\n" +
 	"\x05probe\x18\x03 \x01(\x04R\x05probe\x12\x1a\n" +
-	"\bdraining\x18\x04 \x01(\bR\bdraining\"\xf8\x01\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdraining\x12\x18\n" +
+	"\aleaving\x18\x05 \x01(\bR\aleaving\"\xf8\x01\n" +
 	"\x05Hello\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +

@@ -8,16 +8,18 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WorkRequest(_message.Message):
-    __slots__ = ("hello", "reports", "probe", "draining")
+    __slots__ = ("hello", "reports", "probe", "draining", "leaving")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     reports: _containers.RepeatedCompositeFieldContainer[Report]
     probe: int
     draining: bool
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., probe: _Optional[int] = ..., draining: bool = ...) -> None: ...
+    leaving: bool
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ..., probe: _Optional[int] = ..., draining: bool = ..., leaving: bool = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("worker_id", "name", "agents", "concurrency", "lease_ttl", "held")
