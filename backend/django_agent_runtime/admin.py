@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,9 +23,10 @@ from django.db.models.deletion import Collector
 from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from django_agent_runtime.exceptions import AgentRuntimeError
+from django_agent_runtime.live import get_hurried_runtime
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.runtime.registry import list_runtimes
@@ -52,6 +54,8 @@ else:
 # How far the pages of a list go that is not counted.
 MOST_ROWS = 10_000
 ROWS_OF_PAGE = 50
+# Of a run's sub-runs, how many are shown.
+MOST_SUB_RUNS = 100
 
 
 class UncountedPaginator(RowPaginator):
@@ -206,6 +210,7 @@ class AgentRunAdmin(ReadOnlyAdmin):
         "retry_of_link",
         "rolled_back_by_link",
         "events_link",
+        "sub_runs",
         "input_text",
         "output_text",
         "error_text",
@@ -232,6 +237,19 @@ class AgentRunAdmin(ReadOnlyAdmin):
     def rolled_back_by_link(self, run: AgentRun) -> str:
         """To what takes it back."""
         return _link_to_row("agentrun", run.rolled_back_by)
+
+    @admin.display(description="sub-runs")
+    def sub_runs(self, run: AgentRun) -> str:
+        """What it had other agents do, as the runtime has it: they have no rows."""
+        try:
+            found = get_hurried_runtime().list_runs(parent_run_id=str(run.pk), page_size=MOST_SUB_RUNS)
+            shown = list(islice(found, MOST_SUB_RUNS))
+        except AgentRuntimeError as error:
+            return f"They cannot be shown: {error}"
+        if not shown:
+            return "-"
+        lines = [(sub.agent_id, sub.state, sub.run_id, sub.error.message if sub.error else "") for sub in shown]
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}: {}, {} {}</li>", lines))
 
     @admin.display(description="input")
     def input_text(self, run: AgentRun) -> str:

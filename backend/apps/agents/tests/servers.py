@@ -28,6 +28,7 @@ from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 for name in ("ada", "bob"):
     print(Token.objects.create(user=User.objects.create_user(name, password=name)).key)
+User.objects.create_superuser("root", password="root")
 """
 PATIENCE_SECONDS = 60.0
 # Open streams would hold uvicorn back for as long as they last, so a stop has a limit there.
@@ -103,7 +104,7 @@ def wait_until(condition: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Accounts:
-    """A database with two users, to be copied, and their tokens."""
+    """A database with two users and the superuser `root`, to be copied, and the tokens of the two."""
 
     database: Path
     tokens: list[str]

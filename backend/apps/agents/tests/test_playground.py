@@ -318,6 +318,24 @@ def test_answered_question_does_not_come_back_while_a_sub_run_is_waited_for(visi
     wait_for_status(page, "cancelled")
 
 
+def test_sub_runs_are_in_the_admin(browser: Browser, site: Site) -> None:
+    run_id = site.create(agent_key="delegating-agent")
+    wait_until(lambda: site.call("GET", f"runs/{run_id}/")[1]["interrupt"])
+    assert site.call("POST", f"runs/{run_id}/resume/", {"value": "Yes"})[0] == 200
+
+    def waits_for_the_other() -> bool:
+        _, run = site.call("GET", f"runs/{run_id}/")
+        return run["status"] == "waiting" and not run["interrupt"]
+
+    wait_until(waits_for_the_other)
+    with visiting(browser, site) as visit:
+        page = visit.sign_in("root")
+        page.goto(f"{visit.base}/admin/django_agent_runtime/agentrun/{run_id}/change/")
+        [line] = page.locator(".field-sub_runs li").all_inner_texts()
+        assert line.startswith("flaky-agent: ")
+    site.call("POST", f"runs/{run_id}/cancel/")
+
+
 def test_reload_in_the_middle_goes_on_without_a_repeat(visit: Visit) -> None:
     page = visit.send(LONG)
     page.locator(".coming").wait_for()

@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 _SOON_SECONDS = 10.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
-# What a worker needs beyond its grace to give back runs and end, in seconds.
-_END_SECONDS = 15.0
-_HURRIED_SECONDS = 5.0
+# What a worker needs at most to give back runs and end, in seconds: beyond its grace, and when it was hurried.
+_END_SECONDS = 18.0
+_HURRIED_SECONDS = 9.0
 
 
 class _Slot:

@@ -76,6 +76,13 @@ def test_pages_lead_to_each_other(root: Client, ada: User) -> None:
     assert 'name="_save"' not in page
 
 
+@pytest.mark.usefixtures("no_runtime")
+def test_run_is_shown_without_a_runtime(root: Client) -> None:
+    run = AgentRun.objects.create(agent_key="chat-agent")
+    page = root.get(reverse("admin:django_agent_runtime_agentrun_change", args=[run.pk])).content.decode()
+    assert "They cannot be shown: " in page
+
+
 @pytest.mark.parametrize("name", [RUNS, EVENTS, CONVERSATIONS])
 @pytest.mark.parametrize("query", ["error", "chat", "00000000-0000-0000-0000-000000000000", "not a uuid"])
 def test_anything_may_be_searched_for(root: Client, name: str, query: str) -> None:
