@@ -266,6 +266,8 @@ class StreamReader:
         self.forget_thread()
         self._was_open = False
         self._lost = False
+        self.ending = False
+        """Whether the end of the stream is what it is open for, and is no loss."""
         self.reconnects = 0
         """How often a lost stream was open again."""
 
@@ -334,7 +336,7 @@ class StreamReader:
                 failure, progress = self._read(session)
             finally:
                 gate.leave(session)
-            if session.suspended or not failure:
+            if session.suspended or not failure or self.ending:
                 continue
             if progress:
                 pause = _FIRST_PAUSE

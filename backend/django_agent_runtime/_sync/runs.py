@@ -249,13 +249,13 @@ class SyncRuns(SyncCalls):
 
         Args:
             value: The answer, any JSON value.
-            interrupt_id: Which question; one that was answered before is left alone. None: the one it is parked at.
+            interrupt_id: Which question; one that has this answer already is left alone. None: the one it is parked at.
 
         Returns:
             The run, which is queued again.
 
         Raises:
-            RunNotWaiting: It waits for no such answer.
+            RunNotWaiting: It waits for no such answer, or got another one.
             RunEnded: It has ended.
             RunNotFound: There is no such run.
         """

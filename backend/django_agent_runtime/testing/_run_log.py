@@ -84,7 +84,7 @@ class RunRecord:
     run: pb.Run
     request: pb.CreateRunRequest
     answers: list[Any] = field(default_factory=list)
-    answered: set[str] = field(default_factory=set)
+    answered: dict[str, Any] = field(default_factory=dict)
     was_retried: bool = False
 
     @property
@@ -147,7 +147,7 @@ class RunLog:
         with self.changed:
             interrupt_id = record.run.interrupt.interrupt_id
             record.answers.append(value)
-            record.answered.add(interrupt_id)
+            record.answered[interrupt_id] = value
             record.run.ClearField("interrupt")
             record.run.state = pb.RUN_STATE_QUEUED
             self._note(record, "run.resumed", {"interrupt_id": interrupt_id})

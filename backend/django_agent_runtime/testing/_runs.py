@@ -145,14 +145,17 @@ class FakeAgentService(FakeSchedules):
         with self.log.changed:
             record = self._find(request.run_id, context)
             run = record.run
-            if request.interrupt_id and request.interrupt_id in record.answered:
+            value = json.loads(request.value or b"null")
+            if request.interrupt_id in record.answered:
+                if record.answered[request.interrupt_id] != value:
+                    _refuse_state(context, run, "RUN_NOT_WAITING", "was answered before, with another value")
                 return pb.ResumeRunResponse(run=copy_run(run))
             if record.has_ended:
                 _refuse_state(context, run, "RUN_ENDED", "has already ended")
             asked = run.interrupt.interrupt_id
             if run.state != pb.RUN_STATE_WAITING or request.interrupt_id not in ("", asked):
                 _refuse_state(context, run, "RUN_NOT_WAITING", "waits for no such answer")
-            self.log.resume(record, json.loads(request.value or b"null"))
+            self.log.resume(record, value)
             self._begin(record)
             return pb.ResumeRunResponse(run=copy_run(run))
 

@@ -225,8 +225,11 @@ def test_agent_asks_and_goes_on_with_the_answer(fake_go_runtime: FakeGoRuntime) 
         client.resume_run(run.run_id, "yes")
         *_, last = events
     assert last.payload == {"output": {"final_output": {"approved": "yes", "metadata": {"m": 1}}}}
-    again = client.resume_run(run.run_id, "no", interrupt_id=asked[-1].payload["interrupt_id"])
+    interrupt_id = asked[-1].payload["interrupt_id"]
+    again = client.resume_run(run.run_id, "yes", interrupt_id=interrupt_id)
     assert (again.state, again.attempt) == (RunState.SUCCEEDED, 1)
+    with pytest.raises(exceptions.RunNotWaiting, match="answered before"):
+        client.resume_run(run.run_id, "no", interrupt_id=interrupt_id)
     with pytest.raises(exceptions.RunEnded):
         client.resume_run(run.run_id, "no")
     shown = [event.type for event in client.watch_run(run.run_id, after_sequence=asked[0].sequence, visibility="user")]

@@ -94,6 +94,19 @@ func (ent *entry) tryEnter() bool {
 
 func (ent *entry) leave() { <-ent.turn }
 
+// catchUp waits until the run in memory is as far as a record of its with the
+// given sequence, of which readers of the journal may know before.
+func (ent *entry) catchUp(ctx context.Context, sequence uint64) error {
+	if ent.snapshot().Sequence >= sequence {
+		return nil
+	}
+	if err := ent.enter(ctx); err != nil {
+		return err
+	}
+	ent.leave()
+	return nil
+}
+
 // changeInTurn does what needs the run's turn. left is the lease that a worker
 // has no more.
 func (e *Engine) changeInTurn(

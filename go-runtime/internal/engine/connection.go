@@ -27,9 +27,14 @@ func (c *Connection) MaxPayloadBytes() int { return c.engine.cfg.MaxInputBytes }
 func (c *Connection) current() bool { return c.connected && c.number == c.connection }
 
 // Heard notes that the worker is alive.
-func (c *Connection) Heard() {
+func (c *Connection) Heard() { c.heard(0) }
+
+// heard notes that the worker is alive, and that more of what it said is being
+// handled, or less.
+func (c *Connection) heard(more int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.handling += more
 	if c.current() && !c.over {
 		c.lapse.Reset(c.worker.TTL)
 	}

@@ -396,7 +396,11 @@ func TestHowRunsFail(t *testing.T) {
 			t.Parallel()
 			b := *b
 			b.t = t
-			run := b.create(CreateRequest{TaskType: taskType, RunTimeout: 100 * time.Millisecond})
+			request := CreateRequest{TaskType: taskType, Options: Options{Retry: fast(1)}}
+			if taskType == "hang" {
+				request.RunTimeout = 100 * time.Millisecond
+			}
+			run := b.create(request)
 			run = b.wantEnd(run.ID, want.state, want.reason)
 			if taskType == "task error" && (run.Error.Message != "the model is away" || !run.Error.Retryable) {
 				t.Errorf("error = %+v", run.Error)

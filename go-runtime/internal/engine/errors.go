@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -81,9 +82,19 @@ type NotWaitingError struct {
 	RunID       string
 	State       State
 	InterruptID string
+	// Answered says that it got another answer before.
+	Answered bool
+	// Asking are the sub-runs that the run waits for and that ask something themselves.
+	Asking []string
 }
 
 func (e *NotWaitingError) Error() string {
+	if e.Answered {
+		return fmt.Sprintf("interrupt %q of run %s was answered before, with another value", e.InterruptID, e.RunID)
+	}
+	if len(e.Asking) > 0 {
+		return fmt.Sprintf("run %s waits for sub-runs: it is %s that ask, and are to be answered", e.RunID, strings.Join(e.Asking, ", "))
+	}
 	if e.State == Waiting && e.InterruptID != "" {
 		return fmt.Sprintf("run %s does not wait for an answer to interrupt %q", e.RunID, e.InterruptID)
 	}

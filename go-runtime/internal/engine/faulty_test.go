@@ -20,6 +20,8 @@ type faulty struct {
 	// of the events is that come in one call with such a one.
 	refuse   func(m journal.Message) error
 	together bool
+	// appended is called when a record is appended, before its appender knows.
+	appended func(m journal.Message)
 	// last and purge say whether that fails.
 	last  func(subject string) error
 	purge func(subject string) error
@@ -34,7 +36,13 @@ func (b *bundle) fault(f *faulty) {
 }
 
 func (f *faulty) Append(ctx context.Context, m journal.Message) (uint64, error) {
-	add := func() (uint64, error) { return f.stream.Append(ctx, m) }
+	add := func() (uint64, error) {
+		seq, err := f.stream.Append(ctx, m)
+		if err == nil && f.appended != nil {
+			f.appended(m)
+		}
+		return seq, err
+	}
 	if f.refuse != nil {
 		if err := f.refuse(m); err != nil {
 			return 0, err

@@ -448,3 +448,126 @@ func TestSubRunDoesNotWaitForItsParentsKey(t *testing.T) {
 		t.Errorf("refused with %v", refusal.Err)
 	}
 }
+
+// TestWorkerIsHeardOfWhileItsReportIsKept has the journal take longer for a report
+// than a lease holds: that says nothing about the worker.
+func TestWorkerIsHeardOfWhileItsReportIsKept(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	g := b.hatch(Succeeded)
+	w := b.worker(2, time.Second)
+	ids := []string{b.create(chat()).ID, b.create(chat()).ID}
+	first, second := w.assignment(), w.assignment()
+	g.shut.Store(true)
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		w.succeed(first, 1)
+	}()
+	<-g.held
+	<-time.After(2500 * time.Millisecond)
+	g.shut.Store(false)
+	close(g.open)
+	<-kept
+	w.succeed(second, 1)
+	for _, id := range ids {
+		if run := b.wait(id); run.State != Succeeded || run.Attempt != 1 {
+			t.Errorf("%s in attempt %d", run.State, run.Attempt)
+		}
+	}
+}
+
+// TestWhoHasReadTheEndFindsTheRunEnded has the journal's readers know of the end
+// before the engine is told that it is kept.
+func TestWhoHasReadTheEndFindsTheRunEnded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	told := make(chan struct{})
+	b.fault(&faulty{appended: func(m journal.Message) {
+		if says(m, Succeeded) {
+			<-told
+		}
+	}})
+	id := b.create(chat()).ID
+	states := make(chan State, 1)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		err := b.WatchRun(t.Context(), "default", id, 0, User, func(events []Event, _ uint64) error {
+			for _, ev := range events {
+				if ev.Ends() {
+					states <- b.GetState(id)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	w := b.worker(1, 0)
+	a := w.assignment()
+	watching.Go(func() { w.succeed(a, 1) })
+	<-time.After(300 * time.Millisecond)
+	close(told)
+	watching.Wait()
+	if state := <-states; state != Succeeded {
+		t.Errorf("the end was sent, and the run is %s", state)
+	}
+}
+
+// TestWaitersOfAnEndedRunAreToldOfIt also when the engine stops at that moment.
+func TestWaitersOfAnEndedRunAreToldOfIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	id := b.create(chat()).ID
+	w := b.worker(1, 0)
+	w.succeed(w.assignment(), 1)
+	b.wait(id)
+	ent := b.index.get("default", id)
+	b.stop(0)
+	for range 100 {
+		if err := b.awaitEnd(t.Context(), ent, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestKeyIsTakenFromThoseWhoWaitForItFirst as else one of them would begin in between.
+func TestKeyIsTakenFromThoseWhoWaitForItFirst(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	r := chat()
+	r.Options.Concurrency = &Concurrency{Key: "key"}
+	w := b.worker(1, 0)
+	ids := []string{b.create(r).ID}
+	w.assignment()
+	ids = append(ids, b.create(r).ID, b.create(r).ID)
+	other := r
+	other.Options.Concurrency = &Concurrency{Key: "other"}
+	by := b.index.get("default", b.create(other).ID)
+	from := b.sched.takeOver("default", "key", by)
+	if len(from) != 3 || from[2].id != ids[0] {
+		t.Fatalf("%d runs, the last is not the one that holds the key", len(from))
+	}
+}
+
+// TestParentSaysWhichOfItsSubRunsAsks to who would answer the parent.
+func TestParentSaysWhichOfItsSubRunsAsks(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{}, tasks{})
+	w := b.worker(2, 0)
+	id := b.create(chat()).ID
+	parent := w.assignment()
+	child := w.start(parent, 1)
+	w.report(w.assignment(), 1, Report{Park: &Wait{InterruptID: "q#1"}})
+	b.awaitWait(child)
+	w.report(parent, 2, Report{Park: &Wait{Runs: []string{child}}})
+	b.awaitWait(id)
+	_, err := b.ResumeRun(t.Context(), "default", id, "", nil)
+	if !errors.As(err, new(*NotWaitingError)) || !strings.Contains(err.Error(), child) {
+		t.Fatalf("%v does not name %s", err, child)
+	}
+	if _, err := b.ResumeRun(t.Context(), "default", child, "", nil); err != nil {
+		t.Fatal(err)
+	}
+}

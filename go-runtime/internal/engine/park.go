@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -11,7 +12,7 @@ import (
 
 // ResumeRun answers the interrupt at which a run waits: the run is queued again,
 // and its code gets the value, a JSON text (empty: null). interruptID may be
-// empty: the one the run waits at. A repeat returns the run as it is.
+// empty: the one the run waits at. A repeat, with the same value, returns the run as it is.
 //
 // Errors: *RunNotFoundError, *EndedError, *NotWaitingError, *violation.Error,
 // *violation.TooLargeError, the journal's.
@@ -28,8 +29,16 @@ func (e *Engine) ResumeRun(ctx context.Context, namespace, runID, interruptID st
 		return Run{}, err
 	}
 	_, err = outlive(ctx, func() (Run, error) { return e.answer(ent, interruptID, value) })
-	if err != nil && (interruptID == "" || !e.wasAnswered(ctx, ent, interruptID)) {
+	if err == nil {
+		return e.read(ctx, ent)
+	}
+	before, answered := e.answerOf(ctx, ent, interruptID)
+	switch {
+	case !answered:
 		return Run{}, err
+	case !bytes.Equal(before.Value, value):
+		run := ent.snapshot()
+		return Run{}, &NotWaitingError{RunID: run.ID, State: run.State, InterruptID: interruptID, Answered: true}
 	}
 	return e.read(ctx, ent)
 }
@@ -41,7 +50,7 @@ func (e *Engine) answer(ent *entry, interruptID string, value []byte) (Run, erro
 		case run.State.Ended():
 			return &EndedError{RunID: run.ID, State: run.State}
 		case !run.asks() || (interruptID != "" && interruptID != run.Wait.InterruptID):
-			return &NotWaitingError{RunID: run.ID, State: run.State, InterruptID: interruptID}
+			return &NotWaitingError{RunID: run.ID, State: run.State, InterruptID: interruptID, Asking: e.askingFor(run)}
 		}
 		answered := run.Wait.InterruptID
 		run.queue(causeAnswer)
@@ -56,10 +65,35 @@ func (e *Engine) answer(ent *entry, interruptID string, value []byte) (Run, erro
 	return run, err
 }
 
-// wasAnswered reports whether an interrupt of a run has its answer.
-func (e *Engine) wasAnswered(ctx context.Context, ent *entry, interruptID string) bool {
+// askingFor returns the sub-runs that ask something while a run waits for them.
+func (e *Engine) askingFor(run *Run) (asking []string) {
+	if run.State != Waiting {
+		return nil
+	}
+	for _, id := range run.Wait.Runs {
+		if ent := e.index.get(run.Namespace, id); ent != nil {
+			if child := ent.snapshot(); child.asks() {
+				asking = append(asking, id)
+			}
+		}
+	}
+	return asking
+}
+
+// answerOf returns the answer that an interrupt of a run has got, if it has.
+func (e *Engine) answerOf(ctx context.Context, ent *entry, interruptID string) (Answer, bool) {
+	if interruptID == "" {
+		return Answer{}, false
+	}
 	p, err := e.readPast(ctx, ent)
-	return err == nil && slices.ContainsFunc(p.Answers, func(a Answer) bool { return a.InterruptID == interruptID })
+	if err != nil {
+		return Answer{}, false
+	}
+	i := slices.IndexFunc(p.Answers, func(a Answer) bool { return a.InterruptID == interruptID })
+	if i < 0 {
+		return Answer{}, false
+	}
+	return p.Answers[i], true
 }
 
 // requeue puts a run that is queued again in the scheduler.

@@ -81,6 +81,11 @@ const (
 // with a Refusal; what is kept, with an ack once it is durable.
 // Errors: ErrReplaced when the worker has connected again.
 func (c *Connection) Report(ctx context.Context, reports []Report) error {
+	if len(reports) == 0 {
+		return nil
+	}
+	c.heard(1)
+	defer c.heard(-1)
 	for len(reports) > 0 {
 		if n := c.emitTogether(reports); n > 0 {
 			reports = reports[n:]

@@ -317,7 +317,8 @@ func (s *scheduler) free(namespace, key, runID string) {
 }
 
 // takeOver notes that a run takes a concurrency key, and returns those that it
-// takes it from: the runs before it in the log that hold the key or wait for it.
+// takes it from: the runs before it in the log that wait for the key, and behind
+// them those that hold it, so that none begins when it is taken from these.
 func (s *scheduler) takeOver(namespace, key string, by *entry) []*entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -329,14 +330,14 @@ func (s *scheduler) takeOver(namespace, key string, by *entry) []*entry {
 		state.taker = by
 	}
 	var others []*entry
-	for _, ent := range state.holders {
-		if ent != nil && ent.created < by.created {
-			others = append(others, ent)
-		}
-	}
 	for _, it := range state.held.items {
 		if it.ent.created < by.created {
 			others = append(others, it.ent)
+		}
+	}
+	for _, ent := range state.holders {
+		if ent != nil && ent.created < by.created {
+			others = append(others, ent)
 		}
 	}
 	return others

@@ -30,10 +30,12 @@ type Session struct {
 	draining   bool
 	// over is set when the session ends, left with it when it was the worker who ended it.
 	over, left bool
-	leases     map[uint64]*lease
-	assigned   []*entry
-	orders     Orders
-	acks       map[uint64]ack
+	// handling counts the messages of the worker that are being handled.
+	handling int
+	leases   map[uint64]*lease
+	assigned []*entry
+	orders   Orders
+	acks     map[uint64]ack
 	// lapse fires when the worker has not been heard of for the lease time.
 	lapse *time.Timer
 	// some carries one token while there are orders, work while there are runs to
@@ -229,9 +231,23 @@ func (s *Session) acknowledge(acks map[uint64]ack) {
 	})
 }
 
+// isHandling reports whether what the worker said is being handled, which counts
+// as being heard of.
+func (s *Session) isHandling() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.handling > 0 {
+		s.lapse.Reset(s.worker.TTL)
+	}
+	return s.handling > 0
+}
+
 // end gives up a worker that has left, or has not been heard of: its runs go to others.
 func (s *Session) end(left bool) {
 	e := s.engine
+	if !left && s.isHandling() {
+		return
+	}
 	e.sched.part(s)
 	s.mu.Lock()
 	if s.over || e.isStopping() {

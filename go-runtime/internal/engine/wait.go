@@ -64,7 +64,9 @@ func (e *Engine) WaitRuns(
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-e.stopping:
-			return ErrStopped
+			if due = w.take(); len(due) == 0 {
+				return ErrStopped
+			}
 		}
 		if err := e.sendAll(ctx, due, send); err != nil {
 			return err
@@ -164,12 +166,15 @@ func (e *Engine) awaitEnd(ctx context.Context, ent *entry, maxWait time.Duration
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-stopping:
-			if run := ent.snapshot(); run.State != Running || run.Worker != nil {
+			if run := ent.snapshot(); !run.State.Ended() && (run.State != Running || run.Worker != nil) {
 				return ErrStopped
 			}
 			stopping = nil
 		case <-e.work.Done():
-			return ErrStopped
+			if !ent.snapshot().State.Ended() {
+				return ErrStopped
+			}
+			return nil
 		}
 	}
 }

@@ -34,6 +34,9 @@ func (e *Engine) WatchRun(
 	if after > e.stream.Newest() {
 		after = 0
 	}
+	if err := ent.catchUp(ctx, after); err != nil {
+		return err
+	}
 	run := ent.snapshot()
 	if run.State.Ended() && after >= run.Sequence {
 		return nil
@@ -59,6 +62,9 @@ func (e *Engine) WatchRun(
 		if len(events) == 0 && len(batch) > 0 {
 			return journal.Skip
 		}
+		if err := ent.catchUp(ctx, lastOfRun(events)); err != nil {
+			return err
+		}
 		if err := send(events, position); err != nil {
 			return err
 		}
@@ -71,6 +77,16 @@ func (e *Engine) WatchRun(
 		return nil
 	}
 	return err
+}
+
+// lastOfRun returns the sequence of the last event that says where the run stands; 0: none does.
+func lastOfRun(events []Event) uint64 {
+	for _, ev := range slices.Backward(events) {
+		if ev.Run != nil {
+			return ev.Sequence
+		}
+	}
+	return 0
 }
 
 // resumeAt has a reader know the event that it resumes behind, so that it leaves

@@ -98,6 +98,12 @@ func next[T any](w *testWorker, list *[]T) T {
 	return first
 }
 
+// lose is what becomes of a worker that has died, once its lease time is over.
+func (w *testWorker) lose() {
+	w.disconnect()
+	w.conn.end(false)
+}
+
 func (w *testWorker) assignment() Assignment { w.b.t.Helper(); return next(w, &w.assignments) }
 
 // idle checks that nothing was assigned, after everything before has been dealt with.
@@ -246,23 +252,33 @@ func TestRunsBeginByPriorityThenInOrder(t *testing.T) {
 func TestDelayedRunsWait(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{"echo": echo})
-	w := b.worker(2, 0)
+	w := b.worker(3, 0)
 	r := chat()
-	r.Delay = 300 * time.Millisecond
-	created := time.Now()
-	later := b.create(r)
-	local := b.create(CreateRequest{TaskType: "echo", Delay: 200 * time.Millisecond})
-	if later.State != Queued || later.NotBefore.IsZero() || local.State != Queued {
-		t.Fatalf("delayed run %+v", later)
+	r.Delay = time.Hour
+	tomorrow := b.create(r)
+	if tomorrow.State != Queued || !tomorrow.NotBefore.Equal(tomorrow.CreatedAt.Add(time.Hour)) {
+		t.Fatalf("delayed run %+v", tomorrow)
 	}
+	const delay = 100 * time.Millisecond
+	r.Delay = delay
+	later, local := b.create(r), b.create(CreateRequest{TaskType: "echo", Delay: delay})
 	now := b.create(chat())
-	if a := w.assignment(); a.Run.ID != now.ID {
-		t.Fatal("the delayed run began first")
+	for range 2 {
+		a := w.assignment()
+		if a.Run.ID != now.ID && a.Run.ID != later.ID {
+			t.Fatalf("assignment %+v", a)
+		}
+		w.succeed(a, 1)
 	}
-	if a := w.assignment(); a.Run.ID != later.ID || time.Since(created) < r.Delay {
-		t.Fatalf("run %s began after %s", a.Run.ID, time.Since(created))
+	b.wait(now.ID)
+	for _, id := range []string{later.ID, local.ID} {
+		if run := b.wait(id); run.StartedAt.Before(run.CreatedAt.Add(delay)) {
+			t.Errorf("run %+v began too early", run)
+		}
 	}
-	b.wait(local.ID)
+	if state := b.GetState(tomorrow.ID); state != Queued {
+		t.Errorf("state %s of the run whose time has not come", state)
+	}
 	if _, _, err := b.CreateRun(t.Context(), "default", CreateRequest{TaskType: "echo", Delay: 1, RunAt: time.Now()}); err == nil {
 		t.Error("delay and run_at were accepted together")
 	}
@@ -379,10 +395,13 @@ func TestRetryAfter(t *testing.T) {
 func TestLostWorkersRunsGoToAnother(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{}, tasks{})
-	frozen := b.worker(1, time.Second)
+	frozen := b.worker(1, 0)
 	id := b.create(chat()).ID
 	late := frozen.assignment()
 	frozen.report(late, 1, emitText("first"))
+	frozen.disconnect()
+	frozen.hello.LeaseTTL = minLeaseTTL // from now on
+	frozen.connect(HeldLease{RunID: id, Lease: late.Lease})
 	healthy := b.worker(1, 0)
 	a := healthy.assignment()
 	if a.Run.ID != id || a.Run.Attempt != 2 || a.Lease <= late.Lease {
@@ -418,11 +437,11 @@ func TestPoisonRunFails(t *testing.T) {
 	id := b.create(r).ID
 	var after uint64
 	for range 2 {
-		w := b.worker(1, time.Second)
+		w := b.worker(1, 0)
 		if a := w.assignment(); a.Run.ID != id {
 			t.Fatalf("run %s", a.Run.ID)
 		}
-		w.disconnect()
+		w.lose()
 		after = b.awaitEvent(id, after, func(ev *Event) bool { return ev.Type == eventRetrying || ev.Ends() }).Sequence
 	}
 	b.wantEnd(id, Failed, ReasonAttemptsExhausted)
@@ -489,11 +508,11 @@ func TestRunsThatShareAProcessWithPoisonSurvive(t *testing.T) {
 	// Twice all of them are lost with their worker. For the last attempt they come one by one.
 	var after uint64
 	for range 2 {
-		w := b.worker(len(ids), time.Second)
+		w := b.worker(len(ids), 0)
 		for range ids {
 			w.assignment()
 		}
-		w.disconnect()
+		w.lose()
 		newest := after
 		for _, id := range ids {
 			lost := b.awaitEvent(id, after, func(ev *Event) bool { return ev.Type == eventRetrying })
@@ -502,13 +521,13 @@ func TestRunsThatShareAProcessWithPoisonSurvive(t *testing.T) {
 		after = newest
 	}
 	for ended := 0; ended < len(ids); {
-		w := b.worker(len(ids), time.Second)
+		w := b.worker(len(ids), 0)
 		for ended < len(ids) {
 			a := w.assignment()
 			w.idle()
 			ended++
 			if a.Run.ID == poison {
-				w.disconnect()
+				w.lose()
 				b.wantEnd(poison, Failed, ReasonAttemptsExhausted)
 				break
 			}
@@ -814,7 +833,7 @@ func TestRunTimeoutOfAWorkersRun(t *testing.T) {
 	b := setup(t, Config{}, tasks{})
 	w := b.worker(1, 0)
 	r := chat()
-	r.RunTimeout = 50 * time.Millisecond
+	r.RunTimeout = time.Second
 	id := b.create(r).ID
 	w.assignment()
 	if c := next(w, &w.cancellations); c.Reason != ReasonTimedOut {
@@ -856,8 +875,12 @@ func TestInterruptAndResume(t *testing.T) {
 	if run, err := b.ResumeRun(t.Context(), "default", id, "interrupt#1", []byte(`"yes"`)); err != nil || run.State != Queued {
 		t.Fatalf("ResumeRun: %+v, %v", run, err)
 	}
-	if _, err := b.ResumeRun(t.Context(), "default", id, "interrupt#1", []byte(`"again"`)); err != nil {
+	if _, err := b.ResumeRun(t.Context(), "default", id, "interrupt#1", []byte(`"yes"`)); err != nil {
 		t.Fatalf("a repeat: %v", err)
+	}
+	_, err := b.ResumeRun(t.Context(), "default", id, "interrupt#1", []byte(`"no"`))
+	if notWaiting, found := errors.AsType[*NotWaitingError](err); !found || !notWaiting.Answered {
+		t.Fatalf("another answer: %v", err)
 	}
 	w = b.worker(1, 0)
 	a = w.assignment()

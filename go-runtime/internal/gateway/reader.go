@@ -67,7 +67,7 @@ func (r *reader) write(part []byte) error {
 		return context.Cause(r.ctx)
 	}
 	begun := time.Now()
-	r.extend(begun)
+	r.allow(begun.Add(r.timeout))
 	_, err := r.w.Write(part) //nolint:gosec // an event stream is no page
 	if err == nil {
 		err = r.control.Flush()
@@ -80,17 +80,19 @@ func (r *reader) write(part []byte) error {
 		r.cancel(r.broken)
 		return r.broken
 	}
+	// Over HTTP/2 the time would end a stream on which nothing is written, too.
+	r.allow(time.Time{})
 	r.beat.Reset(r.heartbeat)
 	return nil
 }
 
-// extend gives the next write its time.
-func (r *reader) extend(begun time.Time) {
+// allow gives what is written its time; zero: without end.
+func (r *reader) allow(until time.Time) {
 	r.limit.Lock()
 	defer r.limit.Unlock()
 	if !r.hurried {
 		// It fails with a connection that is closed, as the write will.
-		_ = r.control.SetWriteDeadline(begun.Add(r.timeout))
+		_ = r.control.SetWriteDeadline(until)
 	}
 }
 
@@ -118,6 +120,8 @@ func (r *reader) close() error {
 		why = context.Cause(r.ctx)
 	}
 	r.turn.Unlock()
+	// The server still writes the end of the answer.
+	r.allow(time.Now().Add(r.timeout))
 	r.limit.Lock()
 	r.over = true
 	r.limit.Unlock()

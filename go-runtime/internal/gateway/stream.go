@@ -129,8 +129,7 @@ func newStreams(cfg StreamConfig, serving func() bool, log *slog.Logger) *stream
 		s.origins[origin] = true
 	}
 	if s.cfg.Heartbeat == 0 {
-		// HTTP/2 ends a stream on which nothing was written for the send timeout.
-		s.cfg.Heartbeat = min(DefaultHeartbeat, s.cfg.SendTimeout/2)
+		s.cfg.Heartbeat = DefaultHeartbeat
 	}
 	s.places = places{limit: cfg.Limit, limitPerUser: cfg.LimitPerUser, taken: map[string]int{}}
 	s.buffers.New = func() any { return new([]byte) }

@@ -434,57 +434,85 @@ func TestHeartbeats(t *testing.T) {
 	}
 }
 
-// TestSilenceIsNoSlowReader has nothing be said for longer than a reader may take
-// nothing, over HTTP/2, which counts both alike.
-func TestSilenceIsNoSlowReader(t *testing.T) {
-	t.Parallel()
+// encrypt has a server be read over HTTP/2, by the client that it returns.
+func encrypt(t *testing.T, runs Runs, change func(*StreamConfig)) (served, *http.Client) {
+	t.Helper()
 	lender := httptest.NewTLSServer(nil)
-	defer lender.Close()
-	certificates := &tls.Config{Certificates: lender.TLS.Certificates, MinVersion: tls.VersionTLS12}
-	s := serveWith(t, &fakeRuns{open: true}, certificates, func(cfg *StreamConfig) { cfg.SendTimeout = 100 * time.Millisecond })
+	t.Cleanup(lender.Close)
 	transport, _ := lender.Client().Transport.(*http.Transport)
 	transport.ForceAttemptHTTP2 = true
+	certificates := &tls.Config{Certificates: lender.TLS.Certificates, MinVersion: tls.VersionTLS12}
+	return serveWith(t, runs, certificates, change), lender.Client()
+}
+
+// open begins to read a run's events over HTTP/2.
+func (s served) open(t *testing.T, client *http.Client) io.Reader {
+	t.Helper()
 	url := "https://" + s.Addr() + "/v1/runs/r/events?ticket=n/r/u/user"
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := lender.Client().Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = response.Body.Close() }()
+	t.Cleanup(func() { _ = response.Body.Close() })
 	if response.ProtoMajor != 2 {
 		t.Fatalf("over %s", response.Proto)
 	}
-	lines := bufio.NewScanner(response.Body)
-	for beats := 0; beats < 5; {
-		if !lines.Scan() {
-			t.Fatal(lines.Err())
-		}
+	return response.Body
+}
+
+// TestSilenceIsNoSlowReader has nothing be said for longer than a reader may take
+// nothing, over HTTP/2, whose limit of a write is one of silence too.
+func TestSilenceIsNoSlowReader(t *testing.T) {
+	t.Parallel()
+	s, client := encrypt(t, &fakeRuns{open: true}, func(cfg *StreamConfig) {
+		cfg.SendTimeout, cfg.Heartbeat = time.Second, 1500*time.Millisecond
+	})
+	lines := bufio.NewScanner(s.open(t, client))
+	for lines.Scan() {
 		if lines.Text() == ": heartbeat" {
-			beats++
+			return
 		}
 	}
+	t.Fatalf("the stream ended: %v", lines.Err())
 }
 
 func TestASlowReaderIsCutOff(t *testing.T) {
 	t.Parallel()
-	runs := &fakeRuns{endless: true, events: []Event{{Sequence: 1, Type: "a", Visibility: "user", Payload: []byte(`{"a":"` + strings.Repeat("x", frameBytes) + `"}`)}}}
-	s := serve(t, runs, func(cfg *StreamConfig) { cfg.SendTimeout = 50 * time.Millisecond })
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Addr())
-	if err != nil {
-		t.Fatal(err)
+	endless := func() *fakeRuns {
+		payload := []byte(`{"a":"` + strings.Repeat("x", frameBytes) + `"}`)
+		return &fakeRuns{endless: true, events: []Event{{Sequence: 1, Type: "a", Visibility: "user", Payload: payload}}}
 	}
-	defer func() { _ = conn.Close() }()
-	if _, err := fmt.Fprintf(conn, "GET /v1/runs/r/events?ticket=n/r/u/user HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
-		t.Fatal(err)
+	shortly := func(cfg *StreamConfig) { cfg.SendTimeout = time.Second }
+	isCut := func(t *testing.T, s served) {
+		t.Helper()
+		until(t, "the cut", func() bool {
+			return value(t, s.metrics.Ended.WithLabelValues("slow")) == 1 && value(t, s.metrics.Open) == 0
+		})
 	}
-	// It reads nothing.
-	until(t, "the cut", func() bool { return value(t, s.metrics.Ended.WithLabelValues("slow")) == 1 })
-	if n := value(t, s.metrics.Open); n != 0 {
-		t.Errorf("%v are open", n)
-	}
+	t.Run("HTTP/1.1", func(t *testing.T) {
+		t.Parallel()
+		s := serve(t, endless(), shortly)
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		if _, err := fmt.Fprintf(conn, "GET /v1/runs/r/events?ticket=n/r/u/user HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		// It reads nothing.
+		isCut(t, s)
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		t.Parallel()
+		s, client := encrypt(t, endless(), shortly)
+		_ = s.open(t, client)
+		isCut(t, s)
+	})
 }
 
 func TestDrainEndsStreams(t *testing.T) {
@@ -496,10 +524,19 @@ func TestDrainEndsStreams(t *testing.T) {
 	// Another one reads nothing of much.
 	stuck := serve(t, &fakeRuns{endless: true, events: []Event{{Sequence: 1, Payload: []byte(`{"a":"` + strings.Repeat("x", frameBytes) + `"}`)}}}, nil)
 	_ = stuck.ask(t, http.MethodGet, "ticket=n/r/u/debug")
+	var body strings.Builder
+	lines := bufio.NewReader(response.Body)
+	for line := ""; line != "id: 9\n"; {
+		var err error
+		if line, err = lines.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		body.WriteString(line)
+	}
 
 	s.Drain()
-	if body := text(t, response); ids(body) != "2 9" {
-		t.Errorf("%s", body)
+	if _, err := lines.WriteTo(&body); err != nil || ids(body.String()) != "2 9" {
+		t.Errorf("%s, %v", body.String(), err)
 	}
 	// A browser is told to come again, not refused for good.
 	again := s.ask(t, http.MethodGet, "ticket=n/r/u/user")

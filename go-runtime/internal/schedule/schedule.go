@@ -3,6 +3,7 @@ package schedule
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,7 +21,7 @@ type Schedule struct {
 	ID        string `json:"-"`
 	Namespace string `json:"-"`
 	// Cron has five fields (minute hour day month weekday), or is one of @hourly,
-	// @daily, @weekly, @monthly, @yearly or "@every 90s".
+	// @daily, @weekly, @monthly, @yearly or "@every 90s". The weekdays 0 and 7 are Sunday.
 	Cron string `json:"cron"`
 	// TimeZone is an IANA name; empty: UTC.
 	TimeZone string `json:"time_zone,omitempty"`
@@ -109,21 +110,68 @@ func parse(s *Schedule) (timetable, error) {
 	if strings.Contains(s.Cron, "TZ=") {
 		return timetable{}, violation.New("schedule.cron", "must not name a time zone: time_zone does")
 	}
-	table, err := cron.ParseStandard(s.Cron)
+	table, err := cron.ParseStandard(sundayAsZero(s.Cron))
 	switch {
 	case s.Cron == "":
 		errCron = violation.New("schedule.cron", "is required")
 	case err != nil:
-		errCron = violation.New("schedule.cron", "%v", err)
+		// Of what is no number the parser adds how Go says that.
+		reason, _, _ := strings.Cut(err.Error(), ": strconv.")
+		errCron = violation.New("schedule.cron", "%s: %s", whatCronIs, reason)
 	case errZone == nil && table.Next(time.Now().In(zone)).IsZero():
 		errCron = violation.New("schedule.cron", "%q never comes", s.Cron)
 	}
 	return timetable{table, zone}, violation.Join(errCron, errZone)
 }
 
+const whatCronIs = "must be five fields, minute hour day month weekday, of numbers, names (jan, mon), *, " +
+	"ranges (1-5), lists (1,15) and steps (*/10), or @hourly, @daily, @weekly, @monthly, @yearly, " +
+	"or an interval such as @every 90s"
+
+// sundayAsZero writes a 7 among the weekdays as the parser knows Sunday, which is 0 to it alone.
+func sundayAsZero(expression string) string {
+	fields := strings.Fields(expression)
+	if len(fields) != 5 {
+		return expression
+	}
+	terms := strings.Split(fields[4], ",")
+	for i, term := range terms {
+		days, step, stepped := strings.Cut(term, "/")
+		if !stepped {
+			step = "1"
+		}
+		first, last, ranged := strings.Cut(days, "-")
+		if !ranged {
+			last = first
+		}
+		from, errFrom := weekday(first)
+		every, errEvery := strconv.Atoi(step)
+		if last != "7" || errFrom != nil || from > 7 || errEvery != nil || every < 1 {
+			continue // the parser takes it, or says what is wrong
+		}
+		var numbers []string
+		for day := from; day <= 7; day += min(every, 7) {
+			numbers = append(numbers, strconv.Itoa(day%7))
+		}
+		terms[i] = strings.Join(numbers, ",")
+	}
+	fields[4] = strings.Join(terms, ",")
+	return strings.Join(fields, " ")
+}
+
+// weekday reads a number, or the name of a day such as mon.
+func weekday(text string) (int, error) {
+	for day := time.Sunday; day <= time.Saturday; day++ {
+		if strings.EqualFold(text, day.String()[:3]) {
+			return int(day), nil
+		}
+	}
+	return strconv.Atoi(text)
+}
+
 // check refuses a schedule that does not fit.
 func (s *Schedule) check() (timetable, error) {
-	var errID, errRun error
+	var errID, errRun, errEvery error
 	switch {
 	case s.ID == "":
 		errID = violation.New("schedule.schedule_id", "is required")
@@ -137,7 +185,13 @@ func (s *Schedule) check() (timetable, error) {
 		errRun = violation.New("schedule.run", "must not set run_id, idempotency_key, request_id, wait, delay or run_at")
 	}
 	table, errTimes := parse(s)
-	return table, violation.Join(errID, errTimes, errRun)
+	if interval, found := strings.CutPrefix(s.Cron, "@every "); found {
+		// The parser makes less a second, and a schedule that is kept goes on with that.
+		if every, err := time.ParseDuration(interval); err == nil && every < time.Second {
+			errEvery = violation.New("schedule.cron", "must be at least @every 1s")
+		}
+	}
+	return table, violation.Join(errID, errTimes, errEvery, errRun)
 }
 
 // runIDSpace is the UUIDv5 namespace of the ids of scheduled runs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -370,6 +371,64 @@ func TestTimeThatComesTwiceCountsOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSevenIsSunday has the times of a week, from Wednesday to Tuesday, show the days.
+func TestSevenIsSunday(t *testing.T) {
+	t.Parallel()
+	for weekdays, want := range map[string]string{
+		"7": "Sun", "1,7": "Sun Mon", "7,1": "Sun Mon", "5-7": "Fri Sat Sun", "fri-7,2": "Fri Sat Sun Tue", "7-7": "Sun",
+		"0-7": "Wed Thu Fri Sat Sun Mon Tue", "1-7/2": "Wed Fri Sun Mon", "2-7/2": "Thu Sat Tue", "5-7/9": "Fri",
+		"sun": "Sun", "5-6": "Fri Sat", "*/7": "Sun", "5/2": "Fri",
+	} {
+		table, err := parse(&Schedule{Cron: "30 4 *  * " + weekdays, TimeZone: "Europe/Berlin"})
+		if err != nil {
+			t.Errorf("%s: %v", weekdays, err)
+			continue
+		}
+		var days []string
+		next := at(t, "2026-06-03T00:00:00Z")
+		for next = table.next(next); next.Before(at(t, "2026-06-10T00:00:00Z")); next = table.next(next) {
+			days = append(days, next.Format("Mon"))
+		}
+		if got := strings.Join(days, " "); got != want {
+			t.Errorf("%s is %s, want %s", weekdays, got, want)
+		}
+	}
+}
+
+func TestWhatIsNoCronExpressionIsSaid(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", newRuns())
+	for expression, want := range map[string]string{
+		"0 0 L * *": "from L", "0 0 * * 5#2": "from 5#2", "0 0 * *": "found 4: [0 0 * *]", "61 * * * *": "above maximum (59): 61",
+		"0 0 * * 8": ": 8", "0 0 * * 7-5": ": 7-5", "0 0 * * 8-7": ": 8-7", "0 0 * * 1-7/0": ": 1-7/0", "0 0 * * -7": "from ",
+		"0 0 7 7-13 *": ": 7-13", "@noon": "@noon", "@every soon": "invalid duration",
+	} {
+		schedule := Schedule{Namespace: "default", ID: "x", Cron: expression, Run: engine.CreateRequest{TaskType: "x"}}
+		_, err := s.Create(t.Context(), schedule, false)
+		if !errors.As(err, new(*violation.Error)) || !strings.HasPrefix(err.Error(), "schedule.cron: must be five fields, minute hour") ||
+			!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "strconv") {
+			t.Errorf("%s: %v", expression, err)
+		}
+	}
+	for _, interval := range []string{"0s", "1ms", "-1h"} {
+		schedule := Schedule{Namespace: "default", ID: "x", Cron: "@every " + interval, Run: engine.CreateRequest{TaskType: "x"}}
+		_, err := s.Create(t.Context(), schedule, false)
+		if !errors.As(err, new(*violation.Error)) || err.Error() != "schedule.cron: must be at least @every 1s" {
+			t.Errorf("%s: %v", interval, err)
+		}
+	}
+	s.create(t, Schedule{ID: "x", Cron: "@every 1s"})
+}
+
+// TestKeptScheduleGoesOnThoughANewOneIsRefused has an interval that is too short in a record.
+func TestKeptScheduleGoesOnThoughANewOneIsRefused(t *testing.T) {
+	t.Parallel()
+	k, err := decode(journal.Record{Data: []byte(`{"cron":"@every 1ms"}`)}, name{"default", "often"})
+	if err != nil || k.schedule.Cron != "@every 1ms" {
+		t.Errorf("%+v, %v", k, err)
 	}
 }
 

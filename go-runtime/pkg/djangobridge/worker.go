@@ -74,15 +74,22 @@ func (s *workerService) Work(stream agentruntimev1.WorkerService_WorkServer) err
 			cancel(hear(ctx, worker, first, stream, probes))
 		})
 		err = speak(ctx, worker, probes, send)
-		if errors.Is(err, errWorkerLeft) {
+		switch why := context.Cause(ctx); {
+		case errors.Is(why, errWorkerEnds):
+			worker.Leave()
+			return nil
+		case errors.Is(why, errWorkerLeft):
 			return nil
 		}
 		return err
 	})
 }
 
-// errWorkerLeft ends a stream that the worker closed.
-var errWorkerLeft = errors.New("the worker closed the stream")
+// What ends a stream that the worker closed, and one of a worker that ends.
+var (
+	errWorkerLeft = errors.New("the worker closed the stream")
+	errWorkerEnds = errors.New("the worker ends")
+)
 
 // hear takes what the worker says, until it says nothing more or nothing sensible.
 func hear(
@@ -102,8 +109,7 @@ func hear(
 			return err
 		}
 		if request.GetLeaving() {
-			worker.Leave()
-			return errWorkerLeft
+			return errWorkerEnds
 		}
 		if number := request.GetProbe(); number != 0 {
 			// Only the newest counts.

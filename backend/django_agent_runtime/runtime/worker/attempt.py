@@ -44,6 +44,9 @@ _JOIN_SECONDS = 0.01
 _JOIN_CHARACTERS = 16_000
 _DELTA = EventType.ASSISTANT_DELTA.value
 
+# For how long code may go on after its run is over before that is said, in seconds.
+_LEFTOVER_SECONDS = 10.0
+
 # The runtime ends a run that takes too long; this is how long a worker waits to be told before it says so itself.
 _TIMEOUT_PATIENCE_SECONDS = 5.0
 
@@ -99,6 +102,7 @@ class Attempt:
         )
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
         self._started_at = time.perf_counter()
         self._stopping = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -313,6 +317,7 @@ class Attempt:
 
     async def _execute(self) -> None:
         report = None
+        self._begun = True
         self._host.tidying.run_begins()
         try:
             if self._agent is None:
@@ -427,8 +432,24 @@ class Attempt:
         for future in futures:
             future.cancel()
         # Once only: what the code does then to clean up may await as well.
-        if self._task is not None and not before:
-            self._task.cancel()
+        if self._task is None or before:
+            return
+        self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._begun:
+            self._timer = self._loop.call_later(_LEFTOVER_SECONDS, self._note_leftover)
+            return
+        # Nothing of it is ever executed.
+        self._task = self._timer = None
+        self._conclude(None)
+
+    def _note_leftover(self) -> None:
+        self._timer = None
+        logger.warning(
+            "agent goes on though its run is over, and keeps its place: only code that awaits can be stopped",
+            extra={"run_id": self.run_id, "agent": self.agent_key, "attempt": self.number, "why": self._stopping},
+        )
 
     def _time_out(self) -> None:
         self._timer = None

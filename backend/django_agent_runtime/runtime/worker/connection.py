@@ -38,6 +38,8 @@ _LONGEST_PROBE_INTERVAL = 5.0
 _LONGEST_PAUSE = 5.0
 # A runtime that cannot be reached because of the settings, such as a file of TLS that is away for a moment.
 _REFUSED_PAUSE = 5.0
+# While the runtime is away, that is said so often, in seconds.
+_AWAY_SECONDS = 60.0
 
 
 class Connection(StreamReader):
@@ -66,7 +68,7 @@ class Connection(StreamReader):
         self._changed = self.ledger.changed
         self._stop = threading.Event()
         self._draining = False
-        self._ended = False
+        self._report_away_at = 0.0
         self._forget_streams()
         transport.streams.add(self)
 
@@ -106,7 +108,7 @@ class Connection(StreamReader):
         What is on its way to this worker, and what it still holds, then goes to others without delay.
         """
         with self._changed:
-            self._ended = True
+            self.ending = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._open, seconds)
         self.close()
@@ -131,7 +133,7 @@ class Connection(StreamReader):
     def wanted(self) -> bool:
         """Until it is closed, or the worker has ended."""
         self.longest_pause = min(_LONGEST_PAUSE, self._ttl / 6)
-        return not (self._stop.is_set() or self._ended)
+        return not (self._stop.is_set() or self.ending)
 
     def open(self, session: ChannelSession) -> Any:
         """Open the stream, naming what is held."""
@@ -178,10 +180,14 @@ class Connection(StreamReader):
             self._changed.notify_all()
 
     def failed(self, failure: CallFailure) -> None:
-        """Say why a stream is refused; another attempt follows all the same."""
+        """Say why a stream is refused or cannot be opened; another attempt follows all the same."""
         if failure.code in REFUSALS:
             error = failure_error(failure, address=self._transport.address)
             logger.error("worker refused by the agent runtime", extra={"err": str(error), "reason": error.reason})
+        elif read_clock() >= self._report_away_at:
+            self._report_away_at = read_clock() + _AWAY_SECONDS
+            error = failure_error(failure, address=self._transport.address)
+            logger.warning("agent runtime cannot be reached, trying again", extra={"err": str(error)})
 
     def refused(self, error: AgentRuntimeError) -> None:
         """Wait for settings that can be used."""
@@ -236,7 +242,7 @@ class Connection(StreamReader):
             self._probes.append((probe, now))
         draining = self._draining and not self._said_draining
         self._said_draining = self._draining
-        self._said_ended = self._ended and not self.ledger.has_unsent
+        self._said_ended = self.ending and not self.ledger.has_unsent
         if not (reports or probe or draining or self._said_ended):
             return None
         return worker_pb.WorkRequest(reports=reports, probe=probe, draining=draining, leaving=self._said_ended)
@@ -251,6 +257,8 @@ class Connection(StreamReader):
             self._welcomed = True
             self.ledger.most_payload_bytes = welcome.max_payload_bytes
             held = self.ledger.size
+            # Of the loss of this stream itself there is a line of its own.
+            self._report_away_at = read_clock() + _AWAY_SECONDS
         self.ledger.resume(welcome.held, self._opened_at + self._ttl)
         logger.info(
             "connected to the agent runtime",

@@ -37,8 +37,8 @@ DEFAULT_GRACE_SECONDS = 30.0
 _CANCEL_SECONDS = 5.0
 _ACKNOWLEDGE_SECONDS = 5.0
 # What the runtime gets to take note that this worker has ended.
-_LEAVE_SECONDS = 1.0
-# The first two, when the worker was told twice to stop.
+_LEAVE_SECONDS = 3.0
+# Each of them, when the worker was told twice to stop.
 _HURRIED_SECONDS = 1.0
 
 _MOST_NAME_BYTES = 200
@@ -127,7 +127,7 @@ class Worker:
             clean = serving.result()
             with self._lock:
                 self._loop = None
-            self._connection.leave(_LEAVE_SECONDS)
+            self._connection.leave(_HURRIED_SECONDS if self._hurry.is_set() else _LEAVE_SECONDS)
             if clean:
                 loop.run_until_complete(_end_loop())
             return clean
@@ -267,9 +267,10 @@ class Worker:
             self._hurry.set()
 
     async def _serve(self) -> bool:
-        self._connection.start()
         if self._stops:
             self._note_stop()
+        else:
+            self._connection.start()
         await self._stop_wanted.wait()
         return await self._drain()
 

@@ -31,6 +31,7 @@ from django_agent_runtime.runtime.interfaces import (
     SubRunFailed,
 )
 from django_agent_runtime.runtime.sync import SyncRunContext
+from django_agent_runtime.runtime.worker import attempt
 
 
 def agent(run: Callable[..., Any], key: str = "agent", **attributes: Any) -> AgentRuntime:
@@ -338,8 +339,8 @@ def test_emit_waits_while_too_much_is_on_its_way(
 
     runtime = make_runtime()
     start_worker(runtime, agent(emit))
-    run = runtime.submit("agent")
     with runtime.changed:
+        run = runtime.submit("agent")
         run.acks_held = True
     runtime.wait_until(lambda: len(run.events) > 4)
     # The fake acknowledges nothing of this run, so no more follow however long one waits: the code stands still.
@@ -790,9 +791,56 @@ def test_run_that_takes_too_long(runtime: Any, start_worker: Callable[..., Any])
             stopped.set()
 
     start_worker(runtime, agent(slow))
-    run = runtime.wait_for(runtime.submit("agent", run_timeout=0.1))
+    # It counts from when the run is handed out, and the code is to have begun by then.
+    run = runtime.wait_for(runtime.submit("agent", run_timeout=1))
     assert run.state == "timed_out"
     assert stopped.wait(30)
+
+
+def test_run_that_is_cancelled_before_it_begins_frees_its_place(
+    runtime: Any, start_worker: Callable[..., Any]
+) -> None:
+    executed: list[str] = []
+
+    async def work(ctx: RunContext) -> None:
+        executed.append(ctx.run_id)
+
+    start_worker(runtime, agent(work), concurrency=1)
+    runtime.wait_until(lambda: runtime.workers)
+    with runtime.changed:
+        # The two go to the worker in one message.
+        early = runtime.submit("agent")
+        runtime.cancel(early)
+    run = runtime.wait_for(runtime.submit("agent"))
+    assert executed[-1:] == [run.run_id]
+    assert runtime.releases == 1
+
+
+def test_code_that_goes_on_after_its_run_is_told_of(
+    runtime: Any,
+    start_worker: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt, "_LEFTOVER_SECONDS", 0.1)
+    over = threading.Event()
+
+    def block(ctx: SyncRunContext) -> None:
+        ctx.emit("begun")
+        assert over.wait(30)
+
+    start_worker(runtime, agent(block))
+    run = runtime.submit("agent")
+    runtime.wait_for_event(run, "begun")
+    runtime.cancel(run)
+    try:
+        deadline = time.monotonic() + 30
+        while not (said := [record for record in caplog.records if "agent goes on" in record.message]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert vars(said[0])["run_id"] == run.run_id
+    finally:
+        over.set()
 
 
 def test_blocking_agent_does_not_stop_heartbeats(runtime: Any, start_worker: Callable[..., Any]) -> None:
@@ -800,9 +848,8 @@ def test_blocking_agent_does_not_stop_heartbeats(runtime: Any, start_worker: Cal
 
     async def block(ctx: RunContext) -> None:
         executions.append(ctx.attempt)
-        time.sleep(2.5)  # noqa: ASYNC251 - what it must survive
+        time.sleep(4.5)  # noqa: ASYNC251 - what it must survive
 
-    start_worker(runtime, agent(block), settings={"LEASE_TTL_SECONDS": 1})
+    start_worker(runtime, agent(block), settings={"LEASE_TTL_SECONDS": 2})
     run = runtime.wait_for(runtime.submit("agent"))
     assert (run.state, executions) == ("succeeded", [1])
-    assert len(runtime.hellos) == 1

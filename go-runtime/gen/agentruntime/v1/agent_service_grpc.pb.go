@@ -87,7 +87,8 @@ type AgentServiceClient interface {
 	// a run that was cancelled before is answered as it is. Errors: RUN_NOT_FOUND, RUN_ENDED.
 	CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*CancelRunResponse, error)
 	// ResumeRun answers the interrupt that a waiting run is parked at: the run is queued again, and its code
-	// gets the value where it stopped. A repeat for an interrupt that was answered returns the run as it is.
+	// gets the value where it stopped. A repeat of an answer returns the run as it is;
+	// another answer to the same interrupt is refused.
 	// Errors: RUN_NOT_FOUND, RUN_ENDED, RUN_NOT_WAITING, INVALID_ARGUMENT.
 	ResumeRun(ctx context.Context, in *ResumeRunRequest, opts ...grpc.CallOption) (*ResumeRunResponse, error)
 	// RetryRun does again what a run did that ended as failed, cancelled or timed_out: as a new run with the same
@@ -422,7 +423,8 @@ type AgentServiceServer interface {
 	// a run that was cancelled before is answered as it is. Errors: RUN_NOT_FOUND, RUN_ENDED.
 	CancelRun(context.Context, *CancelRunRequest) (*CancelRunResponse, error)
 	// ResumeRun answers the interrupt that a waiting run is parked at: the run is queued again, and its code
-	// gets the value where it stopped. A repeat for an interrupt that was answered returns the run as it is.
+	// gets the value where it stopped. A repeat of an answer returns the run as it is;
+	// another answer to the same interrupt is refused.
 	// Errors: RUN_NOT_FOUND, RUN_ENDED, RUN_NOT_WAITING, INVALID_ARGUMENT.
 	ResumeRun(context.Context, *ResumeRunRequest) (*ResumeRunResponse, error)
 	// RetryRun does again what a run did that ended as failed, cancelled or timed_out: as a new run with the same

@@ -204,7 +204,8 @@ class AgentServiceServicer(object):
 
     def ResumeRun(self, request, context):
         """ResumeRun answers the interrupt that a waiting run is parked at: the run is queued again, and its code
-        gets the value where it stopped. A repeat for an interrupt that was answered returns the run as it is.
+        gets the value where it stopped. A repeat of an answer returns the run as it is;
+        another answer to the same interrupt is refused.
         Errors: RUN_NOT_FOUND, RUN_ENDED, RUN_NOT_WAITING, INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
