@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.exceptions import ImproperlyConfigured
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.paginator import Paginator
 from django.db import router
 from django.db.models import ProtectedError, Q, RestrictedError
@@ -25,11 +27,12 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
-from django_agent_runtime.exceptions import AgentRuntimeError
+from django_agent_runtime.exceptions import AgentRuntimeError, RunNotWaiting
 from django_agent_runtime.live import get_hurried_runtime
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.runtime.registry import list_runtimes
+from django_agent_runtime.selectors import read_run
 from django_agent_runtime.services import (
     cancel_run,
     delete_conversation,
@@ -56,6 +59,8 @@ MOST_ROWS = 10_000
 ROWS_OF_PAGE = 50
 # Of a run's sub-runs, how many are shown.
 MOST_SUB_RUNS = 100
+# Who share an e-mail address: so many of them are looked for.
+MOST_USERS = 100
 
 
 class UncountedPaginator(RowPaginator):
@@ -142,7 +147,8 @@ class ReadOnlyAdmin(ModelAdmin):
             names = model._meta  # noqa: SLF001 - as the admin's own templates take it
             counts[str(names.verbose_name_plural)] += count
             if self.admin_site.is_registered(model):
-                may_delete = self.admin_site.get_model_admin(model).has_delete_permission
+                of_model = self.admin_site.get_model_admin(model)
+                may_delete = getattr(of_model, "has_cascade_permission", of_model.has_delete_permission)
                 if not all(may_delete(request, row) for row in rows):
                     forbidden.add(str(names.verbose_name))
         links = [_link_to_row(str(self.opts.model_name), row.pk, row) for row in objs]
@@ -157,6 +163,22 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
 
+class OwnedAdmin(ReadOnlyAdmin):
+    """A table whose rows belong to users."""
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Find the rows of the user who is named; where nobody is, what others find.
+
+        Not both: beside a part of a text, no index serves for the user.
+        """
+        owners = find_users(search_term.strip())
+        if owners:
+            return queryset.filter(user__in=owners), False
+        return super().get_search_results(request, queryset, search_term)
+
+
 class AnswerForm(forms.Form):
     """The answer to what runs ask."""
 
@@ -166,17 +188,20 @@ class AnswerForm(forms.Form):
 
 
 @admin.register(AgentConversation)
-class AgentConversationAdmin(ReadOnlyAdmin):
+class AgentConversationAdmin(OwnedAdmin):
     """Conversations, with a way to their runs."""
 
     list_display = ("id", "title", "agent_key", "user", "anonymous_session_id", "created_at", "runs_link")
     list_filter = (AgentKeyFilter, "created_at")
     list_select_related = ("user",)
     search_fields = ("title", "agent_key")
-    search_help_text = "The id of a conversation or of an anonymous session, or a part of a title or of an agent's key."
+    search_help_text = (
+        "The id of a conversation or of an anonymous session, the whole name or e-mail address of a user, "
+        "or a part of a title or of an agent's key."
+    )
     id_fields = ("pk", "anonymous_session_id")
     ordering = ("-created_at", "-id")
-    readonly_fields = ("runs_link",)
+    readonly_fields = ("created_at", "updated_at", "runs_link")
 
     @admin.display(description="runs")
     def runs_link(self, conversation: AgentConversation) -> str:
@@ -194,18 +219,22 @@ class AgentConversationAdmin(ReadOnlyAdmin):
 
 
 @admin.register(AgentRun)
-class AgentRunAdmin(ReadOnlyAdmin):
+class AgentRunAdmin(OwnedAdmin):
     """Runs, with ways to their events, conversation and repeats."""
 
     list_display = ("id", "agent_key", "status", "attempt", "user", "created_at", "finished_at", "events_link")
     list_filter = ("status", AgentKeyFilter, "created_at")
     list_select_related = ("user",)
     search_fields = ("agent_key",)
-    search_help_text = "The id of a run, a conversation or an anonymous session, or a part of an agent's key."
+    search_help_text = (
+        "The id of a run, a conversation or an anonymous session, the whole name or e-mail address of a user, "
+        "or a part of an agent's key."
+    )
     id_fields = ("pk", "conversation_id", "anonymous_session_id")
     large_fields = ("input", "output")
     ordering = ("-created_at", "-id")
     readonly_fields = (
+        "created_at",
         "conversation_link",
         "retry_of_link",
         "rolled_back_by_link",
@@ -291,11 +320,20 @@ class AgentRunAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Resume the selected runs with an answer", permissions=["act"])
     def resume_runs(self, request: HttpRequest, runs: QuerySet[AgentRun]) -> HttpResponse | None:
-        """Ask for the answer, then give it to them."""
+        """Ask for the answer, then give it to those that still ask what was shown."""
         form = AnswerForm(request.POST if "apply" in request.POST else None)
         if form.is_bound and form.is_valid():
-            value = form.cleaned_data["value"]
-            self._act(request, runs, "resumed", lambda actor, run: resume_run(actor=actor, run=run, value=value))
+
+            def answer(actor: Principal, run: AgentRun) -> None:
+                shown = request.POST.get(f"interrupt_{run.pk}")
+                # Asked first: to the runtime, an answer that was given already is no error.
+                asked = read_run(run).interrupt
+                if asked is None or asked["interrupt_id"] != shown:
+                    text = f"It is {run.status} and does not ask what was shown; it was not resumed."
+                    raise RunNotWaiting(text, metadata={"state": run.status})
+                resume_run(actor=actor, run=run, value=form.cleaned_data["value"], interrupt_id=shown)
+
+            self._act(request, runs, "resumed", answer)
             return HttpResponseRedirect(request.get_full_path())
         context = {
             **self.admin_site.each_context(request),
@@ -325,7 +363,7 @@ class AgentRunAdmin(ReadOnlyAdmin):
 
 @admin.register(AgentEvent)
 class AgentEventAdmin(ReadOnlyAdmin):
-    """Events, with a way to their run."""
+    """Events, with a way to their run. They are deleted with it alone: what is served of a run has no gaps."""
 
     list_display = ("seq", "event_type", "visibility", "attempt", "timestamp", "run_link")
     # By type would read the whole table for the types there are.
@@ -340,6 +378,14 @@ class AgentEventAdmin(ReadOnlyAdmin):
     readonly_fields = ("run_link", "payload_text")
     exclude = ("run", "payload")
 
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody, by themselves."""
+        return False
+
+    def has_cascade_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Whether the user may delete them with their run."""
+        return super().has_delete_permission(request, obj)
+
     @admin.display(description="run")
     def run_link(self, event: AgentEvent) -> str:
         """To the run."""
@@ -349,6 +395,22 @@ class AgentEventAdmin(ReadOnlyAdmin):
     def payload_text(self, event: AgentEvent) -> str:
         """What it says."""
         return _show_json(event.payload)
+
+
+def find_users(term: str) -> list[Any]:
+    """The ids of those with exactly this user name, or this e-mail address."""
+    model = get_user_model()
+    names = [model.USERNAME_FIELD] if term else []
+    email = model.get_email_field_name()
+    # Only where it can be one: Django's own users have no index for it.
+    if "@" in term and email in {field.name for field in model._meta.concrete_fields}:  # noqa: SLF001 - as forms do
+        names.append(email)
+    found: list[Any] = []
+    for name in names:
+        # A project may know its users by a number, which the term need not be.
+        with suppress(ValueError, ValidationError):
+            found += model._base_manager.filter(**{name: term}).values_list("pk", flat=True)[:MOST_USERS]  # noqa: SLF001
+    return found
 
 
 def _link_to_list(model: str, text: str, **filters: str) -> str:

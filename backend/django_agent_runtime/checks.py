@@ -12,9 +12,10 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
                                             W004  a file of tls cannot be read
 
     E010  DJANGO_AGENT_RUNTIME is not a dict, or a value of it is none that its key takes
-    E011  ANONYMOUS_SESSION_MODEL names no model
-    W006  an entry of RUNTIME_REGISTRY cannot be loaded
+    E011  ANONYMOUS_SESSION_MODEL names no model, or one without a field `token`
     W005  a key of it that is not a setting
+    W006  an entry of RUNTIME_REGISTRY cannot be loaded
+    W007  the sessions of ANONYMOUS_SESSION_MODEL never expire
     I001  QUEUE_BACKEND or EVENT_BUS_BACKEND is set: the runtime's journal is both
     I002  LANGFUSE_ENABLED is set: agents in Python workers are not traced
     I003  PUBLIC_STREAM_URL is not set: stream tickets have no address (with `check --deploy`)
@@ -119,19 +120,9 @@ def check_stream_url(**_kwargs: Any) -> list[CheckMessage]:
 def _check_what_is_named() -> list[CheckMessage]:
     """Whether the model and the agents that the settings name are there."""
     messages: list[CheckMessage] = []
-    settings_now = runtime_conf.get_agent_runtime_settings()
-    try:
-        if settings_now.anonymous_session_model:
-            apps.get_model(settings_now.anonymous_session_model)
-    except (LookupError, ValueError) as error:
-        why = str(error).rstrip(".")
-        messages.append(
-            Error(
-                f"DJANGO_AGENT_RUNTIME['ANONYMOUS_SESSION_MODEL'] names no model that is installed: {why}.",
-                hint="Name it as app_label.ModelName, and its app in INSTALLED_APPS.",
-                id="django_agent_runtime.E011",
-            )
-        )
+    name = runtime_conf.get_agent_runtime_settings().anonymous_session_model
+    if name:
+        messages.extend(_check_session_model(name))
     try:
         list_runtimes()
     except ImproperlyConfigured as error:
@@ -141,6 +132,40 @@ def _check_what_is_named() -> list[CheckMessage]:
                 f"{error}.",
                 hint="An entry of RUNTIME_REGISTRY is 'package.module:function', a function that registers agents.",
                 id="django_agent_runtime.W006",
+            )
+        )
+    return messages
+
+
+def _check_session_model(name: str) -> list[CheckMessage]:
+    """Whether the model is there, and has what `AnonymousSessionAuthentication` asks of it."""
+    setting = "DJANGO_AGENT_RUNTIME['ANONYMOUS_SESSION_MODEL']"
+    messages: list[CheckMessage] = []
+    try:
+        model = apps.get_model(name)
+    except (LookupError, ValueError) as error:
+        why = str(error).rstrip(".")
+        return [
+            Error(
+                f"{setting} names no model that is installed: {why}.",
+                hint="Name it as app_label.ModelName, and its app in INSTALLED_APPS.",
+                id="django_agent_runtime.E011",
+            )
+        ]
+    if "token" not in {field.name for field in model._meta.concrete_fields}:  # noqa: SLF001 - as Django's checks do
+        messages.append(
+            Error(
+                f"{setting} is {name!r}, which has no field 'token': every request that sends a token would fail.",
+                hint="Add token = models.CharField(max_length=64, unique=True), by which sessions are looked for.",
+                id="django_agent_runtime.E011",
+            )
+        )
+    if not hasattr(model, "is_expired") and not hasattr(model, "expires_at"):
+        messages.append(
+            CheckWarning(
+                f"{setting} is {name!r}, which has neither is_expired nor expires_at: its sessions never expire.",
+                hint="Add expires_at = models.DateTimeField(), or a property is_expired.",
+                id="django_agent_runtime.W007",
             )
         )
     return messages

@@ -1,21 +1,52 @@
 """The runtime, asked for somebody who waits for a page.
 
 The client of the process tries for as long as `GO_RUNTIME["timeout"]` says. A request that only wants to know whether
-the runtime is there must not hold a server's thread for that long.
+the runtime is there must not hold a server's thread for that long, and while it is away, few requests are to hold one
+at all.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from django_agent_runtime._fork import gate
-from django_agent_runtime.go_integration import get_go_runtime_integration
+from django_agent_runtime.exceptions import CallTimedOut, RuntimeUnavailable
+from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
 
 if TYPE_CHECKING:
-    from django_agent_runtime.go_integration import GoRuntimeIntegration
+    from django_agent_runtime._channel import Q, R, Rpc
 
 # Long enough for a commit on a slow disk; what takes longer is sent again by the reconciler.
 PATIENCE_SECONDS = 2.0
+# So long nobody waits after one who waited in vain.
+REST_SECONDS = 1.0
+
+
+class _HurriedRuntime(GoRuntimeIntegration):
+    """A client whose synchronous calls fail at once for a while after one without an answer; then one tries again.
+
+    `connection_state` is no help here: it stays `reconnecting` until somebody calls.
+    """
+
+    _failed_at: float | None = None
+
+    def _call(self, rpc: Rpc[Q, R], request: Q, *, timeout: float | None = None, retry: bool = True) -> R:
+        if self._failed_at is not None:
+            now = time.monotonic()
+            if now - self._failed_at < REST_SECONDS:
+                raise RuntimeUnavailable(f"the agent runtime at {self.settings.address} did not answer a moment ago")
+            # The others do not wait beside this one, which will have failed by then if it does.
+            self._failed_at = now + (self.settings.timeout if timeout is None else timeout)
+        failed_at = None
+        try:
+            return super()._call(rpc, request, timeout=timeout, retry=retry)
+        except (RuntimeUnavailable, CallTimedOut):
+            failed_at = time.monotonic()
+            raise
+        finally:
+            self._failed_at = failed_at
 
 
 class _HurriedClient:
@@ -33,8 +64,11 @@ class _HurriedClient:
         # The one lock that no fork can leave held.
         with gate.changed:
             if self._client is None or patient is not self._patient:
-                hurried = patient.with_settings(timeout=min(patient.settings.timeout, PATIENCE_SECONDS))
-                replaced, self._client = self._client, hurried
+                settings: dict[str, Any] = {
+                    field.name: getattr(patient.settings, field.name) for field in fields(patient.settings)
+                }
+                settings["timeout"] = min(patient.settings.timeout, PATIENCE_SECONDS)
+                replaced, self._client = self._client, _HurriedRuntime(**settings)
                 self._patient = patient
                 if replaced is not None:
                     replaced.disconnect()
@@ -45,7 +79,7 @@ _hurried = _HurriedClient()
 
 
 def get_hurried_runtime() -> GoRuntimeIntegration:
-    """The runtime of this process, by a client whose calls end after two seconds.
+    """The runtime of this process, by a client whose calls end after two seconds, and at once while it is away.
 
     Raises:
         ValueError: The setting `GO_RUNTIME` is not valid.

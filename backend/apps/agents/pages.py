@@ -184,7 +184,7 @@ class RetryPage(PlaygroundView):
 
     def post(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
         """Do it again, as a run of its own, and go there."""
-        again = retry_run(actor=self.actor, run=get_visible_run(self.actor, run_id))
+        again = retry_run(actor=self.actor, run=get_visible_run(self.actor, run_id)).run
         return redirect("playground-run", again.pk)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timezone
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerExtension
@@ -98,6 +99,11 @@ class RunCreateSerializer(RequestSerializer):
     delay_seconds = serializers.FloatField(
         required=False, source="delay", min_value=0, max_value=MAX_DELAY_SECONDS, help_text="It does not begin before."
     )
+    run_at = serializers.DateTimeField(
+        required=False,
+        default_timezone=timezone.utc,
+        help_text="It does not begin before; UTC where it names no offset. Not together with `delay_seconds`.",
+    )
     run_timeout_seconds = serializers.FloatField(
         required=False, source="run_timeout", min_value=0.001, max_value=MAX_DELAY_SECONDS, help_text="Of one attempt."
     )
@@ -108,6 +114,16 @@ class RunCreateSerializer(RequestSerializer):
         max_value=MAX_DELAY_SECONDS,
         help_text="The run ends as timed_out when it could have begun for this long, and did not.",
     )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The members together.
+
+        Raises:
+            ValidationError: Two of them contradict each other.
+        """
+        if "run_at" in attrs and "delay" in attrs:
+            raise serializers.ValidationError({"run_at": "Not together with delay_seconds."})
+        return attrs
 
 
 class RunErrorSerializer(serializers.Serializer[Any]):

@@ -50,7 +50,7 @@ from django_agent_runtime.models import (
 from django_agent_runtime.runtime_conf import get_agent_runtime_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
     from django.db.models import QuerySet
     from django.http.response import HttpResponseBase
@@ -251,10 +251,7 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         conversation_id = wanted.pop("conversation_id", None)
         if conversation_id:
             wanted["conversation"] = selectors.get_visible_conversation(actor, conversation_id)
-        run, created = services.create_run(actor=actor, **wanted)
-        headers = {} if created else {"Idempotency-Replayed": "true"}
-        status = HTTPStatus.CREATED if created else HTTPStatus.OK
-        return Response(schema.RunSerializer(run).data, status=status, headers=headers)
+        return _answer_created(services.create_run(actor=actor, **wanted))
 
     @extend_schema(parameters=[RUN_ID], responses={200: schema.RunSerializer, **PROBLEM})
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -292,15 +289,19 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         run = services.resume_run(actor=actor, run=run, **wanted)
         return Response(schema.RunSerializer(run).data)
 
-    @extend_schema(parameters=[RUN_ID], request=None, responses={201: schema.RunSerializer, **PROBLEM})
+    @extend_schema(
+        parameters=[RUN_ID, IDEMPOTENCY_KEY],
+        request=None,
+        responses={200: schema.RunSerializer, 201: schema.RunSerializer, **PROBLEM},
+    )
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Do again what a run did that ended badly, as a new run."""
         self.check_query()
         actor = principal_of(request)
         _read(schema.RequestSerializer, request.data)
-        run = services.retry_run(actor=actor, run=self.get_object())
-        return Response(schema.RunSerializer(run).data, status=HTTPStatus.CREATED)
+        key = _read_idempotency_key(request)
+        return _answer_created(services.retry_run(actor=actor, run=self.get_object(), **key))
 
     @extend_schema(
         parameters=[RUN_ID, schema.EventsQuerySerializer, LAST_EVENT_ID],
@@ -379,6 +380,12 @@ sync_event_stream = RunEventStreamView.as_view(schema=None)
 async_event_stream = RunEventStreamView.as_view()
 
 
+def _answer_created(answer: services.CreatedRun) -> Response:
+    headers = {} if answer.created else {"Idempotency-Replayed": "true"}
+    status = HTTPStatus.CREATED if answer.created else HTTPStatus.OK
+    return Response(schema.RunSerializer(answer.run).data, status=status, headers=headers)
+
+
 def _answer_events(view: RunLookup, request: Request) -> HttpResponseBase:
     if request.accepted_renderer.media_type == MEDIA_TYPE:
         # What is added on the way, by a proxy or against caches, must not end an EventSource for good.
@@ -408,8 +415,16 @@ def _stream_events(request: Request, run: AgentRun) -> HttpResponseBase:
         named=not wanted["unnamed"],
         keepalive_seconds=get_agent_runtime_settings().sse_keepalive_seconds,
     )
+    # Servers read to its end what they leave out of the answer to a HEAD.
+    blocks = _write_nothing() if request.method == "HEAD" else stream.write()
     # Only requests of an ASGI server have a scope.
-    return BlocksResponse(stream.write(), is_async=hasattr(request, "scope"))
+    return BlocksResponse(blocks, is_async=hasattr(request, "scope"))
+
+
+async def _write_nothing() -> AsyncGenerator[bytes, None]:
+    blocks: tuple[bytes, ...] = ()
+    for block in blocks:
+        yield block
 
 
 def _list_events(request: Request, run: AgentRun) -> Response:

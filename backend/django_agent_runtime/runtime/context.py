@@ -21,7 +21,15 @@ from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visibility
 from django_agent_runtime.runtime.registry import list_runtimes
 
-__all__ = ["MOST_PAYLOAD_BYTES", "Reporter", "WorkerRunContext", "check_payload", "from_duration", "to_duration"]
+__all__ = [
+    "MOST_PAYLOAD_BYTES",
+    "Reporter",
+    "WorkerRunContext",
+    "check_name",
+    "check_payload",
+    "from_duration",
+    "to_duration",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -258,9 +266,7 @@ class WorkerRunContext(RunContext):
             raise asyncio.CancelledError("the run is over")
 
     def _count(self, name: str) -> str:
-        if not 0 < len(name.encode(errors="surrogatepass")) <= _MOST_NAME_BYTES:
-            raise InvalidValue(f"name must be a text of 1 to {_MOST_NAME_BYTES} bytes, not {name!r}")
-        self._counts[name] = count = self._counts.get(name, 0) + 1
+        self._counts[check_name(name)] = count = self._counts.get(name, 0) + 1
         return f"{name}#{count}"
 
     def _rest(self) -> None:
@@ -305,6 +311,17 @@ def _to_visibility(visibility: str) -> agent_pb.EventVisibility:
         return _VISIBILITIES[str(visibility)]
     except KeyError:
         raise InvalidValue(f"visibility is {visibility!r}, must be one of {', '.join(_VISIBILITIES)}") from None
+
+
+def check_name(name: str) -> str:
+    """`name`, if a step, a question or a sub-run can have it.
+
+    Raises:
+        InvalidValue: It is empty, or too long.
+    """
+    if not 0 < len(name.encode(errors="surrogatepass")) <= _MOST_NAME_BYTES:
+        raise InvalidValue(f"name must be a text of 1 to {_MOST_NAME_BYTES} bytes, not {name!r}")
+    return name
 
 
 def check_payload(text: bytes, name: str, most_bytes: int) -> bytes:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypedDict, TypeVar, overload
 
+from django_agent_runtime.exceptions import InvalidValue
 from django_agent_runtime.runtime.errors import (
     AgentError,
     ControlFlow,
@@ -253,10 +254,15 @@ class RunContext(ABC):
 
         Args:
             message: One sentence for a person: the payload's `error`.
-            details: JSON, the payload's `details`.
+            details: A JSON object, the payload's `details`.
+
+        Raises:
+            ValueError: The details cannot be sent.
         """
         payload: dict[str, Any] = {"error": message}
         if details is not None:
+            if not isinstance(details, Mapping):
+                raise InvalidValue.of("details", f"must be a dict, not {type(details).__name__}")
             payload["details"] = dict(details)
         await self.emit(EventType.ERROR, payload, visibility=Visibility.USER)
 

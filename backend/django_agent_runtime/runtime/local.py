@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from django_agent_runtime._codec import check_event_type, decode, encode
 from django_agent_runtime.runtime._threads import call_within
+from django_agent_runtime.runtime.context import check_name
 from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.execution import execute_agent
 from django_agent_runtime.runtime.interfaces import AgentRuntime, EventType, RunContext, RunResult, Visibility
@@ -180,6 +181,7 @@ class LocalRunContext(RunContext):
         """The next of the answers; `Parked` where there is none left."""
         self.raise_if_cancelled()
         asked = decode(encode(payload, "payload"))
+        self._count("interrupt" if name is None else name)
         if self._answers:
             return self._answers.pop(0)
         self.run.interrupt = asked
@@ -198,7 +200,7 @@ class LocalRunContext(RunContext):
     ) -> dict[str, Any]:
         """Have one of the given agents run here and now, or else a registered one."""
         self.raise_if_cancelled()
-        key = self._count(name or agent_key)
+        key = self._count(agent_key if name is None else name)
         if key in self.run.steps:
             return cast("dict[str, Any]", copy.deepcopy(self.run.steps[key]))
         whole = dict(input) if input is not None else {"messages": list(messages or []), "params": dict(params or {})}
@@ -219,5 +221,5 @@ class LocalRunContext(RunContext):
         return cast("dict[str, Any]", copy.deepcopy(self.run.steps[key]))
 
     def _count(self, name: str) -> str:
-        self._counts[name] += 1
+        self._counts[check_name(name)] += 1
         return f"{name}#{self._counts[name]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -24,7 +23,7 @@ def cancel_run(*, actor: Principal, run: AgentRun, reason: str = "") -> AgentRun
     """Have a run end as `cancelled`, for good. One that was cancelled before is returned as it is.
 
     The request is recorded first, so that it is passed on when the runtime is back: then `status` is still what it
-    was, and `cancel_requested_at` is set.
+    was, `cancel_requested_at` is set, and so is `stale`.
 
     Raises:
         PermissionDenied: The actor may not change this run.
@@ -39,9 +38,11 @@ def cancel_run(*, actor: Principal, run: AgentRun, reason: str = "") -> AgentRun
     AgentRun.objects.filter(pk=run.pk, cancel_requested_at=None).update(cancel_requested_at=run.cancel_requested_at)
 
     def pass_on() -> None:
-        # What does not come through is the reconciler's.
-        with suppress(RuntimeUnavailable, CallTimedOut):
+        try:
             pass_on_cancel(run, reason)
+        except (RuntimeUnavailable, CallTimedOut):
+            # What does not come through is the reconciler's.
+            run.stale = True
 
     # Behind the commit of a caller's transaction nobody would expect an error.
     transaction.on_commit(pass_on, robust=transaction.get_connection().in_atomic_block)

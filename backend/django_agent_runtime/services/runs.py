@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from django_agent_runtime._arguments import check_concurrency
 from django_agent_runtime.exceptions import (
     AgentRuntimeError,
+    InternalError,
+    InvalidValue,
     PermissionDenied,
     RunEnded,
     RunNotEnded,
@@ -22,10 +26,12 @@ from django_agent_runtime.models import AgentConversation, AgentRun, RunStatus
 from django_agent_runtime.projection import project_run
 from django_agent_runtime.selectors import read_run
 from django_agent_runtime.services.requests import (
+    check_idempotency_key,
     check_may_change,
-    check_repeated,
     check_request,
+    check_values,
     find_repeated,
+    format_start,
     hash_request,
 )
 from django_agent_runtime.services.strategies import MultitaskStrategy, note_rollback
@@ -33,10 +39,11 @@ from django_agent_runtime.services.submission import RunOptions, is_served_here,
 
 if TYPE_CHECKING:
     from django_agent_runtime.principals import Principal
+    from django_agent_runtime.types import Concurrency
 
 
 class CreatedRun(NamedTuple):
-    """What `create_run` made of a request."""
+    """What `create_run` or `retry_run` made of a request."""
 
     run: AgentRun
     created: bool
@@ -54,15 +61,18 @@ def create_run(
     idempotency_key: str = "",
     max_attempts: int | None = None,
     priority: int = 0,
-    multitask_strategy: str = MultitaskStrategy.ENQUEUE,
+    multitask_strategy: str | None = None,
+    concurrency: Concurrency | Mapping[str, Any] | None = None,
     delay: float | None = None,
+    run_at: datetime | None = None,
     run_timeout: float | None = None,
     queue_timeout: float | None = None,
 ) -> CreatedRun:
     """Record a run now; hand it to the runtime once the row is committed.
 
-    While the runtime cannot be reached, the run waits as `queued`, with `submitted_at` null. Inside a transaction of
-    the caller's it is handed over when that commits; a refusal then only shows in the row.
+    While the runtime cannot be reached, the run waits as `queued`, with `submitted_at` null and `stale` set. Inside a
+    transaction of the caller's it is handed over when that commits; a refusal then only shows in the row. One that is
+    raised leaves no row.
 
     Args:
         actor: Who asks, and owns the run.
@@ -74,22 +84,36 @@ def create_run(
         idempotency_key: A repeat with the same key and the same request is answered with the first run.
         max_attempts: In all; None: as the settings say.
         priority: -1000 to 1000; higher ones begin before others.
-        multitask_strategy: What happens while another run of the conversation has not ended; see there.
+        multitask_strategy: What happens while another run of the conversation has not ended; see there. None: this
+            one waits.
+        concurrency: How many runs with the same key may be under way, whatever their conversations. It takes the place
+            of the conversation's own key: the run waits for no other of the conversation, nor others for it.
         delay: Seconds from now before which the run does not begin.
+        run_at: The time, with its zone, before which it does not begin. Not together with `delay`.
         run_timeout: Seconds one attempt may take; None: as the settings say.
         queue_timeout: Seconds after which a run that could have begun, and did not, ends as `timed_out`.
 
     Raises:
         PermissionDenied: The actor owns nothing, or not this conversation.
         IdempotencyConflict: The key was used with another request.
-        AgentRuntimeError: The runtime refused the run, which has ended as `failed`.
+        InvalidRequest: A ValueError: an argument does not fit, or two contradict each other.
+        AgentRuntimeError: The runtime refused the run.
     """
     if actor.is_nobody or (conversation is not None and not actor.owns(conversation)):
         raise PermissionDenied("Only the owner of a conversation may add runs to it.")
     run_input = {"messages": list(messages), "params": dict(params or {})}
     check_request(agent_key, run_input, metadata, idempotency_key)
     _check_agent(agent_key)
-    options: RunOptions = {"multitask_strategy": MultitaskStrategy(multitask_strategy).value}
+    options: RunOptions = {}
+    if concurrency is None:
+        options["multitask_strategy"] = MultitaskStrategy(multitask_strategy or MultitaskStrategy.ENQUEUE).value
+    elif multitask_strategy is None:
+        options["concurrency"] = asdict(check_concurrency("concurrency", concurrency))
+        check_values(concurrency=options["concurrency"])
+    else:
+        raise InvalidValue.of("concurrency", "contradicts multitask_strategy: give one of them")
+    if run_at is not None:
+        options["run_at"] = format_start(run_at, delay)
     if run_timeout is not None:
         options["run_timeout"] = run_timeout
     if queue_timeout is not None:
@@ -113,17 +137,7 @@ def create_run(
         priority=priority,
         options=options,
     )
-    if idempotency_key and (earlier := find_repeated(actor, idempotency_key)):
-        return CreatedRun(check_repeated(earlier, payload_hash), created=False)
-    try:
-        _insert_and_submit(row)
-    except IntegrityError:
-        # Somebody was faster under the same key, or the conversation is gone.
-        earlier = find_repeated(actor, idempotency_key) if idempotency_key else None
-        if earlier is None:
-            raise
-        return CreatedRun(check_repeated(earlier, payload_hash), created=False)
-    return CreatedRun(row, created=True)
+    return _create_once(row)
 
 
 def resume_run(*, actor: Principal, run: AgentRun, value: Any = None, interrupt_id: str | None = None) -> AgentRun:
@@ -153,17 +167,23 @@ def resume_run(*, actor: Principal, run: AgentRun, value: Any = None, interrupt_
     return run
 
 
-def retry_run(*, actor: Principal, run: AgentRun) -> AgentRun:
+def retry_run(*, actor: Principal, run: AgentRun, idempotency_key: str = "") -> CreatedRun:
     """Do again what a run did that ended as failed, cancelled or timed out: a new run, whose `retry_of` is the old one.
+
+    Args:
+        actor: Who asks.
+        run: The run that has ended.
+        idempotency_key: One of the owner's, as in `create_run`: a repeat with the same key is answered with the first
+            new run.
 
     Raises:
         PermissionDenied: The actor may not change this run.
+        IdempotencyConflict: The key was used with another request.
         RunNotEnded: It has not ended, or has succeeded.
         AgentRuntimeError: As in `create_run`.
     """
     check_may_change(actor, run)
-    if not read_run(run).has_ended or run.status == RunStatus.SUCCEEDED:
-        raise RunNotEnded(f"The run is {run.status}: there is nothing to do again.", metadata={"state": run.status})
+    check_idempotency_key(idempotency_key)
     again = AgentRun(
         user_id=run.user_id,
         anonymous_session_id=run.anonymous_session_id,
@@ -171,14 +191,33 @@ def retry_run(*, actor: Principal, run: AgentRun) -> AgentRun:
         agent_key=run.agent_key,
         input=run.input,
         metadata=run.metadata,
+        idempotency_key=idempotency_key,
+        payload_hash=hash_request("retry", run.pk),
         # The column says by now how many there were to be in the end, by the settings of then.
         max_attempts=run.options.get("max_attempts"),
         priority=run.priority,
         options={name: value for name, value in run.options.items() if name != "run_at"},
         retry_of=run,
     )
-    _insert_and_submit(again)
-    return again
+    if earlier := find_repeated(again):
+        return CreatedRun(earlier, created=False)
+    if not read_run(run).has_ended or run.status == RunStatus.SUCCEEDED:
+        raise RunNotEnded(f"The run is {run.status}: there is nothing to do again.", metadata={"state": run.status})
+    return _create_once(again)
+
+
+def _create_once(row: AgentRun) -> CreatedRun:
+    """Insert a run and hand it over, unless it was before, under its idempotency key."""
+    if earlier := find_repeated(row):
+        return CreatedRun(earlier, created=False)
+    try:
+        _insert_and_submit(row)
+    except IntegrityError:
+        # Somebody was faster under the same key, or the conversation is gone.
+        if earlier := find_repeated(row):
+            return CreatedRun(earlier, created=False)
+        raise
+    return CreatedRun(row, created=True)
 
 
 def _insert_and_submit(row: AgentRun) -> None:
@@ -187,7 +226,7 @@ def _insert_and_submit(row: AgentRun) -> None:
     def submit() -> None:
         # Behind the commit of a caller's transaction nobody would expect an error.
         try:
-            submit_run(run=row)
+            row.stale = not submit_run(run=row)
         except AgentRuntimeError as refusal:
             refusals.append(refusal)
 
@@ -198,6 +237,10 @@ def _insert_and_submit(row: AgentRun) -> None:
             AgentConversation.objects.filter(pk=row.conversation_id).update(updated_at=row.created_at)
         transaction.on_commit(submit)
     if refusals:
+        # Who is told needs no row, and who asks again every second would fill lists with them. It stays where the
+        # runtime may have the run all the same.
+        if not isinstance(refusals[0], InternalError):
+            AgentRun.objects.filter(pk=row.pk, status=RunStatus.FAILED, last_sequence=0).delete()
         raise refusals[0]
 
 

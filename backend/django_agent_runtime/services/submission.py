@@ -74,6 +74,8 @@ class RunOptions(TypedDict, total=False):
     """Seconds one attempt may take."""
     queue_timeout: float
     """Seconds the run may wait after it could have begun."""
+    concurrency: dict[str, Any]
+    """The fields of a `types.Concurrency`, which takes the place of the conversation's."""
     max_attempts: int
     """In all. The column of that name holds it until the runtime says how many there are."""
 
@@ -137,7 +139,7 @@ def resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> bool
         logger.warning("run cannot be handed over", extra={"run_id": str(run.pk), "err": str(error)})
         # What is wrong with this one alone holds up no other.
         return not isinstance(error, AccessDenied)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         # A row that somebody wrote by hand, which no request can be made of.
         end_unknown(run, RunStatus.FAILED, InvalidRequest(f"The row of the run does not fit: {error}"))
     return True
@@ -187,11 +189,11 @@ def _describe_run(run: AgentRun) -> dict[str, Any]:
     metadata = dict(run.metadata) if isinstance(run.metadata, dict) else {}
     # Agents trust it: only the row may say so.
     metadata.pop("conversation_id", None)
-    concurrency = None
+    concurrency = options.get("concurrency")
     if run.conversation_id is not None:
         metadata["conversation_id"] = str(run.conversation_id)
         strategy = _STRATEGIES.get(options.get("multitask_strategy", ""), "queue")
-        concurrency = Concurrency(key=f"conversation:{run.conversation_id}", limit=1, strategy=strategy)
+        concurrency = concurrency or Concurrency(f"conversation:{run.conversation_id}", strategy=strategy)
     run_at = options.get("run_at")
     # What this site's settings and its agents say of pauses and timeouts, their workers tell the runtime. The number of
     # attempts is seen before a worker has the run.

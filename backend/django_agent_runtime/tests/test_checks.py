@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from django.core.checks import registry, run_checks
+from django.db import models
 from django.test import override_settings
 
 from django_agent_runtime.checks import ERROR_IDS, check_agent_settings, check_environment, check_settings
 from django_agent_runtime.conf import RuntimeSettings
 from django_agent_runtime.runtime.registry import clear_registry
+from django_agent_runtime.tests.runs.support import AnonymousSession
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,53 @@ def test_what_the_settings_name_must_be_there(given: dict[str, Any], code: str, 
         clear_registry()
     assert message.id == f"django_agent_runtime.{code}"
     assert said in message.msg
+
+
+class EternalSession(models.Model):
+    """One whose token is good for ever."""
+
+    token = models.CharField(max_length=64)
+
+    class Meta:
+        app_label = "agents"
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class TokenlessSession(models.Model):
+    """One that no token leads to: what is called so is no column."""
+
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        app_label = "agents"
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def token(self) -> str:
+        return str(self.pk)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("agents.TokenlessSession", {"E011": "token"}),
+        ("agents.EternalSession", {"W007": "expires_at"}),
+        ("auth.Group", {"E011": "token", "W007": "expires_at"}),
+        (f"agents.{AnonymousSession.__name__}", {}),
+    ],
+)
+def test_session_model_must_have_a_token_and_should_expire(model: str, expected: dict[str, str], settings: Any) -> None:
+    settings.DJANGO_AGENT_RUNTIME = {"ANONYMOUS_SESSION_MODEL": model}
+    found = {(message.id or "").rpartition(".")[2]: message for message in check_agent_settings()}
+    assert found.keys() == expected.keys()
+    for code, said in expected.items():
+        assert said in found[code].msg
+        assert found[code].hint
+        assert found[code].is_serious() == code.startswith("E")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`manage.py goruntime` and `goruntime_status`, as processes and against the real runtime."""
+"""The commands of `manage.py`, as processes and against the real runtime."""
 
 from __future__ import annotations
 
@@ -176,3 +176,44 @@ def test_status_ends_with_one_sentence_when_the_runtime_is_away(free_port: int) 
     [line] = done.stderr.splitlines()
     assert line.startswith("CommandError: ")
     assert str(free_port) in line
+
+
+@pytest.fixture
+def unmigrated(free_port: int, tmp_path: Path) -> dict[str, str]:
+    """The environment of a site whose database is empty, and whose runtime is away."""
+    return environment(GO_RUNTIME_PORT=str(free_port), VAR_DIR=str(tmp_path), DATABASE_URL="")
+
+
+def test_projecting_once_without_the_tables_ends_with_one_sentence(unmigrated: dict[str, str]) -> None:
+    done = subprocess.run(
+        [*MANAGE, "projectruns", "--once"], env=unmigrated, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("CommandError: ")
+    assert "run manage.py migrate" in line
+
+
+@pytest.mark.parametrize("command", [["runagent", "--noreload"], ["projectruns"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("database", "said", "hinted"),
+    [("", b"no such table", True), ("sqlite:////nowhere/db.sqlite3", b"unable to open database", False)],
+    ids=["empty", "away"],
+)
+def test_log_says_when_the_tables_are_to_be_made(
+    command: list[str], unmigrated: dict[str, str], database: str, said: bytes, *, hinted: bool
+) -> None:
+    process = subprocess.Popen(
+        [*MANAGE, *command],
+        env=unmigrated | {"DATABASE_URL": database},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        line = next((line for line in process.stderr if said in line), b"")
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
+    assert (b"run manage.py migrate" in line) == hinted

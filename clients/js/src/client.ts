@@ -117,12 +117,13 @@ export class AgentRuntimeClient {
   resumeRun(runId: string, value: unknown, interruptId?: string, options: CallOptions = {}): Promise<Run> {
     const answer = interruptId === undefined ? {} : { interrupt_id: interruptId };
     // JSON has no undefined: the agent gets null.
-    return this.#act(runId, "resume", { value: value ?? null, ...answer }, false, options);
+    return this.#act(runId, "resume", { value: value ?? null, ...answer }, interruptId !== undefined, options);
   }
 
   /** Does again what a run did that ended badly, as a new run. */
-  retryRun(runId: string, options: CallOptions = {}): Promise<Run> {
-    return this.#act(runId, "retry", {}, false, options);
+  retryRun(runId: string, options: CreateRunOptions = {}): Promise<Run> {
+    const headers = { "Idempotency-Key": options.idempotencyKey ?? makeKey() };
+    return this.#act(runId, "retry", {}, true, options, headers);
   }
 
   /** Deletes a run with its events; one that has not ended is cancelled. */
@@ -246,8 +247,16 @@ export class AgentRuntimeClient {
     return `${this.#baseUrl}/runs/${encodeURIComponent(runId)}/events/${formatQuery(query)}`;
   }
 
-  #act(runId: string, verb: string, body: object, isRepeatable: boolean, { signal }: CallOptions): Promise<Run> {
-    return this.#call(`/runs/${encodeURIComponent(runId)}/${verb}/`, { method: "POST", body, signal, isRepeatable });
+  #act(
+    runId: string,
+    verb: string,
+    body: object,
+    isRepeatable: boolean,
+    { signal }: CallOptions,
+    headers: Record<string, string> = {},
+  ): Promise<Run> {
+    const path = `/runs/${encodeURIComponent(runId)}/${verb}/`;
+    return this.#call(path, { method: "POST", body, headers, signal, isRepeatable });
   }
 
   async #call<T>(path: string, call: Call): Promise<T> {

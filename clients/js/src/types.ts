@@ -23,6 +23,8 @@ export interface NewRun {
   /** What happens while another run of the conversation has not ended. */
   multitask_strategy?: "enqueue" | "reject" | "interrupt" | "rollback";
   delay_seconds?: number;
+  /** ISO 8601; instead of `delay_seconds`. */
+  run_at?: string;
   run_timeout_seconds?: number;
   queue_timeout_seconds?: number;
 }

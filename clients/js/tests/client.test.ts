@@ -97,7 +97,8 @@ const calls: Record<string, { call: (client: AgentRuntimeClient) => Promise<unkn
   createRun: { call: (client) => client.createRun(run), tries: 3 },
   cancelRun: { call: (client) => client.cancelRun(RUN_ID), tries: 3 },
   resumeRun: { call: (client) => client.resumeRun(RUN_ID, 1), tries: 1 },
-  retryRun: { call: (client) => client.retryRun(RUN_ID), tries: 1 },
+  "resumeRun with the question": { call: (client) => client.resumeRun(RUN_ID, 1, "i1"), tries: 3 },
+  retryRun: { call: (client) => client.retryRun(RUN_ID), tries: 3 },
   createConversation: { call: (client) => client.createConversation(), tries: 1 },
   getConversation: { call: (client) => client.getConversation("c"), tries: 3 },
   updateConversation: { call: (client) => client.updateConversation("c", { title: "T" }), tries: 3 },
@@ -162,7 +163,7 @@ test("an answer that is no JSON is refused", limit, async (t) => {
 test("a try that takes too long ends, and so does one whose signal is aborted", limit, async (t) => {
   const site = await Site.start(t, () => undefined);
   const client = new AgentRuntimeClient({ baseUrl: site.baseUrl, timeoutMs: 30 });
-  await assert.rejects(client.retryRun(RUN_ID), { name: "TimeoutError" });
+  await assert.rejects(client.resumeRun(RUN_ID, 1), { name: "TimeoutError" });
   const abort = new AbortController();
   const patient = new AgentRuntimeClient({ baseUrl: site.baseUrl }).getRun("patient", { signal: abort.signal });
   void site.until(() => site.seen.some(({ url }) => url.pathname.includes("patient"))).then(() => abort.abort(new Error("left")));

@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from django_agent_runtime.exceptions import AgentRuntimeError
 from django_agent_runtime.logs import show_lines
-from django_agent_runtime.projector import LeaseLostError, Projector
+from django_agent_runtime.projector import LeaseLostError, Projector, is_migrated
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -31,7 +32,8 @@ class Command(BaseCommand):
         """Project.
 
         Raises:
-            CommandError: With `--once`: the runtime cannot be reached, or another process projects.
+            CommandError: With `--once`: the runtime cannot be reached, another process projects, or the tables are not
+                there.
         """
         show_lines()
         projector = Projector(namespace=options["namespace"])
@@ -40,6 +42,10 @@ class Command(BaseCommand):
                 written = projector.run_once()
             except (AgentRuntimeError, LeaseLostError) as error:
                 raise CommandError(str(error)) from error
+            except DatabaseError as error:
+                if is_migrated():
+                    raise
+                raise CommandError(f"{error}: run manage.py migrate first.") from error
             self.stdout.write(f"{written} events written")
             return
 

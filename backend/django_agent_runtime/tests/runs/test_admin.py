@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import Permission
-from django.db import connection
+from django.db import connection, models
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from django_agent_runtime.admin import find_users
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
-from django_agent_runtime.services import create_conversation, create_run
+from django_agent_runtime.projector import Projector
+from django_agent_runtime.services import create_conversation, create_run, resume_run
 from django_agent_runtime.tests.runs.support import MESSAGES, wait_until
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
     from django_agent_runtime.principals import Principal
+    from django_agent_runtime.testing import FakeGoRuntime, FakeRun
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -41,6 +46,10 @@ def root(transactional_db: None, django_user_model: type[User]) -> Client:
 def wait_for(run: AgentRun, state: str) -> None:
     runtime = get_go_runtime_integration()
     wait_until(lambda: runtime.get_run(str(run.pk)).state == state)
+
+
+def project() -> None:
+    Projector().run_once(idle_seconds=0.3)
 
 
 def act(client: Client, action: str, *runs: AgentRun, **more: str) -> str:
@@ -115,6 +124,56 @@ def test_search_finds_rows_by_an_id(root: Client, form: Callable[[UUID], str]) -
 
 
 @pytest.mark.parametrize("name", [RUNS, CONVERSATIONS])
+@pytest.mark.parametrize("term", ["ada", " ada ", "ada@example.com"])
+def test_search_finds_rows_by_their_owner(root: Client, ada: User, bob: User, name: str, term: str) -> None:
+    ada.email = "ada@example.com"
+    ada.save()
+    model = AgentRun if name == RUNS else AgentConversation
+    mine, others, nobodys = (model.objects.create(agent_key="a", user=user) for user in (ada, bob, None))
+    with CaptureQueriesContext(connection) as queries:
+        page = root.get(reverse(name), {"q": term}).content.decode()
+    assert [link_to(row) in page for row in (mine, others, nobodys)] == [True, False, False]
+    # By the index for a user's rows: no text is looked for in them.
+    assert not [query["sql"] for query in queries.captured_queries if "LIKE" in query["sql"]]
+    # A part of a name is nobody's.
+    page = root.get(reverse(name), {"q": "ad"}).content.decode()
+    assert link_to(mine) not in page
+
+
+def test_search_finds_rows_of_a_user_whose_name_is_an_id(root: Client, ada: User) -> None:
+    ada.username = str(uuid4())
+    ada.save()
+    run, other = (AgentRun.objects.create(agent_key="a", user=user) for user in (ada, None))
+    page = root.get(reverse(RUNS), {"q": ada.username}).content.decode()
+    assert link_to(run) in page
+    assert link_to(other) not in page
+
+
+class Member(AbstractBaseUser):
+    """Users of a project that knows them by a number, and by no e-mail address."""
+
+    number = models.IntegerField(unique=True)
+    USERNAME_FIELD = "number"
+
+    class Meta:
+        app_label = "agents"
+
+
+@pytest.mark.parametrize("term", ["ada", "ada@example.com"])
+def test_users_are_looked_for_by_what_they_have(settings: Any, term: str) -> None:
+    settings.AUTH_USER_MODEL = "agents.Member"
+    assert find_users(term) == []
+
+
+@pytest.mark.parametrize("model", [AgentRun, AgentConversation])
+def test_page_of_a_row_says_when_it_was_made(root: Client, model: type[AgentRun | AgentConversation]) -> None:
+    row = model.objects.create(agent_key="a")
+    page = root.get(reverse(f"admin:django_agent_runtime_{model._meta.model_name}_change", args=[row.pk]))
+    assert "Created at:" in page.content.decode()
+    assert ("Updated at:" in page.content.decode()) == (model is AgentConversation)
+
+
+@pytest.mark.parametrize("name", [RUNS, CONVERSATIONS])
 def test_lists_are_filtered_by_agent_without_reading_them_whole(root: Client, name: str) -> None:
     model = AgentRun if name == RUNS else AgentConversation
     mine, gone = (model.objects.create(agent_key=key) for key in ("chat-agent", "agent-of-old"))
@@ -153,14 +212,20 @@ def test_page_of_a_deletion_counts_what_goes_with_it(root: Client, *, whole: boo
     assert not [query["sql"] for query in queries.captured_queries if any(name in query["sql"] for name in large)]
 
 
-def test_page_of_selected_events_does_not_read_what_they_say(root: Client) -> None:
-    run = AgentRun.objects.create(agent_key="a")
+def test_events_are_deleted_with_their_run_alone(root: Client) -> None:
+    run = AgentRun.objects.create(agent_key="a", status="succeeded")
     event = AgentEvent.objects.create(run=run, seq=1, event_type="error")
-    with CaptureQueriesContext(connection) as queries:
-        selected = {"action": "delete_selected", "_selected_action": [str(event.pk)]}
-        response: Any = root.post(reverse(EVENTS), selected)
-    assert dict(response.context["model_count"]) == {"events": 1}
-    assert not [query["sql"] for query in queries.captured_queries if '"payload"' in query["sql"]]
+    assert "delete_selected" not in root.get(reverse(EVENTS)).content.decode()
+    body = {"action": "delete_selected", "_selected_action": [str(event.pk)], "post": "yes"}
+    root.post(reverse(EVENTS), body)
+    page = root.get(reverse("admin:django_agent_runtime_agentevent_change", args=[event.pk])).content.decode()
+    assert reverse("admin:django_agent_runtime_agentevent_delete", args=[event.pk]) not in page
+    url = reverse("admin:django_agent_runtime_agentevent_delete", args=[event.pk])
+    assert root.post(url, {"post": "yes"}).status_code == 403
+    assert AgentEvent.objects.exists()
+    url = reverse("admin:django_agent_runtime_agentrun_delete", args=[run.pk])
+    assert root.post(url, {"post": "yes"}).status_code == 302
+    assert not AgentEvent.objects.exists()
 
 
 def test_who_may_not_delete_events_deletes_no_conversation(bob: User) -> None:
@@ -218,18 +283,68 @@ def test_failed_run_is_retried_from_the_list(root: Client, actor: Principal) -> 
     assert again.user == actor.user
 
 
+def hidden_fields(page: str) -> dict[str, str]:
+    """What the form of an answer carries of the questions that it shows."""
+    return dict(re.findall(r'<input type="hidden" name="(interrupt_[^"]+)" value="([^"]+)">', page))
+
+
 @pytest.mark.usefixtures("runtime")
 def test_waiting_run_is_answered_in_a_form(root: Client, actor: Principal) -> None:
     run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
     wait_for(run, "waiting")
+    project()
     page = act(root, "resume_runs", run)
     assert 'name="value"' in page
     assert str(run.pk) in page
-    assert "Enter a valid JSON." in act(root, "resume_runs", run, apply="1", value="{")
-    assert "1 run was resumed." in act(root, "resume_runs", run, apply="1", value='{"yes": true}')
+    assert "Go on?" in page
+    shown = hidden_fields(page)
+    page = act(root, "resume_runs", run, apply="1", value="{", **shown)
+    assert "Enter a valid JSON." in page
+    assert hidden_fields(page) == shown
+    assert "1 run was resumed." in act(root, "resume_runs", run, apply="1", value='{"yes": true}', **shown)
     wait_for(run, "succeeded")
     output = get_go_runtime_integration().get_run(str(run.pk)).output or {}
     assert output["final_output"] == {"answer": {"yes": True}}
+
+
+def test_answer_is_for_the_question_that_was_shown(root: Client, actor: Principal, runtime: FakeGoRuntime) -> None:
+    def ask_twice(run: FakeRun) -> dict[str, Any]:
+        answers = [run.interrupt({"question": question}) for question in ("Pay 5?", "Pay 5000?")]
+        return {"final_output": {"answers": answers}, "final_messages": [], "usage": {}}
+
+    runtime.add_agent("asking-agent", ask_twice)
+    run, other = (create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run for _ in range(2))
+    for one in (run, other):
+        wait_for(one, "waiting")
+    project()
+    page = act(root, "resume_runs", run, other)
+    assert page.count("Pay 5?") == 2
+    shown = hidden_fields(page)
+    # Its owner is faster with one of them.
+    resume_run(actor=actor, run=run, value="owner")
+    live = get_go_runtime_integration()
+    wait_until(lambda: (found := live.get_run(str(run.pk)).interrupt) and found.interrupt_id == "question-2")
+    page = act(root, "resume_runs", run, other, apply="1", value='"admin"', **shown)
+    assert f'<li class="error">Run {run.pk}: ' in page
+    assert "1 run was resumed." in page
+    assert live.get_run(str(run.pk)).state == "waiting"
+    wait_until(lambda: (found := live.get_run(str(other.pk)).interrupt) and found.interrupt_id == "question-2")
+    resume_run(actor=actor, run=run, value="owner again")
+    wait_for(run, "succeeded")
+    output = live.get_run(str(run.pk)).output or {}
+    assert output["final_output"] == {"answers": ["owner", "owner again"]}
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_that_asked_nothing_in_the_form_is_not_resumed(root: Client, actor: Principal) -> None:
+    run = create_run(actor=actor, agent_key="asking-agent", messages=MESSAGES).run
+    wait_for(run, "waiting")
+    # Its row is behind.
+    shown = hidden_fields(act(root, "resume_runs", run))
+    assert shown == {}
+    page = act(root, "resume_runs", run, apply="1", value="1", **shown)
+    assert f'<li class="error">Run {run.pk}: ' in page
+    assert get_go_runtime_integration().get_run(str(run.pk)).state == "waiting"
 
 
 @pytest.mark.usefixtures("runtime")

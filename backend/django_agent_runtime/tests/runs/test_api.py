@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from base64 import b64encode
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
-from django.test import override_settings
-from django.urls import include, path
+from django.test import AsyncRequestFactory, RequestFactory, override_settings
+from django.urls import include, path, resolve
 from django.utils import timezone
 from rest_framework.authentication import SessionAuthentication, TokenAuthentication
 from rest_framework.authtoken.models import Token
@@ -24,7 +25,7 @@ from rest_framework.routers import DefaultRouter
 from rest_framework.test import APIClient
 from rest_framework.versioning import QueryParameterVersioning
 
-from django_agent_runtime.api import urls
+from django_agent_runtime.api import run_stream, urls
 from django_agent_runtime.api.permissions import AnonymousSessionAuthentication, IsAuthenticatedOrAnonymousSession
 from django_agent_runtime.api.views import (
     BaseAgentConversationViewSet,
@@ -106,6 +107,7 @@ def test_run_is_created_while_the_runtime_is_away(api: APIClient) -> None:
     assert (read["status"], read["stale"]) == ("queued", True)
     cancelled = post(api, f"{RUNS}{response.json()['id']}/cancel/")
     assert (cancelled.status_code, cancelled.json()["status"]) == (202, "queued")
+    assert [response.json()["stale"], cancelled.json()["stale"]] == [True, True]
     assert post(api, f"{RUNS}{response.json()['id']}/resume/").status_code == 503
 
 
@@ -121,6 +123,10 @@ def test_run_is_created_while_the_runtime_is_away(api: APIClient) -> None:
         (BODY | {"max_attempts": 0}, {"max_attempts"}),
         (BODY | {"multitask_strategy": "fork"}, {"multitask_strategy"}),
         (BODY | {"conversation_id": "x"}, {"conversation_id"}),
+        (BODY | {"run_at": "soon"}, {"run_at"}),
+        (BODY | {"run_at": "9999-12-31T23:59:59-12:00"}, {"run_at"}),
+        (BODY | {"run_at": "2100-01-01T08:00:00Z", "delay_seconds": 0}, {"run_at"}),
+        (BODY | {"concurrency": {"key": "order:7"}}, {"concurrency"}),
     ],
 )
 def test_body_that_does_not_fit_is_refused_by_name(api: APIClient, body: Any, fields: set[str]) -> None:
@@ -164,6 +170,49 @@ def test_header_makes_a_request_safe_to_repeat(runtime: FakeGoRuntime, api: APIC
     assert post(sign_in(bob), RUNS, BODY, **key).status_code == 201
     assert len(runtime.accepted_runs()) == 2
     assert post(api, RUNS, BODY, **{"Idempotency-Key": "k" * 256}).status_code == 400
+
+
+@pytest.mark.usefixtures("runtime")
+def test_header_makes_a_retry_safe_to_repeat(api: APIClient) -> None:
+    run_ids = [create(api, agent_key="failing-agent", max_attempts=1) for _ in range(2)]
+    for run_id in run_ids:
+        wait_for(run_id, "failed")
+    url, other = (f"{RUNS}{run_id}/retry/" for run_id in run_ids)
+    key = {"Idempotency-Key": "k"}
+    first, again = post(api, url, **key), post(api, url, **key)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert "Idempotency-Replayed" not in first.headers
+    assert again["Idempotency-Replayed"] == "true"
+    assert (first.json()["idempotency_key"], again.json()["id"]) == ("k", first.json()["id"])
+    for refused in (post(api, other, **key), post(api, RUNS, BODY, **key)):
+        assert (refused.status_code, refused.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+    assert post(api, url, **{"Idempotency-Key": "k" * 256}).status_code == 400
+    assert AgentRun.objects.filter(retry_of__id=run_ids[0]).count() == 1
+    assert post(api, url).status_code == 201
+
+
+@pytest.mark.usefixtures("go_runtime")
+def test_refused_run_is_in_no_list(api: APIClient) -> None:
+    conversation_id = post(api, CONVERSATIONS).json()["id"]
+    run_id = create(api, conversation_id=conversation_id)
+    body = BODY | {"conversation_id": conversation_id, "multitask_strategy": "reject"}
+    key = {"Idempotency-Key": "k"}
+    for _ in range(2):
+        refused = post(api, RUNS, body, **key)
+        assert (refused.status_code, refused.json()["code"]) == (409, "CONCURRENCY_LIMIT")
+    assert [run["id"] for run in api.get(RUNS).json()["results"]] == [run_id]
+    assert post(api, f"{RUNS}{run_id}/cancel/").status_code == 200
+    assert post(api, RUNS, body, **key).status_code == 201
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("run_at", ["2100-01-01T08:00:00Z", "2100-01-01T10:00:00+02:00", "2100-01-01T08:00:00"])
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_run_begins_at_the_time_that_is_asked_for(api: APIClient, run_at: str, settings: Any, *, use_tz: bool) -> None:
+    settings.USE_TZ, settings.TIME_ZONE = use_tz, "Asia/Tokyo"
+    run_id = create(api, run_at=run_at)
+    not_before = get_go_runtime_integration().get_run(run_id).not_before
+    assert not_before == datetime.fromisoformat("2100-01-01T08:00:00+00:00")
 
 
 @pytest.mark.usefixtures("runtime")
@@ -521,6 +570,34 @@ def test_stream_is_not_ended_for_what_others_add_to_its_address(api: APIClient, 
     query = "_=123&trace=abc&last_event_id=40"
     response = api.get(f"{RUNS}{run.pk}/{address}?{query}", headers={"Accept": "text/event-stream"})
     assert response.status_code == 204
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("address", ["events/", "events/stream/"])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_head_of_a_stream_is_the_headers_alone(
+    api: APIClient, ada: User, monkeypatch: pytest.MonkeyPatch, address: str, *, is_async: bool
+) -> None:
+    """Servers read the body of the answer to a HEAD to its end before they leave it out."""
+    monkeypatch.setattr(run_stream, "MAX_STREAM_SECONDS", 0.0)
+    run_id = create(api, agent_key="asking-agent")
+    factory = AsyncRequestFactory() if is_async else RequestFactory()
+    path_of_stream = f"{RUNS}{run_id}/{address}"
+    accept = {"Accept": "text/event-stream", "Authorization": f"Token {Token.objects.create(user=ada)}"}
+    view, arguments, named = resolve(path_of_stream)
+    whole, head = (
+        view(ask(path_of_stream, headers=accept), *arguments, **named) for ask in (factory.get, factory.head)
+    )
+
+    async def read(response: Any) -> bytes:
+        return b"".join([block async for block in response])
+
+    read_all = (lambda response: asyncio.run(read(response))) if is_async else b"".join
+    assert read_all(whole) == b"retry: 2000\n\n"
+    assert read_all(head) == b""
+    assert (head.status_code, head.headers) == (200, whole.headers)
+    accept["Last-Event-ID"] = "x"
+    assert view(factory.head(path_of_stream, headers=accept), *arguments, **named).status_code == 400
 
 
 @pytest.mark.parametrize(

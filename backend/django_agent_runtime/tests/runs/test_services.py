@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
 from django_agent_runtime import live
+from django_agent_runtime._channel import Transport
 from django_agent_runtime.exceptions import (
     AgentNotFound,
     AgentRuntimeError,
+    ConcurrencyLimit,
     IdempotencyConflict,
     InternalError,
     InvalidRequest,
     PermissionDenied,
+    QueueFull,
     RunEnded,
     RunNotEnded,
     RunNotFound,
@@ -46,11 +50,14 @@ from django_agent_runtime.services import (
     update_conversation,
 )
 from django_agent_runtime.services.reconciliation import REPEAT_CANCEL_SECONDS
-from django_agent_runtime.testing import FakeGoRuntime
+from django_agent_runtime.testing import FakeGoRuntime, GoRuntimeProcess
 from django_agent_runtime.tests.runs.support import MESSAGES, SiteAgent, answer, ask, wait_until
-from django_agent_runtime.types import RunState
+from django_agent_runtime.types import Concurrency, RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from django.contrib.auth.models import User
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -200,6 +207,58 @@ def test_refusal_behind_the_callers_transaction_is_in_the_row(actor: Principal) 
     assert run.status == "failed"
 
 
+@pytest.fixture
+def full_runtime(tmp_path: Path) -> Iterator[None]:
+    """The real runtime without workers, whose queue is full with one run."""
+    arguments = ("--max-queued-runs", "1")
+    with GoRuntimeProcess(tmp_path, arguments=arguments) as process, override_settings(GO_RUNTIME=process.settings):
+        yield
+
+
+@pytest.mark.usefixtures("full_runtime")
+def test_refusal_that_the_caller_is_told_of_leaves_no_row(actor: Principal) -> None:
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "chat-agent", "messages": MESSAGES}
+    first = create_run(**asked).run
+    for _ in range(2):
+        with pytest.raises(QueueFull):
+            create_run(**asked, idempotency_key="k")
+    assert list(AgentRun.objects.all()) == [first]
+    assert not AgentEvent.objects.exists()
+    cancel_run(actor=actor, run=first)
+    assert create_run(**asked, idempotency_key="k").created
+
+
+@pytest.mark.usefixtures("full_runtime")
+def test_refusal_of_a_retry_leaves_no_row(actor: Principal) -> None:
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "chat-agent", "messages": MESSAGES}
+    ended = cancel_run(actor=actor, run=create_run(**asked).run)
+    waiting = create_run(**asked).run
+    with pytest.raises(QueueFull):
+        retry_run(actor=actor, run=ended, idempotency_key="k")
+    assert set(AgentRun.objects.all()) == {ended, waiting}
+    cancel_run(actor=actor, run=waiting)
+    assert retry_run(actor=actor, run=ended, idempotency_key="k").created
+
+
+def test_run_that_was_accepted_all_the_same_keeps_its_row(
+    runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = GoRuntimeIntegration.create_run
+
+    def accept_and_fail(self: GoRuntimeIntegration, *args: Any, **options: Any) -> Any:
+        accept(self, *args, **options)
+        raise InternalError("internal error")
+
+    monkeypatch.setattr(GoRuntimeIntegration, "create_run", accept_and_fail)
+    with pytest.raises(InternalError):
+        create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES)
+    run = AgentRun.objects.get()
+    wait_for(run, "succeeded")
+    Projector().run_once(idle_seconds=0.3)
+    run.refresh_from_db()
+    assert run.status == "succeeded"
+
+
 def test_agent_of_the_runtimes_own_is_known(runtime: FakeGoRuntime, actor: Principal) -> None:
     runtime.add_agent("go-agent", lambda _run: {})
     run = create_run(actor=actor, agent_key="go-agent", messages=MESSAGES).run
@@ -214,6 +273,54 @@ def test_run_waits_while_the_runtime_is_away(actor: Principal) -> None:
     assert reconcile_runs() == 0
     # One of the runtime's own, for all that is known.
     assert create_run(actor=actor, agent_key="codegen_agent", messages=MESSAGES).run.status == "queued"
+
+
+def test_runtime_that_is_away_is_waited_for_once_in_a_while(
+    actor: Principal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Transport.attempt
+    asked: list[str] = []
+
+    def note_and_attempt(self: Transport, rpc: Any, *arguments: Any) -> Any:
+        asked.append(rpc.method)
+        return attempt(self, rpc, *arguments)
+
+    monkeypatch.setattr(Transport, "attempt", note_and_attempt)
+    monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(live, "REST_SECONDS", 3600.0)
+    process = GoRuntimeProcess(tmp_path)
+    with override_settings(GO_RUNTIME=process.settings):
+        run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run
+        assert set(asked) == {"CreateRun"}
+        asked.clear()
+        # The second one's agent could only be of the runtime's own.
+        others = [
+            create_run(actor=actor, agent_key=key, messages=MESSAGES).run for key in ("chat-agent", "codegen_agent")
+        ]
+        assert read_run(run).stale
+        cancel_run(actor=actor, run=others[1])
+        assert asked == []
+        monkeypatch.setattr(live, "REST_SECONDS", 0.0)
+        with process:
+            assert wait_until(reconcile_runs) == 2
+            assert not read_run(AgentRun.objects.get(pk=run.pk)).stale
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_others_do_not_wait_beside_the_one_that_asks_again(actor: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "REST_SECONDS", 0.0)
+    run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES).run
+    attempt = Transport.attempt
+    asked: list[str] = []
+
+    def attempt_beside_another(self: Transport, rpc: Any, *arguments: Any) -> Any:
+        asked.append(rpc.method)
+        create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES)
+        return attempt(self, rpc, *arguments)
+
+    monkeypatch.setattr(Transport, "attempt", attempt_beside_another)
+    assert read_run(run).stale
+    assert set(asked) == {"GetRun"}
 
 
 @pytest.mark.usefixtures("no_runtime")
@@ -266,7 +373,10 @@ def test_sending_twice_makes_one_run(runtime: FakeGoRuntime, actor: Principal) -
 def test_row_that_cannot_be_sent_holds_up_no_other(runtime: FakeGoRuntime, actor: Principal) -> None:
     bad = AgentRun.objects.create(agent_key="nobody", input={"messages": MESSAGES})
     worse = AgentRun.objects.create(agent_key="chat-agent", input=["no", "object"], options=[], metadata="text")
-    mistimed = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES}, options={"run_at": "soon"})
+    mistimed, too_late = (
+        AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES}, options={"run_at": run_at})
+        for run_at in ("soon", "9999-12-31T23:59:59-12:00")
+    )
     strange = AgentRun.objects.create(
         agent_key="chat-agent",
         input={"messages": MESSAGES},
@@ -276,7 +386,7 @@ def test_row_that_cannot_be_sent_holds_up_no_other(runtime: FakeGoRuntime, actor
     good = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES})
     reconcile_runs()
     assert [accepted.run_id for accepted in runtime.accepted_runs()] == [str(good.pk)]
-    for row in (bad, worse, mistimed, strange):
+    for row in (bad, worse, mistimed, too_late, strange):
         row.refresh_from_db()
         assert row.status == "failed"
 
@@ -535,9 +645,45 @@ def test_failed_run_is_done_again_as_another(actor: Principal) -> None:
         actor=actor, agent_key="failing-agent", messages=MESSAGES, conversation=conversation, max_attempts=1
     ).run
     wait_for(run, "failed")
-    again = retry_run(actor=actor, run=run)
+    again = retry_run(actor=actor, run=run).run
     assert (again.retry_of, again.conversation, again.user, again.input) == (run, conversation, run.user, run.input)
     assert run_in_runtime(again).retry_of == str(run.pk)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_retry_is_answered_with_the_first_one_under_its_key(actor: Principal, no_runtime_settings: Any) -> None:
+    runs = [create_run(actor=actor, agent_key="failing-agent", messages=MESSAGES).run for _ in range(2)]
+    for run in runs:
+        wait_for(run, "failed")
+    asked: dict[str, Any] = {"actor": actor, "run": runs[0]}
+    first = retry_run(**asked, idempotency_key="k")
+    assert (first.created, first.run.idempotency_key) == (True, "k")
+    # That it has ended, the row does not know yet.
+    runs[0].refresh_from_db()
+    with override_settings(GO_RUNTIME=no_runtime_settings):
+        again = retry_run(**asked, idempotency_key="k")
+    assert (again.run, again.created) == (first.run, False)
+    with pytest.raises(IdempotencyConflict):
+        retry_run(actor=actor, run=runs[1], idempotency_key="k")
+    assert retry_run(**asked, idempotency_key="l").created
+    assert retry_run(**asked).created
+    with pytest.raises(IdempotencyConflict):
+        create_run(actor=actor, agent_key="failing-agent", messages=MESSAGES, idempotency_key="k")
+    for key in ("k" * 256, "\0"):
+        with pytest.raises(InvalidRequest):
+            retry_run(**asked, idempotency_key=key)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_retry_by_another_is_under_a_key_of_the_owner(
+    actor: Principal, bob: User, django_user_model: type[User]
+) -> None:
+    run = create_run(actor=actor, agent_key="failing-agent", messages=MESSAGES).run
+    wait_for(run, "failed")
+    bob.user_permissions.set(Permission.objects.filter(codename="change_agentrun"))
+    helper = Principal.of_user(django_user_model.objects.get(pk=bob.pk))
+    first, again = (retry_run(actor=helper, run=run, idempotency_key="k") for _ in range(2))
+    assert (first.run.user, again.run, again.created) == (actor.user, first.run, False)
 
 
 @pytest.mark.usefixtures("runtime")
@@ -545,7 +691,7 @@ def test_run_that_was_refused_is_done_again(actor: Principal, runtime: FakeGoRun
     AgentRun.objects.create(agent_key="later", input={"messages": MESSAGES, "params": {}}, **actor.owner_fields())
     reconcile_runs()
     runtime.add_agent("later", lambda _run: {})
-    again = retry_run(actor=actor, run=AgentRun.objects.get())
+    again = retry_run(actor=actor, run=AgentRun.objects.get()).run
     assert run_in_runtime(again).input == {"messages": MESSAGES, "params": {}}
 
 
@@ -566,7 +712,7 @@ def test_run_that_the_runtime_no_longer_has_is_done_again_with_the_attempts_aske
         max_attempts=run_in_runtime(run).max_attempts,
         **actor.owner_fields(),
     )
-    assert run_in_runtime(retry_run(actor=actor, run=before)).max_attempts == attempts
+    assert run_in_runtime(retry_run(actor=actor, run=before).run).max_attempts == attempts
 
 
 @pytest.mark.usefixtures("runtime")
@@ -583,6 +729,84 @@ def test_delayed_run_is_told_its_time(actor: Principal) -> None:
     run = create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, delay=60).run
     not_before = run_in_runtime(run).not_before
     assert timedelta(0) < not_before - run.created_at <= timedelta(seconds=61)
+
+
+RUN_AT = datetime.fromisoformat("2100-01-01T08:00:00+02:00")
+
+
+@pytest.mark.usefixtures("no_runtime")
+@pytest.mark.parametrize("concurrency", [{"key": "order:7"}, Concurrency("order:7"), None])
+def test_time_and_key_of_a_run_wait_for_the_runtime(actor: Principal, concurrency: Any) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "chat-agent", "messages": MESSAGES}
+    run = create_run(**asked, conversation=conversation, run_at=RUN_AT, concurrency=concurrency).run
+    with FakeGoRuntime() as fake, override_settings(GO_RUNTIME=fake.settings):
+        assert reconcile_runs() == 1
+        accepted = run_in_runtime(run)
+    assert accepted.not_before == RUN_AT
+    assert accepted.concurrency_key == ("order:7" if concurrency else f"conversation:{conversation.pk}")
+
+
+@pytest.mark.usefixtures("go_runtime")
+def test_run_is_refused_while_others_have_its_key(actor: Principal) -> None:
+    conversation = create_conversation(actor=actor)
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "chat-agent", "messages": MESSAGES}
+    asked["concurrency"] = {"key": f"order:{conversation.pk}", "limit": 2, "strategy": "reject"}
+    runs = [create_run(**asked, conversation=conversation).run, create_run(**asked).run]
+    with pytest.raises(ConcurrencyLimit):
+        create_run(**asked)
+    assert set(AgentRun.objects.all()) == set(runs)
+    for run in runs:
+        cancel_run(actor=actor, run=run)
+    assert create_run(**asked).created
+
+
+@pytest.mark.usefixtures("runtime")
+def test_run_is_done_again_under_its_key_and_at_once(actor: Principal) -> None:
+    options = {"run_at": RUN_AT.isoformat(), "concurrency": {"key": "order:7", "limit": 1, "strategy": "queue"}}
+    run = AgentRun.objects.create(
+        agent_key="chat-agent",
+        input={"messages": MESSAGES},
+        options=options,
+        status=RunState.FAILED,
+        **actor.owner_fields(),
+    )
+    again = run_in_runtime(retry_run(actor=actor, run=run).run)
+    assert (again.concurrency_key, again.not_before) == ("order:7", None)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_idempotency_key_is_of_one_time_and_one_concurrency_key(actor: Principal) -> None:
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "chat-agent", "messages": MESSAGES, "idempotency_key": "k"}
+    asked |= {"run_at": RUN_AT, "concurrency": {"key": "order:7"}}
+    first = create_run(**asked)
+    assert create_run(**asked | {"concurrency": Concurrency("order:7")}) == (first.run, False)
+    for change in ({"run_at": None}, {"run_at": RUN_AT + timedelta(1)}, {"concurrency": {"key": "order:8"}}):
+        with pytest.raises(IdempotencyConflict):
+            create_run(**asked | change)
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run_at": RUN_AT, "delay": 1},
+        {"run_at": RUN_AT.replace(tzinfo=None)},
+        {"run_at": RUN_AT.isoformat()},
+        {"run_at": datetime.fromisoformat("9999-12-31T23:59:59-01:00")},
+        {"concurrency": {"key": "order:7"}, "multitask_strategy": "enqueue"},
+        {"concurrency": {"key": "order:7", "strategy": "enqueue"}},
+        {"concurrency": {"key": "\0"}},
+        {"concurrency": {"limit": 1}},
+        {"concurrency": "order:7"},
+    ],
+)
+def test_time_and_key_that_fit_no_run_are_refused(actor: Principal, change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        create_run(actor=actor, agent_key="chat-agent", messages=MESSAGES, **change)
+    [(field, _)] = refusal.value.violations
+    assert field.partition(".")[0] == next(iter(change))
+    assert not AgentRun.objects.exists()
 
 
 def test_reading_a_run_does_not_write_its_row(runtime: FakeGoRuntime, actor: Principal) -> None:

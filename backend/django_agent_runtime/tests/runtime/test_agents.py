@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from django_agent_runtime.exceptions import InvalidValue
 from django_agent_runtime.runtime.current import current_context
 from django_agent_runtime.runtime.execution import execute_agent
 from django_agent_runtime.runtime.interfaces import (
@@ -359,6 +361,28 @@ async def test_sub_runs() -> None:
 async def test_what_a_worker_would_refuse_is_refused(event_type: str, payload: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         await LocalRunContext("chat", {}).emit(event_type, payload)
+
+
+@pytest.mark.parametrize("details", ["text", ["code"], 1])
+async def test_details_of_an_error_that_are_no_dict_are_named(details: Any) -> None:
+    ctx = LocalRunContext("chat", {})
+    with pytest.raises(InvalidValue, match=f"details must be a dict, not {type(details).__name__}"):
+        await ctx.emit_error("odd", details)
+    assert ctx.run.events == []
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "é" * 101])
+@pytest.mark.parametrize("method", ["step", "interrupt", "run_agent"])
+async def test_name_that_a_worker_would_refuse_is_refused(method: str, name: str) -> None:
+    ctx = LocalRunContext("chat", {}, answers=["yes"], agents={"echo": Echo()})
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "step": lambda: ctx.step(name, lambda: 1),
+        "interrupt": lambda: ctx.interrupt("sure?", name=name),
+        "run_agent": lambda: ctx.run_agent("echo", [{"role": "user", "content": "hi"}], name=name),
+    }
+    with pytest.raises(InvalidValue, match="name must be a text of 1 to 200 bytes"):
+        await calls[method]()
+    assert ctx.run.steps == {}
 
 
 def test_result_that_is_no_json_fails() -> None:
