@@ -22,7 +22,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.db import DatabaseError, DataError, IntegrityError, close_old_connections, connections, transaction
+from django.db import DatabaseError, DataError, IntegrityError, close_old_connections, connections, router, transaction
+from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Q
 from django.utils import timezone
 
@@ -52,6 +53,8 @@ AUDIT_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 # With `run_once`: after so long without a batch there are no more for now.
 IDLE_SECONDS = 2.0
+# The first may take longer: until then nothing tells a stream that has nothing from one that is still to be opened.
+FIRST_SECONDS = 5.0
 # They would be most of the rows, and nobody reads them once the message is there.
 WITHOUT_TYPES = ("assistant.delta",)
 # The cursor moves at least as often; while nothing is to be written, no more often.
@@ -147,7 +150,8 @@ class Projector:
         """Send what waits, project what there is, and return.
 
         Args:
-            idle_seconds: After so long without a batch there are no more for now.
+            idle_seconds: After so long without a batch there are no more for now. For the first it waits five seconds
+                at least.
 
         Returns:
             How many events were written.
@@ -237,10 +241,11 @@ class Projector:
 
     def _follow_until_idle(self, idle_seconds: float) -> None:
         with self._open() as batches:
-            idle = _IdleTimer(idle_seconds, batches)
+            idle = _close_after(max(idle_seconds, FIRST_SECONDS), batches)
             for batch in batches:
+                idle.cancel()
                 self.apply(batch)
-                idle.restart()
+                idle = _close_after(idle_seconds, batches)
 
     def _open(self) -> Stream[RunEventBatch]:
         cursor = ProjectorCursor.objects.get(namespace=self.namespace)
@@ -427,8 +432,20 @@ class Projector:
     def _report(self, error: Exception) -> None:
         """Say once what goes on being so: that the runtime is away, or the tables are not there yet."""
         if str(error) != self._reported:
-            logger.warning("projection interrupted", extra={"namespace": self.namespace, "err": str(error)})
+            is_behind = isinstance(error, DatabaseError) and not is_migrated()
+            message = "migrations are missing, run manage.py migrate" if is_behind else "projection interrupted"
+            logger.warning(message, extra={"namespace": self.namespace, "err": str(error)})
         self._reported = str(error)
+
+
+def is_migrated() -> bool:
+    """Whether the tables are as this version has them; also where that cannot be told."""
+    connection = connections[router.db_for_write(ProjectorCursor)]
+    try:
+        executor = MigrationExecutor(connection)
+        return not executor.migration_plan(executor.loader.graph.leaf_nodes("django_agent_runtime"))
+    except Exception:  # noqa: BLE001 - the database may be away, and a project's migrations broken in any way
+        return True
 
 
 def _is_of_another_journal(error: Exception) -> bool:
@@ -450,20 +467,12 @@ def projecting(*, wanted: bool = True) -> Iterator[None]:
         projector.stop()
 
 
-class _IdleTimer:
-    """Closes a stream that gives nothing for so long."""
-
-    def __init__(self, seconds: float, batches: Stream[RunEventBatch]) -> None:
-        self._seconds = seconds
-        self._batches = batches
-        self._timer = threading.Timer(0, lambda: None)
-        self.restart()
-
-    def restart(self) -> None:
-        self._timer.cancel()
-        self._timer = threading.Timer(self._seconds, self._batches.close)
-        self._timer.daemon = True
-        self._timer.start()
+def _close_after(seconds: float, batches: Stream[RunEventBatch]) -> threading.Timer:
+    """A timer that ends a stream, unless it is cancelled before."""
+    timer = threading.Timer(seconds, batches.close)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _find_rows(run_ids: Sequence[str]) -> dict[uuid.UUID, list[int]]:

@@ -174,7 +174,8 @@ class EventStreamView(APIView):
         # The sign-in took a database connection, which the stream must not hold for an hour.
         close_old_connections()
         # Only requests of an ASGI server have a scope.
-        return EventStreamResponse(events, is_async=hasattr(request, "scope"), named=wanted["named"])
+        is_async, is_head = hasattr(request, "scope"), request.method == "HEAD"
+        return EventStreamResponse(events, is_async=is_async, named=wanted["named"], is_head=is_head)
 
 
 def _read(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:

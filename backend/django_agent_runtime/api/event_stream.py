@@ -92,14 +92,18 @@ class BlocksResponse(StreamingHttpResponse):
     While it does, it holds nothing that the request took: no database connection, and under ASGI no thread.
     """
 
-    def __init__(self, blocks: AsyncIterator[bytes], *, is_async: bool) -> None:
+    def __init__(self, blocks: AsyncIterator[bytes], *, is_async: bool, is_head: bool = False) -> None:
         """Prepare the answer.
 
         Args:
             blocks: What to write; closed in every case.
             is_async: Whether the server is ASGI. A sync iterator would be read to its end before
                 the first byte is sent there, and an async one cannot be read under WSGI.
+            is_head: Whether it is asked for by HEAD: nothing is written. Servers read to its end what
+                they leave out of such an answer.
         """
+        if is_head:
+            blocks = _write_nothing()
         super().__init__(_AsyncBlocks(blocks) if is_async else _iterate(blocks), content_type=MEDIA_TYPE)
         self["Cache-Control"] = "no-cache, no-transform"
         self["X-Accel-Buffering"] = "no"
@@ -114,7 +118,9 @@ class EventStreamResponse(BlocksResponse):
     the answer is dropped before it has begun.
     """
 
-    def __init__(self, events: AsyncStream[Event], *, is_async: bool, named: bool = True) -> None:
+    def __init__(
+        self, events: AsyncStream[Event], *, is_async: bool, named: bool = True, is_head: bool = False
+    ) -> None:
         """Prepare the answer.
 
         Args:
@@ -123,8 +129,15 @@ class EventStreamResponse(BlocksResponse):
             is_async: Whether the server is ASGI.
             named: Whether to write `event:` with the event's type. EventSource gives named events
                 only to listeners for that very name; without, each goes to `onmessage`.
+            is_head: Whether it is asked for by HEAD: nothing is written.
         """
-        super().__init__(write_blocks(events, named=named), is_async=is_async)
+        super().__init__(write_blocks(events, named=named), is_async=is_async, is_head=is_head)
+
+
+async def _write_nothing() -> AsyncIterator[bytes]:
+    blocks: tuple[bytes, ...] = ()
+    for block in blocks:
+        yield block
 
 
 async def write_blocks(events: AsyncStream[Event], *, named: bool) -> AsyncIterator[bytes]:

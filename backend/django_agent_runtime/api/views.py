@@ -50,7 +50,7 @@ from django_agent_runtime.models import (
 from django_agent_runtime.runtime_conf import get_agent_runtime_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from django.db.models import QuerySet
     from django.http.response import HttpResponseBase
@@ -415,16 +415,8 @@ def _stream_events(request: Request, run: AgentRun) -> HttpResponseBase:
         named=not wanted["unnamed"],
         keepalive_seconds=get_agent_runtime_settings().sse_keepalive_seconds,
     )
-    # Servers read to its end what they leave out of the answer to a HEAD.
-    blocks = _write_nothing() if request.method == "HEAD" else stream.write()
     # Only requests of an ASGI server have a scope.
-    return BlocksResponse(blocks, is_async=hasattr(request, "scope"))
-
-
-async def _write_nothing() -> AsyncGenerator[bytes, None]:
-    blocks: tuple[bytes, ...] = ()
-    for block in blocks:
-        yield block
+    return BlocksResponse(stream.write(), is_async=hasattr(request, "scope"), is_head=request.method == "HEAD")
 
 
 def _list_events(request: Request, run: AgentRun) -> Response:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from django_agent_runtime.binary import find_binary
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 READY_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 30.0
 PROBE_INTERVAL_SECONDS = 0.02
+# Below those that systems give to outgoing connections. One of theirs could be taken before it is listened on, or
+# between `kill()` and `start()`.
+PORTS = range(20_000, 32_000)
 
 
 class GoRuntimeProcess:
@@ -136,9 +140,12 @@ class GoRuntimeProcess:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nothing listens on; all are held until the last is known, so that they differ."""
+    """Loopback ports that nothing listens on, picked at random; held until the last is known, so that they differ."""
+    dice, ports = random.SystemRandom(), list[int]()
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in sockets]
+        while len(ports) < count:
+            port, probe = dice.choice(PORTS), stack.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports

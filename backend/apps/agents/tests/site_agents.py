@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django_agent_runtime.runtime.interfaces import EventType, RetryPolicy
@@ -25,6 +27,18 @@ async def ask_then_delegate(ctx: RunContext) -> None:
     """Asks, and then waits for a sub-run that does not end by itself."""
     await ctx.interrupt("Shall another agent do it?")
     await ctx.run_agent("flaky-agent")
+
+
+@agent(key="endless-agent")
+async def tell_until_enough(ctx: RunContext) -> None:
+    """Tells a story word by word, until the test has had enough: then there is a file."""
+    enough = Path(os.environ["ENOUGH"])
+    words = ["Once"]
+    while words[-1] != " end.":
+        await ctx.emit(EventType.ASSISTANT_DELTA, {"content": words[-1]})
+        await asyncio.sleep(0.04)
+        words.append(" end." if await asyncio.to_thread(enough.exists) else " upon")
+    await ctx.emit(EventType.ASSISTANT_MESSAGE, {"content": "".join(words)})
 
 
 @agent(key="parts-agent")

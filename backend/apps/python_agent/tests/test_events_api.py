@@ -54,6 +54,12 @@ def test_stream_resumes_behind_the_last_event_seen_without_gap_or_repeat(api: AP
         assert {block["event"] for block in blocks} == {event_type}
 
 
+def test_head_of_a_stream_is_the_headers_alone(api: APIClient, event_type: str) -> None:
+    response: Any = api.head(STREAM, {"event_type": event_type})
+    assert (response.status_code, response["Content-Type"]) == (200, "text/event-stream")
+    assert b"".join(response) == b""
+
+
 def test_stream_has_the_headers_that_keep_proxies_from_holding_it_back(api: APIClient, event_type: str) -> None:
     response = api.get(STREAM, {"event_type": event_type}, headers={"Accept": "text/event-stream"})
     assert response.status_code == 200

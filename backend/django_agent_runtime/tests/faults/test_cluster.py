@@ -40,12 +40,13 @@ SECONDS = 60.0
 CALLS = 150
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what only other processes can bring about."""
+def wait_until(condition: Callable[[], Any]) -> Any:
+    """The first true value of `condition`, which only other processes can bring about."""
     deadline = time.monotonic() + SECONDS
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+    return value
 
 
 class Ports(NamedTuple):
@@ -132,15 +133,20 @@ class Cluster:
         return leader and all(node.is_ready() for node in self.nodes)
 
     def leader_of(self, stream: str) -> Node:
-        """The server that takes the stream's appends."""
-        (leader,) = {
-            detail["cluster"]["leader"]
-            for node in self.nodes
-            for account in node.get("/jsz?accounts=true&streams=true").get("account_details", [])
-            for detail in account.get("stream_detail", [])
-            if detail["name"] == stream and "leader" in detail.get("cluster", {})
-        }
-        return next(node for node in self.nodes if node.name == leader)
+        """The server that takes the stream's appends, once all that name one name the same."""
+
+        def find_leader() -> Node | None:
+            names = {
+                detail["cluster"]["leader"]
+                for node in self.nodes
+                for account in node.get("/jsz?accounts=true&streams=true").get("account_details", [])
+                for detail in account.get("stream_detail", [])
+                if detail["name"] == stream and "leader" in detail.get("cluster", {})
+            }
+            return next((node for node in self.nodes if names == {node.name}), None)
+
+        leader: Node = wait_until(find_leader)
+        return leader
 
 
 @pytest.fixture
@@ -230,8 +236,9 @@ def test_killed_servers_and_runtimes_lose_nothing(
                 wait_until(cluster.is_ready)
             load.wait_for(CALLS)
 
-            answer = pool.submit(client.execute_task, "sleep", {"seconds": 1}, idempotency_key="in-flight")
-            run = client.submit_task("sleep", {"seconds": 1}, idempotency_key="in-flight")
+            # Long enough to be under way still when the kill comes.
+            answer = pool.submit(client.execute_task, "sleep", {"seconds": 5}, idempotency_key="in-flight")
+            run = client.submit_task("sleep", {"seconds": 5}, idempotency_key="in-flight")
             while run.state == "queued":
                 run = client.get_run(run.run_id)
             runtime.kill()

@@ -25,20 +25,20 @@ def create_run(client: GoRuntimeIntegration, agent: str, **options: Any) -> str:
 def test_runs_begin_in_the_order_in_which_they_came(client: GoRuntimeIntegration, site: Site) -> None:
     site.touch("go-on")
     runs = [create_run(client, "gated") for _ in range(20)]
-    site.start_worker("--concurrency", "1")
+    site.start_worker("--concurrency", "1", lease=60)
     client.wait_runs(runs)
     assert [line[0] for line in site.read_lines("executions")] == runs
 
 
 def test_runs_that_take_longer_than_their_lease_are_executed_once(client: GoRuntimeIntegration, site: Site) -> None:
-    site.lease = 1
+    site.lease = 3
     site.start_worker()
     site.start_worker()
     # One that emits all the time, and one that says nothing.
     runs = [create_run(client, "streaming"), create_run(client, "gated")]
     with client.watch_run(runs[0]) as events:
         first = next(events).time
-        next(event for event in events if event.time - first > timedelta(seconds=4 * site.lease))
+        next(event for event in events if event.time - first > timedelta(seconds=2 * site.lease))
     site.touch("go-on")
     for run in client.wait_runs(runs):
         assert (run.state, run.attempt) == (RunState.SUCCEEDED, 1)
@@ -46,7 +46,7 @@ def test_runs_that_take_longer_than_their_lease_are_executed_once(client: GoRunt
 
 
 def test_attempts_wait_for_each_other_and_are_as_many_as_the_run_says(client: GoRuntimeIntegration, site: Site) -> None:
-    site.start_worker()
+    site.start_worker(lease=60)
     policy = RetryPolicy(max_attempts=5, initial_backoff=0.4, max_backoff=0.8)
     run_id = create_run(client, "failing", retry=policy)
     run = client.wait_run(run_id)
@@ -64,7 +64,7 @@ def test_attempts_wait_for_each_other_and_are_as_many_as_the_run_says(client: Go
 
 
 def test_who_has_seen_the_end_reads_no_other_state(client: GoRuntimeIntegration, site: Site) -> None:
-    site.start_worker()
+    site.start_worker(lease=60)
     for _ in range(30):
         run_id = create_run(client, "mixed")
         assert read_history(client, run_id)[-1].type == "run.succeeded"
@@ -75,7 +75,7 @@ def test_code_that_changed_between_two_attempts_finds_its_steps(client: GoRuntim
     worker = site.start_worker()
     run_id = create_run(client, "changed")
     assert worker.wait(60) == 9
-    site.start_worker()
+    site.start_worker(lease=60)
     run = client.wait_run(run_id)
     assert run.output
     assert run.output["final_output"]["results"] == ["new of attempt 2", "two of attempt 1", "one of attempt 1"]

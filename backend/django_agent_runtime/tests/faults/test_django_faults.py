@@ -47,6 +47,7 @@ def test_run_of_a_django_that_died_on_the_way_is_executed_once(
     run_id = str(uuid.UUID(row_id))
     assert (status, submitted_at) == ("queued", None)
     assert accepted == ([run_id] if stage == "acknowledgement" else [])
+    site.lease = 60
     site.start("-m", "django", "runagent", "--noreload")
     (row,) = wait_until(
         lambda: query(

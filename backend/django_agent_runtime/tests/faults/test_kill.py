@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from django_agent_runtime.go_integration import GoRuntimeIntegration
-from django_agent_runtime.testing import GoRuntimeProcess
+from django_agent_runtime.testing import GoRuntimeProcess, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from django_agent_runtime.tests.faults.conftest import Load
 
 pytestmark = pytest.mark.faults
 
+LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # How many acknowledged calls there are between two kills.
 CALLS_A_ROUND = 600
 
@@ -78,10 +79,19 @@ def test_nothing_acknowledged_is_lost(runtime: GoRuntimeProcess, start_load: typ
         assert numbers.most_common(1)[0][1] == 1, "a call made two runs"
 
 
+@pytest.mark.skipif(not LOCAL_PORTS.exists(), reason="reads of which ports Linux gives outgoing connections one")
+def test_port_that_a_killed_runtime_comes_back_to_is_none_of_an_outgoing_connection() -> None:
+    first, last = map(int, LOCAL_PORTS.read_text().split())
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    assert [port for port in ports if first <= port <= last] == []
+
+
 def test_run_in_flight_is_begun_again_and_its_caller_gets_the_output(runtime: GoRuntimeProcess) -> None:
     with GoRuntimeIntegration(host=runtime.host, port=runtime.port, timeout=60) as client, ThreadPoolExecutor() as pool:
-        answer = pool.submit(client.execute_task, "sleep", {"seconds": 1}, idempotency_key="in-flight")
-        run = client.submit_task("sleep", {"seconds": 1}, idempotency_key="in-flight")
+        # Long enough to be under way still when the kill comes.
+        answer = pool.submit(client.execute_task, "sleep", {"seconds": 5}, idempotency_key="in-flight")
+        run = client.submit_task("sleep", {"seconds": 5}, idempotency_key="in-flight")
         while run.state == "queued":
             run = client.get_run(run.run_id)
         runtime.kill()

@@ -66,7 +66,11 @@ POISON_EVERY = 60
 
 
 def make_plan(dice: random.Random, number: int) -> dict[str, Any]:
-    kind = POISON if number % POISON_EVERY == POISON_EVERY // 2 else dice.choice(KINDS)
+    """Each once, however few there will be; then by chance."""
+    if number < len(KINDS):
+        kind = KINDS[number]
+    else:
+        kind = POISON if number % POISON_EVERY == len(KINDS) else dice.choice(KINDS)
     return PLAN | {"cancelled": False} | kind
 
 

@@ -53,7 +53,7 @@ def test_killed_workers_run_goes_on_elsewhere_behind_its_recorded_steps(
     run_id, first_pid = begin_run(client)
     assert first_pid == victim.pid
     victim.kill()
-    other = site.start_worker()
+    other = site.start_worker(lease=60)
     assert wait_for_event(client, run_id, "begun", attempt=2).payload == {"pid": other.pid}
     site.touch("go-on")
     run = client.wait_run(run_id)
@@ -141,7 +141,7 @@ def test_cut_that_is_longer_than_the_lease_gives_the_run_to_another(
     cut_off = site.start_worker(port=network.port)
     run_id, _ = begin_run(client)
     network.cut()
-    other = site.start_worker()
+    other = site.start_worker(lease=60)
     wait_for_event(client, run_id, "begun", attempt=2)
     # It knows by itself that the run is no longer its own.
     assert site.wait_for_lines("cancelled", 1) == [[run_id, "1", str(cut_off.pid)]]
@@ -159,9 +159,8 @@ def test_cut_that_is_longer_than_the_lease_gives_the_run_to_another(
 
 
 def test_poison_ends_as_a_dead_letter_that_can_be_put_back(client: GoRuntimeIntegration, site: Site) -> None:
-    site.lease = 1
     site.start_worker("--processes", "2", "--agent-keys", "poison")
-    site.start_worker("--agent-keys", "mixed")
+    site.start_worker("--agent-keys", "mixed", lease=60)
     poison = client.create_run("poison", {"messages": [], "params": {}}, target="worker").run_id
     others = [client.create_run("mixed", {"messages": [], "params": {}}, target="worker").run_id for _ in range(30)]
     for run in client.wait_runs(others):
@@ -241,7 +240,7 @@ def is_refused(call: Callable[[], object]) -> bool:
 
 
 def test_a_run_that_has_ended_ends_no_second_time(client: GoRuntimeIntegration, site: Site) -> None:
-    site.start_worker()
+    site.start_worker(lease=60)
     run_id = client.create_run("mixed", {"messages": [], "params": {}}, target="worker").run_id
     run = client.wait_run(run_id)
     assert is_refused(lambda: client.cancel_run(run_id))

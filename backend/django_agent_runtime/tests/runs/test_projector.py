@@ -40,10 +40,10 @@ def project() -> int:
     return Projector().run_once(idle_seconds=IDLE_SECONDS)
 
 
-def project_once() -> None:
+def project_once(projector: Projector) -> None:
     """In a thread of the test's own."""
     try:
-        project()
+        projector.run_once()
     finally:
         connections.close_all()
 
@@ -55,6 +55,12 @@ def create(actor: Principal, agent_key: str = "chat-agent", **options: Any) -> A
 def wait_for(run: AgentRun, state: str) -> None:
     runtime = get_go_runtime_integration()
     wait_until(lambda: runtime.get_run(str(run.pk)).state == state)
+
+
+def wait_for_renewals(count: int) -> None:
+    for _ in range(count):
+        before = ProjectorCursor.objects.get().lease_expires_at
+        wait_until(ProjectorCursor.objects.filter(lease_expires_at__gt=before).exists)
 
 
 def make_run(run_id: str, sequence: int, state: RunState = RunState.RUNNING) -> Run:
@@ -166,8 +172,10 @@ def test_runs_that_django_did_not_ask_for_are_left_out(actor: Principal) -> None
 
 @pytest.mark.usefixtures("runtime")
 def test_bare_row_is_sent_and_projected() -> None:
-    run = AgentRun.objects.create(agent_key="chat-agent", input={"messages": MESSAGES})
+    run = AgentRun.objects.create(agent_key="asking-agent", input={"messages": MESSAGES})
     project()
+    wait_for(run, "waiting")
+    get_go_runtime_integration().resume_run(str(run.pk), "yes")
     wait_for(run, "succeeded")
     project()
     run.refresh_from_db()
@@ -349,12 +357,10 @@ def test_lease_is_kept_while_runs_are_handed_over(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "HOUSEKEEPING_SECONDS", 0.01)
     monkeypatch.setattr(module, "LEASE_SECONDS", 0.2)
     projector = Projector()
-    thread = threading.Thread(target=project_once)
+    thread = threading.Thread(target=project_once, args=(projector,))
     (thread if once else projector).start()
     assert handing_over.wait(PATIENCE_SECONDS)
-    for _ in range(3):
-        before = ProjectorCursor.objects.get().lease_expires_at
-        wait_until(ProjectorCursor.objects.filter(lease_expires_at__gt=before).exists)
+    wait_for_renewals(3)
     enough.set()
     projector.stop()
     if once:
@@ -479,7 +485,8 @@ def test_lease_is_kept_while_progress_is_forgotten_and_nothing_is_without_it(
 
     def get_slowly(run_id: str) -> Any:
         asked.append(run_id)
-        threading.Event().wait(4.0 if len(asked) == 1 else 0.0)
+        if len(asked) == 1:
+            wait_for_renewals(2)
         taken.append(other.take_lease())
         if len(asked) == 3:
             # However it came to that: another one projects now.
@@ -489,7 +496,6 @@ def test_lease_is_kept_while_progress_is_forgotten_and_nothing_is_without_it(
     other, taken = Projector(), list[bool]()
     monkeypatch.setattr("django_agent_runtime.services.reconciliation.get_hurried_runtime", lambda: client)
     monkeypatch.setattr(client, "get_run", get_slowly)
-    monkeypatch.setattr(module, "LEASE_SECONDS", 3.0)
     with pytest.raises(LeaseLostError):
         project()
     assert taken == [False] * 3
@@ -655,6 +661,49 @@ def test_without_its_tables_it_waits_and_says_so_once(
     with projecting():
         wait_until(lambda: len(tries) > 3)
     assert caplog.messages == ["projection interrupted"]
+
+
+def test_once_waits_for_what_comes_late(
+    runtime: FakeGoRuntime, actor: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy runtime needs longer to begin a stream than there may be between two batches."""
+    wait_for(create(actor), "succeeded")
+    client = get_go_runtime_integration()
+    follow = client.follow_runs
+    held, late = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        with runtime._runs.log.changed:
+            held.set()
+            late.wait(3 * IDLE_SECONDS)
+
+    def follow_late(*arguments: Any, **options: Any) -> Any:
+        threading.Thread(target=hold_up).start()
+        assert held.wait(PATIENCE_SECONDS)
+        return follow(*arguments, **options)
+
+    monkeypatch.setattr(client, "follow_runs", follow_late)
+    assert project() == 6
+
+
+@pytest.mark.usefixtures("runtime")
+def test_once_goes_on_behind_a_batch_that_took_long(actor: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create(actor, "asking-agent")
+    wait_for(run, "waiting")
+    write = Projector._write_events
+    took_long = threading.Event()
+
+    def write_slowly(self: Projector, *batch: Any) -> None:
+        write(self, *batch)
+        if not took_long.is_set():
+            took_long.wait(3 * IDLE_SECONDS)
+            took_long.set()
+            get_go_runtime_integration().resume_run(str(run.pk), "yes")
+            wait_for(run, "succeeded")
+
+    monkeypatch.setattr(Projector, "_write_events", write_slowly)
+    project()
+    assert AgentRun.objects.get(pk=run.pk).status == "succeeded"
 
 
 @pytest.mark.usefixtures("runtime")

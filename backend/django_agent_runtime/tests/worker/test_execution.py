@@ -797,9 +797,7 @@ def test_run_that_takes_too_long(runtime: Any, start_worker: Callable[..., Any])
     assert stopped.wait(30)
 
 
-def test_run_that_is_cancelled_before_it_begins_frees_its_place(
-    runtime: Any, start_worker: Callable[..., Any]
-) -> None:
+def test_run_that_is_cancelled_before_it_begins_frees_its_place(runtime: Any, start_worker: Callable[..., Any]) -> None:
     executed: list[str] = []
 
     async def work(ctx: RunContext) -> None:
