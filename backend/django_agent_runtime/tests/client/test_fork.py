@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from django_agent_runtime import _fork
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 
 if TYPE_CHECKING:
@@ -107,6 +108,39 @@ def test_forks_with_gevent_while_greenlets_are_in_the_client(go_runtime_process:
 @pytest.mark.soak
 def test_two_hundred_forks_with_gevent_while_greenlets_are_in_the_client(go_runtime_process: GoRuntimeProcess) -> None:
     assert run_program(go_runtime_process, str(FORKS / "greenlets.py"), "200") == ["fine"] * 200
+
+
+@pytest.mark.parametrize(
+    ("threads", "count", "running"),
+    [
+        ({"1": ("python", "9 0 1"), "2": ("worker) x", "7 0 1")}, 2, False),
+        ({"1": ("python", "9 0 1"), "2": ("worker", None)}, 2, False),
+        ({"1": ("python", "9 0 1"), "2": ("grpc_shutdown", "7 0 1")}, 2, True),
+        # Linux leaves out threads of a list that is read while another one ends.
+        ({"1": ("python", "9 0 1")}, 2, True),
+        ({"1": ("python", "9 0 1"), "2": (None, None)}, 1, True),
+        # A thread is given its name by itself.
+        ({"1": ("python", "9 0 1"), "2": ("python", "0 0 0")}, 2, True),
+    ],
+    ids=["others", "no counts", "named", "left out", "gone", "new"],
+)
+def test_threads_of_grpc_are_not_overlooked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: dict[str, tuple[str | None, str | None]],
+    count: int,
+    *,
+    running: bool,
+) -> None:
+    (tmp_path / "stat").write_text(f"1 (py) thon) S {'0 ' * 16}{count} 0 0\n")
+    for thread, contents in threads.items():
+        folder = tmp_path / "task" / thread
+        folder.mkdir(parents=True)
+        for name, content in zip(("comm", "schedstat"), contents, strict=True):
+            if content is not None:
+                (folder / name).write_text(f"{content}\n")
+    monkeypatch.setattr(_fork, "_PROCESS", str(tmp_path))
+    assert _fork._grpc_is_running() is running
 
 
 @pytest.mark.soak
