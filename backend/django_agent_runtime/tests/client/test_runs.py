@@ -175,7 +175,9 @@ def test_a_run_waits_for_its_worker_asks_and_ends(client: GoRuntimeIntegration, 
         assert events.position is not None
         assert events.position >= last.sequence
     assert (last.type, last.payload) == ("run.succeeded", {"output": {"approved": "yes"}})
-    assert client.resume_run(run.run_id, "no", interrupt_id="q1").state is RunState.SUCCEEDED
+    assert client.resume_run(run.run_id, "yes", interrupt_id="q1").state is RunState.SUCCEEDED
+    with pytest.raises(exceptions.RunNotWaiting, match="another value"):
+        client.resume_run(run.run_id, "no", interrupt_id="q1")
     with pytest.raises(exceptions.RunEnded):
         client.resume_run(run.run_id, "no")
     shown = [event.type for event in client.watch_run(run.run_id, visibility="user")]
