@@ -99,7 +99,7 @@ class GoRuntimeIntegration(SyncOperations, AsyncOperations):
         Raises:
             ValueError: A sentence for every setting that does not fit.
         """
-        return GoRuntimeIntegration(**_to_arguments(self.settings) | dict(changes))
+        return GoRuntimeIntegration(**to_arguments(self.settings) | dict(changes))
 
     @property
     def connection_state(self) -> ConnectionState:
@@ -171,12 +171,13 @@ _NO_SETTING: Mapping[str, Any] = {}
 _singleton = _Singleton()
 
 
-def _to_arguments(settings: RuntimeSettings) -> dict[str, Any]:
+def to_arguments(settings: RuntimeSettings) -> dict[str, Any]:
+    """The arguments that make a client with these settings."""
     return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 def _arguments(configured: Mapping[str, Any]) -> dict[str, Any]:
-    return _to_arguments(load(configured))
+    return to_arguments(load(configured))
 
 
 def get_go_runtime_integration() -> GoRuntimeIntegration:

@@ -8,12 +8,11 @@ at all.
 from __future__ import annotations
 
 import time
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django_agent_runtime._fork import gate
 from django_agent_runtime.exceptions import CallTimedOut, RuntimeUnavailable
-from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration
+from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_runtime_integration, to_arguments
 
 if TYPE_CHECKING:
     from django_agent_runtime._channel import Q, R, Rpc
@@ -64,11 +63,8 @@ class _HurriedClient:
         # The one lock that no fork can leave held.
         with gate.changed:
             if self._client is None or patient is not self._patient:
-                settings: dict[str, Any] = {
-                    field.name: getattr(patient.settings, field.name) for field in fields(patient.settings)
-                }
-                settings["timeout"] = min(patient.settings.timeout, PATIENCE_SECONDS)
-                replaced, self._client = self._client, _HurriedRuntime(**settings)
+                hurried = {"timeout": min(patient.settings.timeout, PATIENCE_SECONDS)}
+                replaced, self._client = self._client, _HurriedRuntime(**to_arguments(patient.settings) | hurried)
                 self._patient = patient
                 if replaced is not None:
                     replaced.disconnect()

@@ -137,6 +137,8 @@ def create_run(
         priority=priority,
         options=options,
     )
+    if earlier := find_repeated(row):
+        return CreatedRun(earlier, created=False)
     return _create_once(row)
 
 
@@ -207,13 +209,11 @@ def retry_run(*, actor: Principal, run: AgentRun, idempotency_key: str = "") -> 
 
 
 def _create_once(row: AgentRun) -> CreatedRun:
-    """Insert a run and hand it over, unless it was before, under its idempotency key."""
-    if earlier := find_repeated(row):
-        return CreatedRun(earlier, created=False)
+    """Insert a run and hand it over, unless somebody is faster under its idempotency key."""
     try:
         _insert_and_submit(row)
     except IntegrityError:
-        # Somebody was faster under the same key, or the conversation is gone.
+        # If nobody was faster, the conversation is gone.
         if earlier := find_repeated(row):
             return CreatedRun(earlier, created=False)
         raise

@@ -70,10 +70,10 @@ func (e *Engine) timeOut(ent *entry, token uint64) {
 	e.logEnd(run, errRunTimeout)
 }
 
-// reclaim takes a run from a worker whose session is over: one that has left
-// executes nothing any more, and so that counts no attempt.
-func (e *Engine) reclaim(l *lease, left bool, ttl time.Duration) {
-	if !left {
+// reclaim takes a run from a worker that has it no more. An attempt that nobody has
+// executed, or that its worker has left on purpose, is not counted.
+func (e *Engine) reclaim(l *lease, uncounted bool, ttl time.Duration) {
+	if !uncounted {
 		e.loseLease(l, ttl)
 		return
 	}
@@ -123,12 +123,7 @@ func (l *lease) revoke(reason Reason) {
 // not heard of the runtime for the lease time: then its code has begun, and that
 // is an attempt. A worker that gives a run up has had it for nearly the lease time.
 func (e *Engine) takeBack(l *lease, ttl time.Duration) {
-	if time.Since(l.begun) > ttl/2 {
-		e.loseLease(l, ttl)
-		return
-	}
-	l.timeout.Stop()
-	e.giveBack(l.ent, l.token)
+	e.reclaim(l, time.Since(l.begun) <= ttl/2, ttl)
 }
 
 // giveBack queues a run again to go on with the attempt that nobody executes.

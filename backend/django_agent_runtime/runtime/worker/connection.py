@@ -77,7 +77,7 @@ class Connection(StreamReader):
         self._sent_at = 0.0
         self._open = False
         self._welcomed = False
-        self._leaving = 0.0
+        self._ends_at = 0.0
         self._said_draining = False
         self._said_ended = False
         self._opened_at = 0.0
@@ -167,7 +167,7 @@ class Connection(StreamReader):
         for refusal in response.refusals:
             self._note_refusal(refusal)
         if response.draining:
-            self._leave()
+            self._end_soon()
         self._deliver(response)
         return True
 
@@ -206,7 +206,7 @@ class Connection(StreamReader):
         with self._changed:
             while self._stream == stream:
                 now = read_clock()
-                if self._said_ended or (self._leaving and (now >= self._leaving or not self.ledger.has_unacknowledged)):
+                if self._said_ended or (self._ends_at and (now >= self._ends_at or not self.ledger.has_unacknowledged)):
                     return None
                 if self._welcomed and self._rest(now):
                     continue
@@ -215,8 +215,8 @@ class Connection(StreamReader):
                     self._sent_at = now
                     return request
                 wait = self._next_probe - now if self._welcomed else None
-                if self._leaving:
-                    wait = min(wait or _DRAIN_SECONDS, self._leaving - now)
+                if self._ends_at:
+                    wait = min(wait or _DRAIN_SECONDS, self._ends_at - now)
                 self._changed.wait(wait)
         return None
 
@@ -278,12 +278,12 @@ class Connection(StreamReader):
                 self._answered_at = self._probes.popleft()[1]
             self.ledger.expires = self._answered_at + self._ttl
 
-    def _leave(self) -> None:
+    def _end_soon(self) -> None:
         """End the stream soon: the runtime is about to stop."""
         with self._changed:
-            if not self._leaving:
+            if not self._ends_at:
                 logger.info("agent runtime is draining", extra={"address": self._transport.address})
-                self._leaving = read_clock() + _DRAIN_SECONDS
+                self._ends_at = read_clock() + _DRAIN_SECONDS
                 self._changed.notify_all()
 
     def _note_refusal(self, refusal: worker_pb.Refusal) -> None:
@@ -291,7 +291,7 @@ class Connection(StreamReader):
         if lease is None or refusal.reason == LEASE_LOST:
             return
         if refusal.reason == UNAVAILABLE:
-            self._leave()
+            self._end_soon()
             return
         logger.warning(
             "report refused by the agent runtime",
