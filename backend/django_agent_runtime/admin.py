@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from contextlib import suppress
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -25,10 +24,9 @@ from django.db.models.deletion import Collector
 from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 
 from django_agent_runtime.exceptions import AgentRuntimeError, RunNotWaiting
-from django_agent_runtime.live import get_hurried_runtime
 from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.runtime.registry import list_runtimes
@@ -57,8 +55,6 @@ else:
 # How far the pages of a list go that is not counted.
 MOST_ROWS = 10_000
 ROWS_OF_PAGE = 50
-# Of a run's sub-runs, how many are shown.
-MOST_SUB_RUNS = 100
 # Who share an e-mail address: so many of them are looked for.
 MOST_USERS = 100
 
@@ -225,26 +221,27 @@ class AgentRunAdmin(OwnedAdmin):
     list_display = ("id", "agent_key", "status", "attempt", "user", "created_at", "finished_at", "events_link")
     list_filter = ("status", AgentKeyFilter, "created_at")
     list_select_related = ("user",)
-    search_fields = ("agent_key",)
+    search_fields = ("agent_key", "schedule_id__exact")
     search_help_text = (
-        "The id of a run, a conversation or an anonymous session, the whole name or e-mail address of a user, "
-        "or a part of an agent's key."
+        "The id of a run, its parent, a conversation, an anonymous session or a schedule, the whole name or e-mail "
+        "address of a user, or a part of an agent's key."
     )
-    id_fields = ("pk", "conversation_id", "anonymous_session_id")
+    id_fields = ("pk", "conversation_id", "parent_run_id", "anonymous_session_id")
     large_fields = ("input", "output")
     ordering = ("-created_at", "-id")
     readonly_fields = (
         "created_at",
         "conversation_link",
         "retry_of_link",
+        "parent_run_link",
         "rolled_back_by_link",
         "events_link",
-        "sub_runs",
+        "sub_runs_link",
         "input_text",
         "output_text",
         "error_text",
     )
-    exclude = ("input", "output", "error", "conversation", "retry_of")
+    exclude = ("input", "output", "error", "conversation", "retry_of", "parent_run")
     actions = ("cancel_runs", "retry_runs", "resume_runs")
 
     @admin.display(description="events")
@@ -267,18 +264,15 @@ class AgentRunAdmin(OwnedAdmin):
         """To what takes it back."""
         return _link_to_row("agentrun", run.rolled_back_by)
 
+    @admin.display(description="sub-run of")
+    def parent_run_link(self, run: AgentRun) -> str:
+        """To the run that created it."""
+        return _link_to_row("agentrun", run.parent_run_id)
+
     @admin.display(description="sub-runs")
-    def sub_runs(self, run: AgentRun) -> str:
-        """What it had other agents do, as the runtime has it: they have no rows."""
-        try:
-            found = get_hurried_runtime().list_runs(parent_run_id=str(run.pk), page_size=MOST_SUB_RUNS)
-            shown = list(islice(found, MOST_SUB_RUNS))
-        except AgentRuntimeError as error:
-            return f"They cannot be shown: {error}"
-        if not shown:
-            return "-"
-        lines = [(sub.agent_id, sub.state, sub.run_id, sub.error.message if sub.error else "") for sub in shown]
-        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}: {}, {} {}</li>", lines))
+    def sub_runs_link(self, run: AgentRun) -> str:
+        """To what it had other agents do."""
+        return _link_to_list("agentrun", "sub-runs", parent_run__id__exact=str(run.pk))
 
     @admin.display(description="input")
     def input_text(self, run: AgentRun) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_AGENT_KEY_CHARACTERS = 255
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
+MAX_SCHEDULE_ID_CHARACTERS = 200
 
 
 class RunStatus(models.TextChoices):
@@ -183,7 +184,7 @@ class AgentRunQuerySet(models.QuerySet["AgentRun"]):
 
 
 class AgentRun(models.Model):
-    """One execution of an agent."""
+    """One execution of an agent: asked for here, or by the runtime's own doing, a sub-run or a run of a schedule."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     conversation = models.ForeignKey(
@@ -214,6 +215,10 @@ class AgentRun(models.Model):
     options = models.JSONField(default=dict, blank=True)
     metadata = models.JSONField(default=dict, blank=True, encoder=DjangoJSONEncoder)
     retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries")
+    # Of a sub-run (`ctx.run_agent`): the run that created it, whose owner it has.
+    parent_run = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="sub_runs")
+    # The runtime's schedule that created it; nobody owns such a run.
+    schedule_id = models.CharField(max_length=MAX_SCHEDULE_ID_CHARACTERS, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     # When the latest attempt began.
     started_at = models.DateTimeField(null=True, blank=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
 from django_agent_runtime._codec import MAX_DEPTH
-from django_agent_runtime.models import AgentEvent, AgentRun, RunStatus
+from django_agent_runtime.models import MAX_AGENT_KEY_CHARACTERS, AgentEvent, AgentRun, RunStatus
+from django_agent_runtime.types import RunTarget
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -75,6 +77,41 @@ def project_event(row: AgentRun, event: RunEvent, *, now: datetime | None = None
     if row.interrupt is not None and row.interrupt["payload"] is None:
         row.interrupt["payload"] = to_storable(payload.get("payload"))
     return True
+
+
+def is_first_of_adopted(event: RunEvent) -> bool:
+    """Whether a run begins with the event that has a row as soon as it is heard of: a sub-run, or one of a schedule.
+
+    Of its later events it gets none: who deleted its row does not want another.
+    """
+    run = event.run
+    if run is None or not (run.parent_run_id or (run.schedule_id and run.target is not RunTarget.TASK)):
+        return False
+    if event.type == "run.queued":
+        return run.attempt == 0
+    # It began with its acceptance.
+    return event.type == "run.started" and run.attempt == 1 and run.start_time == run.create_time
+
+
+def to_run_row(run: Run, parent: AgentRun | None) -> AgentRun:
+    """The row for a run that nobody asked for here, as it was accepted: what `project_run` does not set.
+
+    Args:
+        run: With its input.
+        parent: The row of the run that created it; None: a schedule did.
+    """
+    return AgentRun(
+        pk=uuid.UUID(run.run_id),
+        parent_run=parent,
+        user_id=parent.user_id if parent else None,
+        anonymous_session_id=parent.anonymous_session_id if parent else None,
+        schedule_id="" if parent else to_storable(run.schedule_id),
+        agent_key=to_storable(run.agent_id)[:MAX_AGENT_KEY_CHARACTERS],
+        input=to_storable(run.input or {}),
+        metadata=to_storable(run.metadata),
+        priority=run.priority,
+        created_at=run.create_time or timezone.now(),
+    )
 
 
 def to_event_row(event: RunEvent) -> AgentEvent:

@@ -30,7 +30,13 @@ from django.utils import timezone
 from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, InvalidRequest, RunNotFound
 from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.models import OPEN_STATUSES, AgentEvent, AgentRun, ProjectorCursor
-from django_agent_runtime.projection import PROJECTED_FIELDS, project_event, to_event_row
+from django_agent_runtime.projection import (
+    PROJECTED_FIELDS,
+    is_first_of_adopted,
+    project_event,
+    to_event_row,
+    to_run_row,
+)
 from django_agent_runtime.services.ends import LOCAL_END_SEQUENCE
 from django_agent_runtime.services.reconciliation import forget_progress, reconcile_runs, refresh_open_runs
 from django_agent_runtime.types import ENDS
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from django_agent_runtime._streams import Stream
-    from django_agent_runtime.types import RunEvent, RunEventBatch
+    from django_agent_runtime.types import Run, RunEvent, RunEventBatch
 
 logger = logging.getLogger(__name__)
 
@@ -194,23 +200,27 @@ class Projector:
     def apply(self, batch: RunEventBatch) -> None:
         """Write a batch and move the cursor behind it, both or neither.
 
-        A batch of runs that Django did not ask for (of agents, schedules and other programs) is not worth a
-        transaction: the cursor passes it with a later one.
+        A sub-run of a run that has a row gets one too, and so do the runs of schedules. A batch of runs that Django
+        knows nothing of (those of other programs) is not worth a transaction: the cursor passes it with a later one.
 
         Raises:
             LeaseLostError: Another process projects this namespace by now; nothing was written.
+            AgentRuntimeError: The runtime could not say what a run was given that is to get a row; nothing was written.
         """
-        places = _find_rows(batch.run_ids)
+        places = _find_places(batch.run_ids)
+        known = set(AgentRun.objects.filter(pk__in=places).values_list("pk", flat=True)) if places else set()
+        adopted = self._find_adopted(batch.events, {key: of for key, of in places.items() if key not in known})
+        places = {key: of for key, of in places.items() if key in known or key in adopted}
         if not places and time.monotonic() < self._cursor_due:
             return
         try:
-            self._write(batch.events, places, batch.position)
+            self._write(batch.events, places, adopted, batch.position)
         except (DataError, IntegrityError):
             # One event that the database does not take must not hold up all others.
             for run_id, of_run in places.items():
                 for place in of_run:
-                    self._write_alone(run_id, batch.events[place])
-            self._write((), {}, batch.position)
+                    self._write_alone(run_id, batch.events[place], adopted.get(run_id))
+            self._write((), {}, {}, batch.position)
         self._cursor_due = time.monotonic() + CURSOR_SECONDS
 
     def _run_thread(self) -> None:
@@ -332,8 +342,28 @@ class Projector:
             owner="", lease_expires_at=None
         )
 
+    def _find_adopted(
+        self, events: Sequence[RunEvent], places: Mapping[uuid.UUID, Sequence[int]]
+    ) -> dict[uuid.UUID, Run]:
+        """Of the runs without a row: those that may get one, with their input."""
+        adopted: dict[uuid.UUID, Run] = {}
+        if not self._is_own:
+            return adopted
+        for run_id, of_run in places.items():
+            run = next((events[place].run for place in of_run if is_first_of_adopted(events[place])), None)
+            if run is not None:
+                # Where it is not kept any more, there is no telling what it was given.
+                with suppress(RunNotFound):
+                    run = self._runtime.get_run(run.run_id)
+                adopted[run_id] = run
+        return adopted
+
     def _write(
-        self, events: Sequence[RunEvent], places: Mapping[uuid.UUID, Sequence[int]], position: int | None
+        self,
+        events: Sequence[RunEvent],
+        places: Mapping[uuid.UUID, Sequence[int]],
+        adopted: Mapping[uuid.UUID, Run],
+        position: int | None,
     ) -> None:
         now = timezone.now()
         with self._writing, transaction.atomic():
@@ -344,14 +374,23 @@ class Projector:
             if not ProjectorCursor.objects.filter(namespace=self.namespace, owner=self.owner).update(**changes):
                 raise LeaseLostError
             if places:
-                self._write_events(events, places)
+                self._write_events(events, places, adopted)
             if timezone.now() - now > timedelta(seconds=LEASE_SECONDS / 2):
                 # Others who wait for the row judge by what is committed now, and not by when this began.
                 self._renew_lease()
 
-    def _write_events(self, events: Sequence[RunEvent], places: Mapping[uuid.UUID, Sequence[int]]) -> None:
-        rows = AgentRun.objects.select_for_update().filter(pk__in=places).defer("input").order_by("pk")
-        known = {row.pk: row for row in rows}
+    def _write_events(
+        self,
+        events: Sequence[RunEvent],
+        places: Mapping[uuid.UUID, Sequence[int]],
+        adopted: Mapping[uuid.UUID, Run],
+    ) -> None:
+        # All in one order, as whoever deletes them locks them.
+        wanted = {*places, *(uuid.UUID(run.parent_run_id) for run in adopted.values() if run.parent_run_id)}
+        rows = AgentRun.objects.select_for_update().filter(pk__in=wanted).defer("input").order_by("pk")
+        locked = {row.pk: row for row in rows}
+        _add_rows(adopted, locked)
+        known = {run_id: locked[run_id] for run_id in places if run_id in locked}
         revived = [row.pk for row in known.values() if row.has_ended and not row.last_sequence]
         if revived:
             # They were given up for lost, and the runtime had accepted them: the end that was noted here was none.
@@ -372,9 +411,9 @@ class Projector:
         AgentRun.objects.bulk_update(changed, PROJECTED_FIELDS, batch_size=ROWS_OF_STATEMENT // 5)
         self.events_written += len(kept)
 
-    def _write_alone(self, run_id: uuid.UUID, event: RunEvent) -> None:
+    def _write_alone(self, run_id: uuid.UUID, event: RunEvent, adopted: Run | None) -> None:
         try:
-            self._write((event,), {run_id: (0,)}, None)
+            self._write((event,), {run_id: (0,)}, {run_id: adopted} if adopted else {}, None)
         except (DataError, IntegrityError):
             logger.exception(
                 "event left out of the projection", extra={"run_id": event.run_id, "sequence": event.sequence}
@@ -475,17 +514,25 @@ def _close_after(seconds: float, batches: Stream[RunEventBatch]) -> threading.Ti
     return timer
 
 
-def _find_rows(run_ids: Sequence[str]) -> dict[uuid.UUID, list[int]]:
-    """Of the runs that have a row: at which places of `run_ids` each stands."""
+def _find_places(run_ids: Sequence[str]) -> dict[uuid.UUID, list[int]]:
+    """At which places of `run_ids` each run stands; in the order in which they come."""
     places: dict[uuid.UUID, list[int]] = {}
     for place, text in enumerate(run_ids):
         run_id = _as_uuid(text)
         if run_id is not None:
             places.setdefault(run_id, []).append(place)
-    if not places:
-        return places
-    known = set(AgentRun.objects.filter(pk__in=places).values_list("pk", flat=True))
-    return {run_id: of_run for run_id, of_run in places.items() if run_id in known}
+    return places
+
+
+def _add_rows(adopted: Mapping[uuid.UUID, Run], locked: dict[uuid.UUID, AgentRun]) -> None:
+    """Add the rows of runs that have none, where their parents' are not gone; parents come before their sub-runs."""
+    added = []
+    for run_id, run in adopted.items():
+        parent = locked.get(uuid.UUID(run.parent_run_id)) if run.parent_run_id else None
+        if run_id not in locked and (parent or not run.parent_run_id):
+            locked[run_id] = to_run_row(run, parent)
+            added.append(locked[run_id])
+    AgentRun.objects.bulk_create(added, batch_size=ROWS_OF_STATEMENT // 5)
 
 
 def _as_uuid(text: str) -> uuid.UUID | None:

@@ -78,6 +78,11 @@ def may_see_internal_events(actor: Principal) -> bool:
     return django_settings.DEBUG or actor.is_staff or actor.has_permission(INTERNAL_EVENTS_PERMISSION)
 
 
+def may_see_input(actor: Principal, run: AgentRun) -> bool:
+    """Whether a principal may see what a run of its own was given: in a sub-run, that is what another agent says."""
+    return run.parent_run_id is None or may_see_internal_events(actor)
+
+
 def read_run(run: AgentRun) -> AgentRun:
     """The run as the runtime has it now, within two seconds, else as its row has it, with `stale` set.
 

@@ -20,6 +20,7 @@ from backend.apps.agents.selectors import (
     is_offline,
     list_choices,
     list_conversations,
+    list_sub_runs,
     list_turns,
     make_turn,
 )
@@ -30,6 +31,7 @@ from django_agent_runtime.selectors import (
     get_visible_conversation,
     get_visible_run,
     list_events,
+    may_see_input,
     may_see_internal_events,
     read_run,
 )
@@ -113,7 +115,9 @@ class PlaygroundView(LoginRequiredMixin, View):
             "stream_query": f"?unnamed=1{query}",
             "events": list_events(run, visibility=visibility),
             "question": _describe_question(run),
-            "may_retry": run.has_ended and run.status != RunStatus.SUCCEEDED,
+            "sub_runs": list_sub_runs(run),
+            "may_retry": run.has_ended and run.status != RunStatus.SUCCEEDED and run.parent_run_id is None,
+            "may_see_input": may_see_input(self.actor, run),
         }
 
 

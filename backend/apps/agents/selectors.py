@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # What a page shows of long histories.
 MAX_CONVERSATIONS = 30
 MAX_TURNS = 50
+MAX_SUB_RUNS = 50
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ def list_conversations(actor: Principal) -> QuerySet[AgentConversation]:
 def find_latest_run(conversation: AgentConversation) -> AgentRun | None:
     """The run of a conversation that was created last."""
     return conversation.runs.order_by("-created_at", "-id").first()
+
+
+def list_sub_runs(run: AgentRun) -> list[AgentRun]:
+    """The latest runs that a run had other agents do, oldest first, as the projector knows them."""
+    return list(reversed(run.sub_runs.order_by("-created_at", "-id").defer("input", "output")[:MAX_SUB_RUNS]))
 
 
 def list_turns(conversation: AgentConversation, *, until: AgentRun | None = None) -> list[Turn]:

@@ -64,7 +64,7 @@ class AsyncRunEvents(AsyncCalls):
             after_sequence: Begin with what follows this sequence; 0: with the oldest event that is kept.
             without_types: Types to leave out, such as `assistant.delta`.
             named_only: Only runs whose creator gave them their `run_id`, as whoever keeps a row for each of its runs
-                does; so all others cost the consumer nothing.
+                does, those of schedules, and the sub-runs of all these; so all others cost the consumer nothing.
             min_interval: The least seconds between two batches, at most 10: what comes meanwhile is sent together, and
                 a consumer that lags behind does not wait. None: each event is sent at once.
 

@@ -147,6 +147,9 @@ class RunSummarySerializer(serializers.ModelSerializer[AgentRun]):
 
     conversation_id = serializers.UUIDField(allow_null=True, read_only=True)
     retry_of = serializers.UUIDField(source="retry_of_id", allow_null=True, read_only=True)
+    parent_run_id = serializers.UUIDField(
+        allow_null=True, read_only=True, help_text="Of a sub-run: the run that created it, whose owner it has."
+    )
     rolled_back_by = serializers.UUIDField(
         allow_null=True,
         read_only=True,
@@ -175,6 +178,8 @@ class RunSummarySerializer(serializers.ModelSerializer[AgentRun]):
             "metadata",
             "idempotency_key",
             "retry_of",
+            "parent_run_id",
+            "schedule_id",
             "rolled_back_by",
             "created_at",
             "started_at",
@@ -188,7 +193,11 @@ class RunSummarySerializer(serializers.ModelSerializer[AgentRun]):
 class RunSerializer(RunSummarySerializer):
     """A run with what it was given and what it made."""
 
-    input = serializers.JSONField(read_only=True, help_text="The messages and the params.")
+    input = serializers.JSONField(
+        read_only=True,
+        help_text="The messages and the params. `{}` of a sub-run: only who may ask for "
+        "internal events sees what another agent has said to it.",
+    )
     output = serializers.JSONField(read_only=True, help_text="`{}` until the run has succeeded.")
     stale = serializers.BooleanField(read_only=True, help_text="Whether the runtime could not be asked just now.")
 
@@ -205,6 +214,9 @@ class RunListQuerySerializer(serializers.Serializer[dict[str, Any]]):
     status = serializers.ChoiceField(required=False, choices=RunStatus.choices)
     agent_key = serializers.CharField(required=False, max_length=MAX_AGENT_KEY_CHARACTERS)
     conversation = serializers.UUIDField(required=False)
+    parent_run = serializers.UUIDField(
+        required=False, help_text="The sub-runs of this run. Without it, the list has no sub-runs."
+    )
 
 
 class RunCancelSerializer(RequestSerializer):

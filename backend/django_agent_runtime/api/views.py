@@ -235,7 +235,7 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         self.check_query(schema.RunListQuerySerializer)
         wanted = _read(schema.RunListQuerySerializer, request.query_params)
         rows = self.filter_queryset(self.get_queryset().order_by(*NewestFirstPagination.ordering))
-        found = selectors.visible_runs(principal_of(request), rows).filter(**wanted)
+        found = selectors.visible_runs(principal_of(request), rows).filter(**{"parent_run": None} | wanted)
         return _page(self, found.defer("input", "output"))
 
     @extend_schema(
@@ -258,7 +258,7 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         """Read a run as it is now."""
         self.check_query()
         run = selectors.read_run(self.get_object())
-        return Response(schema.RunSerializer(run).data)
+        return Response(_describe_run(run, principal_of(request)))
 
     @extend_schema(
         parameters=[RUN_ID],
@@ -274,7 +274,7 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         wanted = _read(schema.RunCancelSerializer, request.data)
         run = services.cancel_run(actor=actor, run=run, **wanted)
         status = HTTPStatus.OK if run.has_ended else HTTPStatus.ACCEPTED
-        return Response(schema.RunSerializer(run).data, status=status)
+        return Response(_describe_run(run, actor), status=status)
 
     @extend_schema(
         parameters=[RUN_ID], request=schema.RunResumeSerializer, responses={200: schema.RunSerializer, **PROBLEM}
@@ -287,7 +287,7 @@ class BaseAgentRunViewSet(RunLookup, GenericViewSet[AgentRun]):
         run = self.get_object()
         wanted = _read(schema.RunResumeSerializer, request.data)
         run = services.resume_run(actor=actor, run=run, **wanted)
-        return Response(schema.RunSerializer(run).data)
+        return Response(_describe_run(run, actor))
 
     @extend_schema(
         parameters=[RUN_ID, IDEMPOTENCY_KEY],
@@ -443,6 +443,11 @@ def _list_events(request: Request, run: AgentRun) -> Response:
         next_page = request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
     complete = all_are_there and next_page is None
     return Response({"results": found[:limit], "next": next_page, "complete": complete})
+
+
+def _describe_run(run: AgentRun, actor: Principal) -> dict[str, Any]:
+    described: dict[str, Any] = schema.RunSerializer(run).data
+    return described if selectors.may_see_input(actor, run) else described | {"input": {}}
 
 
 def _choose_visibility(actor: Principal, wanted: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from django_agent_runtime._arguments import check_concurrency
 from django_agent_runtime.exceptions import (
     AgentRuntimeError,
     InternalError,
+    InvalidRequest,
     InvalidValue,
     PermissionDenied,
     RunEnded,
@@ -182,10 +183,13 @@ def retry_run(*, actor: Principal, run: AgentRun, idempotency_key: str = "") -> 
         PermissionDenied: The actor may not change this run.
         IdempotencyConflict: The key was used with another request.
         RunNotEnded: It has not ended, or has succeeded.
+        InvalidRequest: It is a sub-run, which nobody waits for any more.
         AgentRuntimeError: As in `create_run`.
     """
     check_may_change(actor, run)
     check_idempotency_key(idempotency_key)
+    if run.parent_run_id is not None:
+        raise InvalidRequest(f"It is a sub-run: retry the run that created it, {run.parent_run_id}.")
     again = AgentRun(
         user_id=run.user_id,
         anonymous_session_id=run.anonymous_session_id,

@@ -253,7 +253,7 @@ class FakeAgentService(FakeSchedules):
                 event
                 for event in events
                 if event.type not in request.without_types
-                and (not request.named_only or self.log.records[namespace, event.run_id].request.run_id)
+                and (not request.named_only or _is_named(self.log.records[namespace, event.run_id]))
             ]
             yield pb.FollowRunsResponse(events=wanted, position=position)
 
@@ -447,6 +447,10 @@ def _is_wanted(record: RunRecord, request: pb.ListRunsRequest) -> bool:
         and request.concurrency_key in ("", run.concurrency_key)
         and (is_dead or not request.dead_letters)
     )
+
+
+def _is_named(record: RunRecord) -> bool:
+    return bool(record.request.run_id or record.run.schedule_id)
 
 
 def _is_same(run: pb.Run, request: pb.CreateRunRequest) -> bool:

@@ -373,7 +373,7 @@ func (e *Engine) firstRecord(namespace string, o *order, now time.Time) record {
 			ID: o.id, Namespace: namespace, Target: r.Target, AgentID: r.AgentID, TaskType: r.TaskType,
 			Description: r.Description, State: Queued,
 			Metadata: r.Metadata, CreatedAt: now, RunTimeout: r.RunTimeout, Options: options,
-			named: r.RunID != "" && r.Options.ParentID == "" && (r.Options.ScheduleID == "" || r.Options.RetryOf != ""),
+			named: e.isNamed(namespace, r),
 		},
 	}
 	rec.Run.MaxAttempts = e.policyOf(&rec.Run, nil).MaxAttempts
@@ -390,6 +390,16 @@ func (e *Engine) firstRecord(namespace string, o *order, now time.Time) record {
 		rec.Run.begin(now, nil)
 	}
 	return rec
+}
+
+// isNamed reports whether whoever keeps rows of runs has, or makes, one of the run:
+// its creator gave it its id, as schedules do, or it is a sub-run of such a run.
+func (e *Engine) isNamed(namespace string, r *CreateRequest) bool {
+	if r.Options.ParentID == "" {
+		return r.RunID != ""
+	}
+	parent := e.index.get(namespace, r.Options.ParentID)
+	return parent != nil && parent.named
 }
 
 // admit makes the run of an order whose first record was appended, or takes up

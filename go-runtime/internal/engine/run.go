@@ -92,7 +92,7 @@ type Run struct {
 	cause cause
 	// answered is the interrupt whose answer queued the run again.
 	answered string
-	// named says that the run's creator gave it its id, which a parent or a schedule does not.
+	// named is what isNamed says of the request.
 	named bool
 }
 

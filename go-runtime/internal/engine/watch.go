@@ -115,8 +115,9 @@ type FollowRequest struct {
 	After uint64
 	// WithoutTypes are left out.
 	WithoutTypes []string
-	// NamedOnly leaves out the runs whose creator did not give them their id. Of the
-	// others more than usual are kept for a follower that is behind.
+	// NamedOnly leaves out the runs whose creator did not give them their id, with their
+	// sub-runs; those of schedules have theirs from it. Of the others more than usual are
+	// kept for a follower that is behind.
 	NamedOnly bool
 	// MinInterval lies between two batches at least, unless there is much to send.
 	MinInterval time.Duration

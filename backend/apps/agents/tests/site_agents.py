@@ -29,6 +29,12 @@ async def ask_then_delegate(ctx: RunContext) -> None:
     await ctx.run_agent("flaky-agent")
 
 
+@agent(key="front-desk-agent")
+async def have_another_refund(ctx: RunContext) -> dict[str, object]:
+    """Has another agent do it, which asks before."""
+    return await ctx.run_agent("refund-agent", [{"role": "user", "content": "Refund order 7"}])
+
+
 @agent(key="endless-agent")
 async def tell_until_enough(ctx: RunContext) -> None:
     """Tells a story word by word, until the test has had enough: then there is a file."""

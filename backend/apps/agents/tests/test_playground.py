@@ -342,23 +342,35 @@ def test_answered_question_does_not_come_back_while_a_sub_run_is_waited_for(visi
     wait_for_status(page, "cancelled")
 
 
+def test_question_of_a_sub_run_is_answered_on_its_own_page(visit: Visit) -> None:
+    page = visit.send("Refund order 7, please", "front-desk-agent")
+    of_parent = page.url
+    page.get_by_text("asks something").wait_for()
+    assert not page.locator("#question").is_visible()
+    assert page.evaluate(FIND_FAULTS) == []
+    page.get_by_role("link", name="refund-agent").click()
+    page.get_by_role("heading", name="Refund 175 € for order 7?").wait_for()
+    assert page.evaluate(FIND_FAULTS) == []
+    page.get_by_role("button", name="Approve").click()
+    wait_for_status(page, "succeeded")
+    page.get_by_role("link", name="another run").click()
+    assert page.url == of_parent
+    wait_for_status(page, "succeeded")
+    page.locator("#sub-runs .badge.succeeded").wait_for()
+
+
 def test_sub_runs_are_in_the_admin(browser: Browser, site: Site) -> None:
-    run_id = site.create(agent_key="delegating-agent")
-    wait_until(lambda: site.call("GET", f"runs/{run_id}/")[1]["interrupt"])
-    assert site.call("POST", f"runs/{run_id}/resume/", {"value": "Yes"})[0] == 200
-
-    def waits_for_the_other() -> bool:
-        _, run = site.call("GET", f"runs/{run_id}/")
-        return run["status"] == "waiting" and not run["interrupt"]
-
-    wait_until(waits_for_the_other)
+    run_id = site.create(agent_key="front-desk-agent")
+    [sub_run] = wait_until(lambda: site.call("GET", f"runs/?parent_run={run_id}")[1]["results"])
+    assert sub_run["agent_key"] == "refund-agent"
     with visiting(browser, site) as visit:
         page = visit.sign_in("root")
         # The admin names no icon, so that the browser asks for one that is not there.
         page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
         page.goto(f"{visit.base}/admin/django_agent_runtime/agentrun/{run_id}/change/")
-        [line] = page.locator(".field-sub_runs li").all_inner_texts()
-        assert line.startswith("flaky-agent: ")
+        page.get_by_role("link", name="sub-runs").click()
+        page.get_by_role("link", name=sub_run["id"]).click()
+        page.locator(".field-parent_run_link").get_by_role("link", name=run_id).click()
     site.call("POST", f"runs/{run_id}/cancel/")
 
 

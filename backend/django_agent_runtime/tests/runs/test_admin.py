@@ -85,11 +85,17 @@ def test_pages_lead_to_each_other(root: Client, ada: User) -> None:
     assert 'name="_save"' not in page
 
 
-@pytest.mark.usefixtures("no_runtime")
-def test_run_is_shown_without_a_runtime(root: Client) -> None:
-    run = AgentRun.objects.create(agent_key="chat-agent")
-    page = root.get(reverse("admin:django_agent_runtime_agentrun_change", args=[run.pk])).content.decode()
-    assert "They cannot be shown: " in page
+def test_sub_runs_and_runs_of_schedules_are_found(root: Client) -> None:
+    parent = AgentRun.objects.create(agent_key="chat-agent", schedule_id="nightly")
+    child = AgentRun.objects.create(agent_key="other-agent", parent_run=parent)
+    for query in ({"parent_run__id__exact": str(parent.pk)}, {"q": str(parent.pk)}):
+        assert f"{child.pk}/change/" in root.get(reverse(RUNS), query).content.decode()
+    page = root.get(reverse(RUNS), {"q": "nightly"}).content.decode()
+    assert (f"{parent.pk}/change/" in page, f"{child.pk}/change/" in page) == (True, False)
+    page = root.get(reverse("admin:django_agent_runtime_agentrun_change", args=[parent.pk])).content.decode()
+    assert f"{reverse(RUNS)}?parent_run__id__exact={parent.pk}" in page
+    page = root.get(reverse("admin:django_agent_runtime_agentrun_change", args=[child.pk])).content.decode()
+    assert reverse("admin:django_agent_runtime_agentrun_change", args=[parent.pk]) in page
 
 
 @pytest.mark.parametrize("name", [RUNS, EVENTS, CONVERSATIONS])

@@ -277,6 +277,24 @@ def test_cursor_that_is_no_place_in_the_list_is_refused(api: APIClient, url: str
     assert response.json()["detail"] == "Invalid cursor"
 
 
+def test_sub_runs_are_listed_by_their_parent(api: APIClient, ada: User, bob: User) -> None:
+    parent = AgentRun.objects.create(user=ada, agent_key="a")
+    child = AgentRun.objects.create(user=ada, agent_key="b", parent_run=parent, status="failed", input={"messages": []})
+    [listed] = api.get(RUNS).json()["results"]
+    assert (listed["id"], listed["parent_run_id"]) == (str(parent.pk), None)
+    [listed] = api.get(RUNS, {"parent_run": str(parent.pk)}).json()["results"]
+    assert (listed["id"], listed["parent_run_id"]) == (str(child.pk), str(parent.pk))
+    # What another agent says to it is no more for everybody than the run's internal events.
+    assert api.get(f"{RUNS}{child.pk}/").json()["input"] == {}
+    refused = post(api, f"{RUNS}{child.pk}/retry/")
+    assert (refused.status_code, str(parent.pk) in refused.json()["detail"]) == (422, True)
+    ada.is_staff = True
+    ada.save()
+    assert api.get(f"{RUNS}{child.pk}/").json()["input"] == {"messages": []}
+    assert sign_in(bob).get(RUNS, {"parent_run": str(parent.pk)}).json()["results"] == []
+    assert sign_in(bob).get(f"{RUNS}{child.pk}/").status_code == 404
+
+
 def test_list_takes_one_query(api: APIClient, ada: User, django_assert_num_queries: Any) -> None:
     for _ in range(5):
         conversation = AgentConversation.objects.create(user=ada)
@@ -613,7 +631,7 @@ def test_place_is_read_as_the_runtime_reads_it(api: APIClient, ada: User, query:
 
 def test_refusal_names_what_is_known(api: APIClient) -> None:
     [error] = api.get(f"{RUNS}?statsu=failed").json()["errors"]
-    assert error["detail"] == "Is not known; known are status, agent_key, conversation, cursor, page_size."
+    assert error["detail"] == "Is not known; known are status, agent_key, conversation, parent_run, cursor, page_size."
 
 
 @pytest.mark.usefixtures("runtime")
@@ -827,7 +845,9 @@ def test_project_says_what_else_it_reads_of_a_query(api: APIClient, ada: User) -
         assert api.get(f"/runs/{run.pk}/events/?page=1").status_code == 400
         assert api.get("/runs/latest/?anything=goes").json() == {"wanted": "goes"}
         [error] = api.get("/runs/?cursor=1").json()["errors"]
-        assert error["detail"] == "Is not known; known are status, agent_key, conversation, since, page, size."
+        assert (
+            error["detail"] == "Is not known; known are status, agent_key, conversation, parent_run, since, page, size."
+        )
 
 
 @pytest.mark.usefixtures("runtime")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -14,12 +15,26 @@ from django.db import DataError, OperationalError, connections
 from django.utils.timezone import now
 
 from django_agent_runtime import projector as module
-from django_agent_runtime.exceptions import AgentNotFound, CallTimedOut, EventsTruncated, RuntimeUnavailable
+from django_agent_runtime.exceptions import (
+    AgentNotFound,
+    CallTimedOut,
+    EventsTruncated,
+    RunNotFound,
+    RuntimeUnavailable,
+)
 from django_agent_runtime.go_integration import get_go_runtime_integration
-from django_agent_runtime.models import AgentConversation, AgentEvent, AgentRun, ProjectorCursor, RunStatus
+from django_agent_runtime.models import (
+    AbandonedRun,
+    AgentConversation,
+    AgentEvent,
+    AgentRun,
+    ProjectorCursor,
+    RunStatus,
+)
 from django_agent_runtime.principals import Principal
 from django_agent_runtime.projection import to_event_row
 from django_agent_runtime.projector import LeaseLostError, Projector, projecting
+from django_agent_runtime.selectors import visible_runs
 from django_agent_runtime.services import create_run
 from django_agent_runtime.services.ends import end_unknown
 from django_agent_runtime.services.reconciliation import forget_progress
@@ -190,6 +205,102 @@ def test_visibility_is_what_the_event_was_stamped_with(actor: Principal, setting
     settings.DJANGO_AGENT_RUNTIME = {}
     project()
     assert run.events.get(event_type="run.started").visibility == "user"
+
+
+def make_first(parent_id: str = "", sequence: int = 5, **changes: Any) -> RunEvent:
+    """The first event of a run that was created by another, or by a schedule."""
+    run_id = str(uuid.uuid4())
+    run = make_run(run_id, sequence, RunState.QUEUED)
+    run = replace(run, attempt=0, start_time=None, parent_run_id=parent_id, **changes)
+    return make_event(run_id, sequence, run=run, type="run.queued", attempt=0)
+
+
+def test_sub_runs_get_rows_of_their_parents_owner(
+    projector: Projector, actor: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = AgentRun.objects.create(**actor.owner_fields(), agent_key="a", status="running")
+    child = make_first(str(parent.pk), 5, metadata={"why": "\0"}, priority=3)
+    grandchild = make_first(child.run_id, 6)
+    done = make_event(child.run_id, 7, {"output": {"a": 1}}, make_run(child.run_id, 7, RunState.SUCCEEDED))
+    given, accepted = {child.run_id: {"messages": MESSAGES}}, child.run
+    assert accepted is not None
+
+    def get_run(run_id: str) -> Run:
+        # What was given to the other is not kept any more.
+        if run_id not in given:
+            raise RunNotFound("There is no such run.")
+        return replace(accepted, input=given[run_id])
+
+    monkeypatch.setattr(projector._runtime, "get_run", get_run)
+    projector.apply(make_batch((child, grandchild, done), 7))
+    [row] = parent.sub_runs.all()
+    assert (str(row.pk), row.user, row.agent_key, row.status) == (child.run_id, actor.user, "chat-agent", "succeeded")
+    assert (row.input, row.output, row.priority) == ({"messages": MESSAGES}, {"a": 1}, 3)
+    assert (row.created_at, row.conversation, row.schedule_id) == (AT, None, "")
+    assert [event.event_type for event in row.events.all()] == ["run.queued", "custom"]
+    [below] = row.sub_runs.all()
+    assert (str(below.pk), below.user, below.status, below.input) == (grandchild.run_id, actor.user, "queued", {})
+
+
+@pytest.mark.usefixtures("runtime")
+def test_sub_run_of_nobody_and_later_events_make_no_row(projector: Projector) -> None:
+    parent = AgentRun.objects.create(agent_key="a", status="running")
+    first = make_first(str(parent.pk))
+    projector.apply(make_batch((first, make_first(str(uuid.uuid4()), 6)), 6))
+    [row] = parent.sub_runs.all()
+    row.delete()
+    retried = replace(make_run(first.run_id, 8, RunState.QUEUED), parent_run_id=str(parent.pk))
+    began = replace(make_run(first.run_id, 7), create_time=AT - timedelta(seconds=1), parent_run_id=str(parent.pk))
+    later = [make_event(first.run_id, 7, run=began, type="run.started")]
+    later += [make_event(first.run_id, 8, run=retried, type="run.queued")]
+    projector.apply(make_batch(later, 8))
+    assert list(AgentRun.objects.all()) == [parent]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_sub_runs_are_deleted_with_their_parent(projector: Projector, actor: Principal) -> None:
+    parent = AgentRun.objects.create(**actor.owner_fields(), agent_key="a", status="running")
+    projector.apply(make_batch((make_first(str(parent.pk)),), 5))
+    AgentRun.objects.filter(pk=parent.pk).delete()
+    assert not AgentRun.objects.exists()
+    # The runtime cancels the others with it.
+    assert [note.run_id for note in AbandonedRun.objects.all()] == [parent.pk]
+
+
+def test_row_of_a_sub_run_waits_for_what_it_was_given(projector: Projector, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = AgentRun.objects.create(agent_key="a", status="running")
+    monkeypatch.setattr(projector._runtime, "get_run", Mock(side_effect=RuntimeUnavailable("away")))
+    with pytest.raises(RuntimeUnavailable):
+        projector.apply(make_batch((make_first(str(parent.pk)),), 5))
+    assert not parent.sub_runs.exists()
+    assert ProjectorCursor.objects.get().sequence == 0
+
+
+def test_runs_of_schedules_get_rows(actor: Principal, runtime: FakeGoRuntime) -> None:
+    client = get_go_runtime_integration()
+    client.create_schedule("nightly", "0 3 * * *", "chat-agent", {"messages": MESSAGES}, paused=True, target="worker")
+    run = client.wait_run(client.trigger_schedule("nightly").run_id)
+    client.wait_run(client.submit_task("example_task").run_id)
+    project()
+    [row] = AgentRun.objects.all()
+    assert (str(row.pk), row.schedule_id, row.agent_key, row.status) == (
+        run.run_id,
+        "nightly",
+        "chat-agent",
+        "succeeded",
+    )
+    assert (row.input, row.user, row.anonymous_session_id) == ({"messages": MESSAGES}, None, None)
+    assert row.output["final_output"] == {"response": "Hello to you!"}
+    assert not visible_runs(actor).exists()
+
+
+def test_run_of_a_schedule_that_began_at_once_gets_a_row_and_a_task_none(projector: Projector) -> None:
+    begun, task = str(uuid.uuid4()), str(uuid.uuid4())
+    run = replace(make_run(begun, 5), schedule_id="nightly")
+    of_task = replace(make_run(task, 6), schedule_id="nightly", target=RunTarget.TASK)
+    events = [make_event(begun, 5, run=run, type="run.started"), make_event(task, 6, run=of_task, type="run.started")]
+    projector.apply(make_batch(events, 6))
+    assert [str(row.pk) for row in AgentRun.objects.all()] == [begun]
 
 
 def test_row_only_goes_forward(projector: Projector) -> None:

@@ -2516,7 +2516,8 @@ type FollowRunsRequest struct {
 	// The least time between two messages: what comes meanwhile is sent together. A reader that lags behind does not
 	// wait. Unset: send at once; at most 10 s.
 	MinInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
-	// Only runs whose creator gave them their run_id, as whoever keeps a row for each of its runs does.
+	// Only runs whose creator gave them their run_id, as whoever keeps a row for each of its runs does, those of
+	// schedules, and the sub-runs of all these.
 	NamedOnly     bool `protobuf:"varint,4,opt,name=named_only,json=namedOnly,proto3" json:"named_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -81,6 +81,7 @@ class RunView {
     };
     find("events").setAttribute("aria-busy", "true");
     this.lookWhileQueued();
+    this.lookForSubRuns();
   }
 
   take(event) {
@@ -202,7 +203,8 @@ class RunView {
     asked.value = interruptId;
     question.hidden = !interruptId;
     find("cancel").hidden = hasEnded;
-    find("retry").hidden = !hasEnded || status === "succeeded";
+    // A sub-run is retried with the run that created it.
+    find("retry").hidden = !hasEnded || status === "succeeded" || "never" in find("retry").dataset;
     // A control that goes away must not take the focus with it.
     if (active?.closest("[hidden]")) (hasEnded ? find("message") ?? find("status") : find("status")).focus();
   }
@@ -240,6 +242,29 @@ class RunView {
       if (this.status === "queued" && run?.status === "running") this.setStatus("running");
     }
     this.isLooking = false;
+  }
+
+  // The events of sub-runs are in streams of their own.
+  async lookForSubRuns() {
+    for (let hasEnded = false; !hasEnded;) {
+      hasEnded = ENDS.includes(`run.${this.status}`);
+      const found = await call("GET", this.section.dataset.subRuns).catch(() => null);
+      if (found) this.showSubRuns(found.results.reverse());
+      if (!hasEnded) await new Promise((resolve) => setTimeout(resolve, STATUS_LOOK_MS));
+    }
+  }
+
+  showSubRuns(runs) {
+    const {id, page} = this.section.dataset;
+    const list = find("sub-runs").querySelector("ul");
+    const lines = runs.map((run) => make("li", {},
+      make("a", {href: page.replace(id, run.id), textContent: run.agent_key}), " ",
+      make("span", {className: `badge ${run.status}`, textContent: run.status.replace("_", " ")}),
+      run.interrupt ? " asks something" : ""));
+    // What has not changed keeps the focus.
+    if (lines.map((line) => line.outerHTML).join() === [...list.children].map((line) => line.outerHTML).join()) return;
+    list.replaceChildren(...lines);
+    find("sub-runs").hidden = !runs.length;
   }
 }
 
