@@ -200,7 +200,7 @@ class AgentRun(models.Model):
     input = models.JSONField(default=dict, blank=True, encoder=DjangoJSONEncoder)
     # {"final_output": {…}, "final_messages": […], "usage": {…}} once the run succeeded.
     output = models.JSONField(default=dict, blank=True)
-    # {"message", "reason", "retryable", "error_type"} once it ended otherwise.
+    # {"message", "reason", "retryable", "error_type"} once it ended otherwise, or while it waits for another attempt.
     error = models.JSONField(null=True, blank=True)
     # {"interrupt_id", "payload"} while the run waits for an answer.
     interrupt = models.JSONField(null=True, blank=True)

@@ -127,7 +127,7 @@ class RunCreateSerializer(RequestSerializer):
 
 
 class RunErrorSerializer(serializers.Serializer[Any]):
-    """Why a run ended in another way than success."""
+    """Why a run ended in another way than success, or why its latest attempt failed, while it waits for the next."""
 
     message = serializers.CharField(help_text="One sentence for a person.")
     reason = serializers.CharField(help_text="What a program switches on.")

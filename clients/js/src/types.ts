@@ -29,10 +29,13 @@ export interface NewRun {
   queue_timeout_seconds?: number;
 }
 
-/** Why a run ended in another way than success. */
+/** Why a run ended in another way than success, or why the latest attempt of a queued one did not succeed. */
 export interface RunFailure {
+  /** One sentence for a person. */
   message: string;
+  /** What a program switches on. */
   reason: string;
+  /** Whether another attempt could succeed. */
   retryable: boolean;
   /** The class of the agent's exception, or empty. */
   error_type: string;
@@ -50,14 +53,22 @@ export interface RunSummary {
   conversation_id: string | null;
   agent_key: string;
   status: RunStatus;
+  /** Of a run that has ended otherwise than in success, and of one that is queued for its next attempt. */
   error: RunFailure | null;
   interrupt: Interrupt | null;
+  /** 0 before the first. */
   attempt: number;
-  max_attempts: number;
+  /** Null where its creation did not say, until the site has heard of it from the runtime. */
+  max_attempts: number | null;
   priority: number;
   metadata: Record<string, unknown>;
-  idempotency_key: string | null;
+  /** Empty where it was created without one. */
+  idempotency_key: string;
   retry_of: string | null;
+  /** Of a sub-run: the run that created it. */
+  parent_run_id: string | null;
+  /** The schedule that created it, or empty. */
+  schedule_id: string;
   /** The run with the strategy `rollback` that takes this one back; once cancelled, it is no part of the history. */
   rolled_back_by: string | null;
   created_at: string;
@@ -112,6 +123,8 @@ export interface RunQuery extends PageQuery {
   agent_key?: string;
   /** The id of a conversation. */
   conversation?: string;
+  /** The id of a run, whose sub-runs are listed. Without it, the list has no sub-runs. */
+  parent_run?: string;
 }
 
 export interface ConversationQuery extends PageQuery {
@@ -142,13 +155,16 @@ export interface RunEvent {
 
 /** What the payloads of events hold. Agents may emit others, and may add members. */
 export interface RunEventPayloads {
-  "run.queued": object;
+  /** It does not begin before `retry_at`. */
+  "run.queued": { retry_at?: string };
   "run.started": { attempt: number };
+  "run.heartbeat": Record<string, unknown>;
   /** `reason` is `GIVEN_BACK`, without an `error`, where the worker stopped and the same attempt goes on elsewhere. */
   "run.retrying": { attempt: number; reason: string; error?: string; error_type?: string; retry_at?: string };
   /** `payload` is the question; beside the envelope it is only in `event.payload.payload`. */
   "run.interrupted": { interrupt_id: string; payload: unknown };
-  "run.resumed": { interrupt_id: string };
+  /** `interrupt_id` is the question that was answered; there is none where sub-runs were waited for. */
+  "run.resumed": { interrupt_id?: string };
   "run.waiting": { run_ids: string[] };
   "run.succeeded": { output: unknown };
   "run.failed": { error: string; reason: string; error_type?: string };
@@ -156,8 +172,13 @@ export interface RunEventPayloads {
   "run.timed_out": { error: string; reason: string };
   "assistant.message": { content: unknown };
   "assistant.delta": { content: string };
-  "tool.call": { tool: string; arguments: unknown };
-  "tool.result": { result: unknown };
+  "tool.call": { tool: string; arguments: unknown; tool_call_id?: string };
+  "tool.result": { result: unknown; tool?: string; tool_call_id?: string };
+  "step.completed": { key: string; result: unknown };
+  /** What the agent keeps. */
+  "state.checkpoint": Record<string, unknown>;
+  /** What went wrong without ending the run. */
+  error: { error: string; details?: Record<string, unknown> };
 }
 
 /** An event of a known type. */

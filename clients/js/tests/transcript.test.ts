@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { RunFailedError, Transcript, type TranscriptState } from "../src/transcript.js";
-import type { RunEvent } from "../src/types.js";
+import { isEvent, type RunEvent } from "../src/types.js";
 import { RUN_ID } from "./site.js";
 
 type Told = [type: string, payload?: Record<string, unknown>];
@@ -63,7 +63,7 @@ const stands: Record<string, { told: Told[]; expected: Partial<TranscriptState> 
     expected: { status: "cancelled", interrupt: null, error: null },
   },
   "succeeded": { told: [["run.succeeded", { output: {} }]], expected: { status: "complete", error: null } },
-  "an error that is not the end": { told: [["error", { message: "m" }]], expected: { status: "running", error: null } },
+  "an error that is not the end": { told: [["error", { error: "m" }]], expected: { status: "running", error: null } },
 };
 
 for (const [name, { told, expected }] of Object.entries(stands)) {
@@ -81,6 +81,12 @@ for (const type of ["run.failed", "run.timed_out"]) {
     assert.deepEqual([error.message, error.reason, error.errorType], ["It broke.", "AGENT_FAILED", "KeyError"]);
   });
 }
+
+test("an error that is not the end is typed", () => {
+  const { events: [event] } = add([["error", { error: "It broke.", details: { code: 7 } }]]);
+  assert.ok(event && isEvent(event, "error"));
+  assert.deepEqual([event.error, event.payload.details?.code], ["It broke.", 7]);
+});
 
 test("pieces are kept one by one only where that is wanted", () => {
   const told: Told[] = [["run.queued"], delta("a"), message("A")];
