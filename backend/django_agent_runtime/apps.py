@@ -16,6 +16,7 @@ class DjangoAgentRuntimeConfig(AppConfig):
         """Register the checks."""
         from django_agent_runtime.checks import (  # noqa: PLC0415
             check_agent_settings,
+            check_database,
             check_environment,
             check_settings,
             check_stream_url,
@@ -23,5 +24,6 @@ class DjangoAgentRuntimeConfig(AppConfig):
 
         checks.register(check_settings, "django_agent_runtime")
         checks.register(check_agent_settings, "django_agent_runtime")
+        checks.register(check_database, "django_agent_runtime")
         checks.register(check_environment, "django_agent_runtime")
         checks.register(check_stream_url, "django_agent_runtime", deploy=True)

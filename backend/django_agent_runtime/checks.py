@@ -16,6 +16,7 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
     W005  a key of it that is not a setting
     W006  an entry of RUNTIME_REGISTRY cannot be loaded
     W007  the sessions of ANONYMOUS_SESSION_MODEL never expire
+    W008  SQLite, and transactions that do not begin as writers: they fail while agents write
     I001  QUEUE_BACKEND or EVENT_BUS_BACKEND is set: the runtime's journal is both
     I002  LANGFUSE_ENABLED is set: agents in Python workers are not traced
     I003  PUBLIC_STREAM_URL is not set: stream tickets have no address (with `check --deploy`)
@@ -32,11 +33,13 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info
 from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ImproperlyConfigured
+from django.db import router
 
 from django_agent_runtime import runtime_conf
 from django_agent_runtime._tls import check_files, read_files
 from django_agent_runtime.conf import load, validate
 from django_agent_runtime.exceptions import InvalidValue
+from django_agent_runtime.models import AgentRun
 from django_agent_runtime.runtime.registry import list_runtimes
 
 if TYPE_CHECKING:
@@ -100,6 +103,26 @@ def check_agent_settings(**_kwargs: Any) -> list[CheckMessage]:
             )
         )
     return messages
+
+
+def check_database(**_kwargs: Any) -> list[CheckMessage]:
+    """Warn of a SQLite whose transactions fail where they read, then write, and an agent's events are written too.
+
+    The library's own begin with a write; the admin's and the project's need not.
+    """
+    database = settings.DATABASES.get(router.db_for_write(AgentRun), {})
+    options = database.get("OPTIONS") or {}
+    is_sqlite = str(database.get("ENGINE", "")).endswith("sqlite3")
+    if not is_sqlite or str(options.get("transaction_mode", "")).upper() in {"IMMEDIATE", "EXCLUSIVE"}:
+        return []
+    return [
+        CheckWarning(
+            "SQLite's transactions begin as readers: the admin's, and those of views that read before they write, may "
+            "fail with 'database is locked' while agents are at work.",
+            hint="Set DATABASES['default']['OPTIONS'] = {'transaction_mode': 'IMMEDIATE', 'timeout': 20}.",
+            id="django_agent_runtime.W008",
+        )
+    ]
 
 
 def check_stream_url(**_kwargs: Any) -> list[CheckMessage]:

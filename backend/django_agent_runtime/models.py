@@ -9,6 +9,7 @@ Rows that are deleted leave a note of the runs that had not ended, by which the 
 from __future__ import annotations
 
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -20,7 +21,7 @@ from django.utils import timezone
 from django_agent_runtime.messages import append_new
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from django_agent_runtime.messages import Message
@@ -54,12 +55,25 @@ class EventVisibility(models.TextChoices):
     USER = "user"
 
 
+@contextmanager
+def write_transaction() -> Iterator[None]:
+    """`transaction.atomic()` for what reads before it writes.
+
+    In SQLite, a transaction that has read, and is to write while another does, fails at once with "database is locked";
+    one that begins with a write waits for the other, as long as the database's `timeout` says.
+    """
+    with transaction.atomic():
+        if transaction.get_connection().vendor == "sqlite":
+            AbandonedRun.objects.filter(run_id=uuid.UUID(int=0)).update(missed_at=None)
+        yield
+
+
 class AgentConversationQuerySet(models.QuerySet["AgentConversation"]):
     """Conversations, and what goes with them."""
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete them and their runs, which are cancelled where they have not ended."""
-        with transaction.atomic():
+        with write_transaction():
             self.abandon_runs()
             return super().delete()
 
@@ -106,7 +120,7 @@ class AgentConversation(models.Model):
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete it and its runs, which are cancelled where they have not ended."""
-        with transaction.atomic():
+        with write_transaction():
             AgentConversation.objects.filter(pk=self.pk).abandon_runs()
             return super().delete(using, keep_parents)
 
@@ -159,7 +173,7 @@ class AgentRunQuerySet(models.QuerySet["AgentRun"]):
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete them; those that have not ended are cancelled."""
-        with transaction.atomic():
+        with write_transaction():
             self.abandon()
             return super().delete()
 
@@ -279,7 +293,7 @@ class AgentRun(models.Model):
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete it; a run that has not ended is cancelled."""
-        with transaction.atomic():
+        with write_transaction():
             AgentRun.objects.filter(pk=self.pk).abandon()
             return super().delete(using, keep_parents)
 

@@ -18,7 +18,7 @@ from django_agent_runtime.exceptions import (
     RuntimeUnavailable,
 )
 from django_agent_runtime.live import get_hurried_runtime
-from django_agent_runtime.models import OPEN_STATUSES, AbandonedRun, AgentConversation, AgentRun
+from django_agent_runtime.models import OPEN_STATUSES, AbandonedRun, AgentConversation, AgentRun, write_transaction
 from django_agent_runtime.principals import DELETE_CONVERSATION_PERMISSION, DELETE_RUN_PERMISSION
 from django_agent_runtime.types import ConnectionState
 
@@ -60,7 +60,7 @@ def delete_conversation(*, actor: Principal, conversation: AgentConversation) ->
 
 def _delete(rows: QuerySet[AgentRun] | QuerySet[AgentConversation], *, runs: QuerySet[AgentRun]) -> None:
     """Delete rows, and then have the runtime cancel the runs that were among them."""
-    with transaction.atomic():
+    with write_transaction():
         abandoned = list(runs.filter(status__in=OPEN_STATUSES).values_list("pk", flat=True))
         rows.delete()
 

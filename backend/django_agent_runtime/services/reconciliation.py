@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from django_agent_runtime.exceptions import AgentRuntimeError, CallTimedOut, RunEnded, RunNotFound, RuntimeUnavailable
 from django_agent_runtime.live import get_hurried_runtime
-from django_agent_runtime.models import OPEN_STATUSES, AbandonedRun, AgentEvent, AgentRun, RunStatus
+from django_agent_runtime.models import OPEN_STATUSES, AbandonedRun, AgentEvent, AgentRun, RunStatus, write_transaction
 from django_agent_runtime.projection import PROJECTED_FIELDS, project_run
 from django_agent_runtime.services.cancellation import pass_on_cancel
 from django_agent_runtime.services.deletion import pass_on_deletion
@@ -85,7 +85,7 @@ def refresh_run(*, run: AgentRun, runtime: GoRuntimeIntegration | None = None) -
     except RunNotFound as error:
         end_unknown(run, RunStatus.FAILED, error, was_accepted=True)
         return run
-    with transaction.atomic():
+    with write_transaction():
         row = AgentRun.objects.select_for_update().filter(pk=run.pk).first()
         if row is None:
             # It was deleted meanwhile.

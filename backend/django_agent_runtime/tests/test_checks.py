@@ -6,11 +6,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.checks import registry, run_checks
 from django.db import models
 from django.test import override_settings
 
-from django_agent_runtime.checks import ERROR_IDS, check_agent_settings, check_environment, check_settings
+from django_agent_runtime.checks import (
+    ERROR_IDS,
+    check_agent_settings,
+    check_database,
+    check_environment,
+    check_settings,
+)
 from django_agent_runtime.conf import RuntimeSettings
 from django_agent_runtime.runtime.registry import clear_registry
 from django_agent_runtime.tests.runs.support import AnonymousSession
@@ -43,6 +50,23 @@ def test_bad_value_is_named_with_a_hint(key: str, value: Any, code: str) -> None
     assert key in message.msg
     assert message.hint
     assert message.is_serious() == code.startswith("E")
+
+
+@pytest.mark.parametrize(
+    ("database", "warns"),
+    [
+        ({"ENGINE": "django.db.backends.sqlite3"}, True),
+        ({"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"transaction_mode": "deferred"}}, True),
+        ({"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"transaction_mode": "IMMEDIATE"}}, False),
+        ({"ENGINE": "django.db.backends.postgresql"}, False),
+    ],
+)
+def test_sqlite_whose_transactions_begin_as_readers_is_a_warning(
+    database: Any, warns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `override_settings` would have Django warn of it, who has connections to it.
+    monkeypatch.setitem(django_settings.DATABASES, "default", database)
+    assert [message.id for message in check_database()] == ["django_agent_runtime.W008"] * warns
 
 
 def test_setting_that_is_no_dict_is_an_error() -> None:
