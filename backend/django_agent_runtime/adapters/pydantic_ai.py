@@ -84,9 +84,9 @@ class PydanticAIRuntime(AdaptedAgent):
             deps=deps,
             event_stream_handler=tell,
         )
-        # Before version 2 it is a method.
+        # Before version 2 it is a method; since then, calling it is deprecated.
         usage: Any = result.usage
-        usage = usage() if callable(usage) else usage
+        usage = usage if hasattr(usage, "input_tokens") else usage()
         output = to_json(result.output)
         new = _to_messages(result.new_messages())
         if isinstance(result.output, str):

@@ -163,7 +163,7 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> Response | None
 
 def describe_problem(status: HTTPStatus, *, code: str, detail: str, **extra: Any) -> dict[str, Any]:
     """The members of a problem; an empty `detail` becomes the status in words."""
-    return {
+    problem = {
         "type": f"urn:agentruntime:problem:{code.lower().replace('_', '-')}",
         "title": status.phrase,
         "status": int(status),
@@ -172,6 +172,18 @@ def describe_problem(status: HTTPStatus, *, code: str, detail: str, **extra: Any
         "request_id": current_request_id() or uuid.uuid4().hex,
         **extra,
     }
+    return {name: _replace_surrogates(value) for name, value in problem.items()}
+
+
+def _replace_surrogates(value: Any) -> Any:
+    """What a caller has sent and is told of again may have half of a surrogate pair, which is no UTF-8."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [_replace_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _replace_surrogates(item) for name, item in value.items()}
+    return value
 
 
 def describe_error(exc: exceptions.AgentRuntimeError, status: HTTPStatus) -> dict[str, Any]:

@@ -228,7 +228,7 @@ class RunCancelSerializer(RequestSerializer):
 class RunResumeSerializer(RequestSerializer):
     """An answer to what a run asks."""
 
-    value = serializers.JSONField(required=False, default=None, allow_null=True, help_text="The answer; any JSON.")
+    value = serializers.JSONField(allow_null=True, help_text="The answer; any JSON, also null.")
     interrupt_id = serializers.CharField(
         required=False, allow_null=True, default=None, help_text="The question; by default the one the run waits at."
     )

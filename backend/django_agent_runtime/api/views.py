@@ -47,6 +47,7 @@ from django_agent_runtime.models import (
     AgentRun,
     EventVisibility,
 )
+from django_agent_runtime.principals import INTERNAL_EVENTS_PERMISSION
 from django_agent_runtime.runtime_conf import get_agent_runtime_settings
 
 if TYPE_CHECKING:
@@ -454,7 +455,7 @@ def _choose_visibility(actor: Principal, wanted: dict[str, Any]) -> str:
     """The least level of the events that a reader of a run gets."""
     if wanted["include_all"]:
         if not selectors.may_see_internal_events(actor):
-            raise PermissionDenied("Only staff may see internal events.")
+            raise PermissionDenied(f"Only staff, and who has {INTERNAL_EVENTS_PERMISSION}, may see internal events.")
         return EventVisibility.INTERNAL.value
     if wanted["include_debug"] or get_agent_runtime_settings().debug_mode:
         return EventVisibility.DEBUG.value

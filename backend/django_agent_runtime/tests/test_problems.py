@@ -189,6 +189,12 @@ def test_throttled_says_when_to_come_back() -> None:
     assert (response.status_code, response["Retry-After"], read(response)["code"]) == (429, "3", "THROTTLED")
 
 
+def test_half_of_a_surrogate_pair_is_told_of_in_utf_8() -> None:
+    # As the renderers of DRF have it where the project says nothing.
+    body = read(answer(drf.ValidationError({"\ud800": ["\udfff is not known."]})))
+    assert body["errors"] == [{"field": "?", "detail": "? is not known."}]
+
+
 def test_nested_validation_errors_become_paths() -> None:
     class Inner(serializers.Serializer[Any]):
         width = serializers.IntegerField()

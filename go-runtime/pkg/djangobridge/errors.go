@@ -2,10 +2,12 @@ package djangobridge
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -417,19 +420,41 @@ func fromGRPC(err error) bool {
 	return own
 }
 
-// status puts the refusal on the wire. A status whose details cannot be packed
-// is sent without them.
+// maxStatusBytes is what a refusal may take as headers, of which clients take 8 KiB.
+const maxStatusBytes = 7000
+
+// status puts the refusal on the wire. Texts may quote what was asked for, whatever
+// its length: they are cut until a client takes them.
 func (r refusal) status() *status.Status {
-	plain := status.New(r.code, r.message)
+	const longest = 2000
+	for most := longest; ; most /= 2 {
+		s := r.shortStatus(most)
+		// The text is sent percent-encoded, and once more in the details, as base64.
+		size := len(url.PathEscape(s.Message())) + base64.StdEncoding.EncodedLen(proto.Size(s.Proto()))
+		if size <= maxStatusBytes || most == 0 {
+			return s
+		}
+	}
+}
+
+// shortStatus is the status with texts of so many bytes. One whose details cannot be
+// packed is sent without them.
+func (r refusal) shortStatus(most int) *status.Status {
+	plain := status.New(r.code, shorten(r.message, most))
 	var details []protoadapt.MessageV1
 	if r.reason != "" {
-		details = append(details, &errdetails.ErrorInfo{Reason: r.reason, Domain: errorDomain, Metadata: r.metadata})
+		info := &errdetails.ErrorInfo{Reason: r.reason, Domain: errorDomain, Metadata: map[string]string{}}
+		for name, value := range r.metadata {
+			info.Metadata[name] = shorten(value, most)
+		}
+		details = append(details, info)
 	}
 	if len(r.violations) > 0 {
 		bad := &errdetails.BadRequest{}
 		for _, v := range r.violations {
-			bad.FieldViolations = append(bad.FieldViolations,
-				&errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Description})
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+				Field: shorten(v.Field, most), Description: shorten(v.Description, most),
+			})
 		}
 		details = append(details, bad)
 	}
@@ -441,6 +466,14 @@ func (r refusal) status() *status.Status {
 		return plain
 	}
 	return detailed
+}
+
+// shorten cuts a text to so many bytes, and says so.
+func shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // passes reports whether what an error says is likely to be over after a while.

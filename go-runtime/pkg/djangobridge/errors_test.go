@@ -8,9 +8,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
@@ -181,4 +183,25 @@ func TestStatusListsEveryViolation(t *testing.T) {
 		}
 	}
 	t.Error("the status does not list both violations")
+}
+
+// TestStatusFitsIntoHeaders has errors that quote more than a client takes.
+func TestStatusFitsIntoHeaders(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("é", 100_000)
+	bad := &violation.Error{}
+	for range 1000 {
+		bad.Violations = append(bad.Violations, violation.Violation{Field: long, Description: long})
+	}
+	for _, err := range []error{bad, &engine.RunNotFoundError{RunID: long}} {
+		sent := describe(err).status()
+		bytes, marshalErr := proto.Marshal(sent.Proto())
+		// The text goes percent-encoded, all of it in base64.
+		if size := 3*len(sent.Message()) + len(bytes)*4/3; marshalErr != nil || size > 8000 {
+			t.Errorf("%T takes %d bytes of headers (%v)", err, size, marshalErr)
+		}
+		if !utf8.ValidString(sent.Message()) {
+			t.Errorf("%T is cut within a character", err)
+		}
+	}
 }

@@ -25,6 +25,7 @@ _STATUS_OF = {
 # The SDKs' own, those of httpx which they let through once an answer has begun, and a stream's end before the answer's,
 # which no SDK minds.
 _NO_ANSWER = {"APIError", "APIConnectionError", "Timeout", "TransportError", "EOFError"}
+_NOT_ALLOWED = (401, 403)
 _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
 
 
@@ -82,7 +83,9 @@ def _translate(error: Exception, subject: str) -> ModelError | None:
     if status == _TOO_MANY_REQUESTS:
         return _translate_limit(error, subject)
     if status in _CLIENT_ERRORS and status not in _WORTH_ANOTHER_TRY:
-        return ModelRejected(f"{subject} does not accept the key, the model or the request (HTTP {status})")
+        if status in _NOT_ALLOWED:
+            return ModelRejected(f"{subject} does not accept the key, or not for this model (HTTP {status})")
+        return ModelRejected(f"{subject} does not accept the model or the request (HTTP {status})")
     return ModelUnavailable(f"{subject} failed (HTTP {status})")
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
+import os
+import sys
 import time
+import traceback
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from django_agent_runtime._codec import encode, encode_object
 from django_agent_runtime._errors import reason_error
@@ -61,6 +65,8 @@ class Host(Protocol):
 
     ledger: Ledger
     tidying: DatabaseTidying
+    pid: int
+    """The process it is in."""
 
     def ended(self, attempt: Attempt) -> None:
         """There is nothing more to be done for the attempt."""
@@ -329,7 +335,11 @@ class Attempt:
             # The context knows what the run waits for.
             pass
         except BaseException as error:  # noqa: BLE001 - not even sys.exit() in an agent may end the worker
+            if os.getpid() != self._host.pid:
+                _end_fork(error)
             report = self._judge_safely(error)
+        if os.getpid() != self._host.pid:
+            _end_fork()
         self._host.tidying.run_ended()
         self._task = None
         if self._timer is not None:
@@ -448,7 +458,12 @@ class Attempt:
         self._timer = None
         logger.warning(
             "agent goes on though its run is over, and keeps its place: only code that awaits can be stopped",
-            extra={"run_id": self.run_id, "agent": self.agent_key, "attempt": self.number, "why": self._stopping},
+            extra={
+                "run_id": self.run_id,
+                "agent": self.agent_key,
+                "attempt": self.number,
+                "why": self.lease.lost or self._stopping,
+            },
         )
 
     def _time_out(self) -> None:
@@ -483,6 +498,19 @@ def _describe_failure(error: BaseException) -> worker_pb.Fail:
     message = f"{name}: {text.splitlines()[0]}" if text else f"the agent raised {name}"
     # What the runtime would refuse another time as well.
     return _to_fail(message, name, retryable=not isinstance(error, (InvalidValue, TooLarge)))
+
+
+def _end_fork(error: BaseException | None = None) -> NoReturn:
+    """End a process that an agent has forked and that comes back from the agent's code: the worker is not its."""
+    code: Any = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+    elif error is not None:
+        traceback.print_exception(type(error), error, error.__traceback__)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def _read_text(error: BaseException) -> str:

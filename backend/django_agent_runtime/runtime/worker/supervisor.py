@@ -132,6 +132,6 @@ class Supervisor:
         if self._signals:
             logger.info("worker process ended", extra=fields)
             return
-        logger.error("worker process ended, starting another", extra={**fields, "after_seconds": round(slot.pause, 1)})
+        logger.error("worker process ended, starting another", extra={**fields, "pause_seconds": round(slot.pause, 1)})
         # The first time at once; then ever later, while it keeps crashing soon after its start.
         slot.pause = min(_LONGEST_PAUSE, slot.pause * 2 or _FIRST_PAUSE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import uuid
 from collections import deque
@@ -71,6 +72,7 @@ class Worker:
             grace: Seconds that runs get to finish when the worker is asked to stop.
         """
         self.worker_id = str(uuid.uuid4())
+        self.pid = os.getpid()
         self.grace = grace
         self._agents = dict(agents)
         self._settings = settings
@@ -116,14 +118,18 @@ class Worker:
             asyncio.set_event_loop(loop)
             with self._lock:
                 self._loop = loop
-            serving = loop.create_task(self._serve())
-            serving.add_done_callback(lambda _: loop.stop())
+            if not self._stops:
+                self._connection.start()
+            serving = self._serve_on(loop)
             while not serving.done():
                 try:
                     loop.run_forever()
                 except (SystemExit, KeyboardInterrupt) as error:
                     # Of a task that an agent has made: it ends that task, which whoever awaits it gets to know.
                     logger.error("agent tried to end the worker", extra={"err": repr(error)})  # noqa: TRY400
+                if serving.cancelled():
+                    logger.error("agent cancelled tasks that are not its own")
+                    serving = self._serve_on(loop)
             clean = serving.result()
             with self._lock:
                 self._loop = None
@@ -266,11 +272,14 @@ class Worker:
         if len(self._stops) > 1:
             self._hurry.set()
 
+    def _serve_on(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[bool]:
+        serving = loop.create_task(self._serve())
+        serving.add_done_callback(lambda _: loop.stop())
+        return serving
+
     async def _serve(self) -> bool:
         if self._stops:
             self._note_stop()
-        else:
-            self._connection.start()
         await self._stop_wanted.wait()
         return await self._drain()
 

@@ -31,10 +31,14 @@ def test_a_schedule_is_kept_as_it_was_given(client: GoRuntimeIntegration) -> Non
     assert (replaced.cron, replaced.paused, replaced.next_time) == ("@daily", True, None)
     assert client.pause_schedule("nightly", False).next_time is not None
     assert [listed.schedule_id for listed in client.list_schedules()] == ["nightly"]
-    for cron, time_zone, field in (("soon", "", "cron"), ("@daily", "Berlin/Europe", "time_zone")):
+    # What is refused is quoted, and may be longer than what headers hold.
+    wrong = [("soon", "", "cron"), ("@daily", "Berlin/Europe", "time_zone"), ("é" * 6000, "", "cron")]
+    for cron, time_zone, field in [*wrong, ("@daily", "a" * 6000, "time_zone")]:
         with pytest.raises(exceptions.InvalidRequest) as refused:
             client.create_schedule("other", cron, "writer", target="worker", time_zone=time_zone)
         assert [name.rpartition(".")[2] for name, _ in refused.value.violations] == [field]
+    with pytest.raises(exceptions.RunNotFound):
+        client.get_run("é" * 6000)
     assert client.delete_schedule("nightly") is True
     assert client.delete_schedule("nightly") is False
     with pytest.raises(exceptions.ScheduleNotFound):

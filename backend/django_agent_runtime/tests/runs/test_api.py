@@ -108,7 +108,7 @@ def test_run_is_created_while_the_runtime_is_away(api: APIClient) -> None:
     cancelled = post(api, f"{RUNS}{response.json()['id']}/cancel/")
     assert (cancelled.status_code, cancelled.json()["status"]) == (202, "queued")
     assert [response.json()["stale"], cancelled.json()["stale"]] == [True, True]
-    assert post(api, f"{RUNS}{response.json()['id']}/resume/").status_code == 503
+    assert post(api, f"{RUNS}{response.json()['id']}/resume/", {"value": 1}).status_code == 503
 
 
 @pytest.mark.usefixtures("runtime")
@@ -327,11 +327,13 @@ def test_question_is_read_and_answered(api: APIClient) -> None:
     wait_for(run_id, "waiting")
     question = api.get(f"{RUNS}{run_id}/").json()["interrupt"]
     assert question == {"interrupt_id": "question-1", "payload": {"question": "Go on?"}}
+    # An answer is for good: nobody gives one by leaving it out.
+    assert [error["field"] for error in post(api, f"{RUNS}{run_id}/resume/").json()["errors"]] == ["value"]
     answered = post(api, f"{RUNS}{run_id}/resume/", {"interrupt_id": "question-1", "value": "yes"})
     assert answered.status_code == 200
     wait_for(run_id, "succeeded")
     assert api.get(f"{RUNS}{run_id}/").json()["output"]["final_output"] == {"answer": "yes"}
-    late = post(api, f"{RUNS}{run_id}/resume/", {"interrupt_id": "question-2"})
+    late = post(api, f"{RUNS}{run_id}/resume/", {"interrupt_id": "question-2", "value": None})
     assert late.status_code == 409
 
 

@@ -66,6 +66,20 @@ class Wait(AgentRuntime):
             raise
         return {"pid": os.getpid()}
 
+class Fork(AgentRuntime):
+    key = "fork"
+    async def run(self, ctx):
+        pid = os.fork()
+        if pid:
+            _, status = await sync_to_async(os.waitpid)(pid, 0)
+            return {"exit_code": os.waitstatus_to_exitcode(status)}
+        how = ctx.params["how"]
+        if how == "exits":
+            raise SystemExit(3)
+        if how == "fails":
+            raise ValueError("the child's own")
+        return {}
+
 class Steps(AgentRuntime):
     key = "steps"
     async def run(self, ctx):
@@ -104,7 +118,7 @@ class Deaf(AgentRuntime):
         time.sleep(3600)
 
 def register_agents():
-    for kind in (Quick, Poison, Wait, Steps, Deaf, Orm, PlainOrm):
+    for kind in (Quick, Poison, Wait, Steps, Fork, Deaf, Orm, PlainOrm):
         register_runtime(kind())
 """
 

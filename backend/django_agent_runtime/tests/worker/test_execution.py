@@ -208,6 +208,19 @@ def test_task_of_an_agent_cannot_end_the_worker(runtime: Any, start_worker: Call
     assert runtime.wait_for(runtime.submit("fine")).state == "succeeded"
 
 
+def test_agent_that_cancels_all_tasks_ends_no_worker(runtime: Any, start_worker: Callable[..., Any]) -> None:
+    async def cancel_all(ctx: RunContext) -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(0)
+
+    async def fine(ctx: RunContext) -> None: ...
+
+    start_worker(runtime, agent(cancel_all), agent(fine, "fine"))
+    assert runtime.wait_for(runtime.submit("agent", max_attempts=1)).state == "failed"
+    assert runtime.wait_for(runtime.submit("fine")).state == "succeeded"
+
+
 @pytest.mark.parametrize("result", [{"a": object()}, {"a": float("nan")}, {1: 2}], ids=["object", "nan", "key"])
 def test_result_that_is_no_json_fails_for_good(runtime: Any, start_worker: Callable[..., Any], result: Any) -> None:
     async def run_it(ctx: RunContext) -> RunResult:
@@ -836,7 +849,7 @@ def test_code_that_goes_on_after_its_run_is_told_of(
         while not (said := [record for record in caplog.records if "agent goes on" in record.message]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert vars(said[0])["run_id"] == run.run_id
+        assert (vars(said[0])["run_id"], vars(said[0])["why"]) == (run.run_id, "RUN_CANCELLED")
     finally:
         over.set()
 

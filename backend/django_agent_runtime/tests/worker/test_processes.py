@@ -55,6 +55,15 @@ def test_says_what_it_serves(runtime: Any, site: Any) -> None:
     assert f"127.0.0.1:{runtime.port}, namespace default" in log
 
 
+@pytest.mark.parametrize(("how", "exit_code"), [("exits", 3), ("fails", 1), ("returns", 0)])
+def test_fork_that_comes_back_from_an_agent_ends(runtime: Any, site: Any, how: str, exit_code: int) -> None:
+    site.start("--concurrency", "3")
+    run = runtime.wait_for(runtime.submit("fork", params={"how": how}), timeout=PATIENCE_SECONDS)
+    assert run.output["final_output"] == {"exit_code": exit_code}
+    others = [runtime.submit("quick") for _ in range(20)]
+    assert [runtime.wait_for(other, timeout=PATIENCE_SECONDS).state for other in others] == ["succeeded"] * 20
+
+
 def test_killed_process_is_replaced_and_steps_are_not_repeated(runtime: Any, site: Any) -> None:
     supervisor = site.start("--processes", "2", "--grace", "5", SITE_LEASE="2")
     runtime.wait_until(lambda: len(runtime.workers) == 2, timeout=PATIENCE_SECONDS)
