@@ -43,7 +43,7 @@ class Sizes:
     token_runs: int
     """Runs that emit tokens at the same time."""
     token_paces: tuple[float, ...]
-    """Tokens a second of each of them that are tried, rising."""
+    """Tokens a second of each of them that are tried, rising, until one is not held."""
     probe_seconds: float
     """For how long a rate is tried."""
     hold_seconds: float
@@ -84,7 +84,8 @@ FULL = Sizes(
     token_rounds=15,
     first_tokens=50,
     token_runs=300,
-    token_paces=(20, 30, 40, 60, 80),
+    # The last is more than two worker processes emit.
+    token_paces=(20, 30, 40, 60, 80, 100, 130, 160, 200, 300, 450),
     probe_seconds=10,
     hold_seconds=60,
     runtime_readers=10_000,

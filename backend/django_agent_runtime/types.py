@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 __all__ = [
+    "TASK_TYPE",
     "Agent",
     "Concurrency",
     "ConnectionState",
@@ -38,6 +39,9 @@ __all__ = [
     "StreamTicket",
     "TaskType",
 ]
+
+TASK_TYPE = "agent.run"
+"""What every agent does, whatever other task types it has: take messages and answer them."""
 
 
 class RunState(str, enum.Enum):
@@ -197,6 +201,7 @@ class Run:
     output: dict[str, Any] | None
     """Set when the run succeeded; None in lists and of `submit_tasks`, which leave it out."""
     error: RunError | None
+    """Why the run ended in another way than success or, while it waits for its next attempt, why the latest failed."""
     metadata: dict[str, Any]
     create_time: datetime | None
     start_time: datetime | None

@@ -46,9 +46,12 @@ def test_token_is_lost_that_did_not_come_once_and_in_its_place(numbers: list[int
     assert _count_lost(Seen("HTTP/1.1 200", numbers, []), 3) == lost
 
 
-@pytest.mark.parametrize(("lost", "lag_p99", "held"), [(0, 1e6, True), (1, 10.0, False), (0, 1.1e6, False)])
-def test_pace_is_held_if_nothing_is_lost_or_late(lost: int, lag_p99: float, held: bool) -> None:
-    point = LoadPoint(300, 20, 60, 360_000, lost, 5.0, lag_p99, 2e6)
+@pytest.mark.parametrize(
+    ("lost", "lag_p99", "late_seconds", "held"),
+    [(0, 1e6, 1.0, True), (1, 10.0, 0.0, False), (0, 1.1e6, 0.0, False), (0, 10.0, 1.1, False)],
+)
+def test_pace_is_held_if_nothing_is_lost_or_late(lost: int, lag_p99: float, late_seconds: float, held: bool) -> None:
+    point = LoadPoint(300, 20, 60, 360_000, lost, 5.0, lag_p99, 2e6, late_seconds)
     assert point.held is held
     assert point.rate == 6000
 

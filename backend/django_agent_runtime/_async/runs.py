@@ -16,7 +16,16 @@ from django_agent_runtime._errors import CallFailure
 from django_agent_runtime._requests import BATCH_ITEMS, create_request
 from django_agent_runtime.exceptions import CallTimedOut
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
-from django_agent_runtime.types import Concurrency, EventVisibility, NewTask, RetryPolicy, Run, RunState, RunTarget
+from django_agent_runtime.types import (
+    TASK_TYPE,
+    Concurrency,
+    EventVisibility,
+    NewTask,
+    RetryPolicy,
+    Run,
+    RunState,
+    RunTarget,
+)
 
 from .calls import AsyncCalls
 
@@ -37,7 +46,7 @@ class AsyncRuns(AsyncCalls):
         run_id: str | None = None,
         idempotency_key: str | None = None,
         target: RunTarget | str = RunTarget.AGENT,
-        task_type: str = "agent.run",
+        task_type: str = TASK_TYPE,
         description: str = "",
         metadata: Mapping[str, Any] | None = None,
         priority: int = 0,
@@ -114,7 +123,7 @@ class AsyncRuns(AsyncCalls):
         run_id: str | None = None,
         idempotency_key: str | None = None,
         target: RunTarget | str = RunTarget.AGENT,
-        task_type: str = "agent.run",
+        task_type: str = TASK_TYPE,
         description: str = "",
         metadata: Mapping[str, Any] | None = None,
         priority: int = 0,

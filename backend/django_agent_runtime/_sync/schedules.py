@@ -11,7 +11,16 @@ from django_agent_runtime._codec import check_text
 from django_agent_runtime._requests import schedule_run
 from django_agent_runtime.exceptions import ScheduleNotFound
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
-from django_agent_runtime.types import Concurrency, EventVisibility, NewTask, RetryPolicy, Run, RunTarget, Schedule
+from django_agent_runtime.types import (
+    TASK_TYPE,
+    Concurrency,
+    EventVisibility,
+    NewTask,
+    RetryPolicy,
+    Run,
+    RunTarget,
+    Schedule,
+)
 
 from .calls import SyncCalls
 
@@ -32,7 +41,7 @@ class SyncSchedules(SyncCalls):
         paused: bool = False,
         replace: bool = False,
         target: RunTarget | str = RunTarget.AGENT,
-        task_type: str = "agent.run",
+        task_type: str = TASK_TYPE,
         description: str = "",
         metadata: Mapping[str, Any] | None = None,
         priority: int = 0,
@@ -48,8 +57,8 @@ class SyncSchedules(SyncCalls):
 
         Args:
             schedule_id: 1 to 200 bytes.
-            cron: Five fields (minute hour day month weekday), or `@hourly`, `@daily`, `@weekly`, `@monthly`,
-                `@yearly`, or `@every 90s`.
+            cron: Five fields (minute hour day month weekday; 0 and 7 are Sunday), or `@hourly`, `@daily`, `@weekly`,
+                `@monthly`, `@yearly`, or `@every 90s`.
             time_zone: An IANA name such as `Europe/Berlin`; empty: UTC.
             paused: Create no runs until `pause_schedule(schedule_id, False)`.
             replace: Replace the schedule that has the id.

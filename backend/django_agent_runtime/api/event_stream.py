@@ -38,6 +38,8 @@ HEARTBEAT_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
 # A stream ends after an hour, and the reader resumes: its sign-in is then checked again.
 MAX_STREAM_SECONDS = 3600.0
+# Of the name of an event; no other character ends a line of a stream. The runtime does the same with its own.
+LINE_ENDS = str.maketrans("\r\n", "  ")
 
 
 class EventStreamRenderer(BaseRenderer):
@@ -178,7 +180,7 @@ def describe_event(event: Event) -> dict[str, Any]:
 def format_event(event: Event, *, named: bool = True) -> bytes:
     """An event as one block of the stream."""
     # A line end in a type would begin another field of the block; `data:` has the type as it is.
-    name = f"event: {' '.join(event.type.splitlines())}\n" if named else ""
+    name = f"event: {event.type.translate(LINE_ENDS)}\n" if named else ""
     return f"id: {event.sequence}\n{name}data: {json.dumps(describe_event(event))}\n\n".encode()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 from django.utils import timezone
 
-from django_agent_runtime.api.event_stream import MAX_STREAM_SECONDS, RETRY_MILLISECONDS
+from django_agent_runtime.api.event_stream import LINE_ENDS, MAX_STREAM_SECONDS, RETRY_MILLISECONDS
 from django_agent_runtime.api.problems import describe_error, find_status
 from django_agent_runtime.exceptions import AgentRuntimeError, EventsTruncated, RunNotFound
 from django_agent_runtime.go_integration import get_go_runtime_integration
@@ -74,7 +74,7 @@ def describe_event_row(event: AgentEvent) -> dict[str, Any]:
 def format_run_event(described: Mapping[str, Any], *, named: bool) -> bytes:
     """An event as one block of a stream; one without a `seq` gets no id, and moves nobody's place."""
     # A line end in a type would begin another field of the block; `data:` has the type as it is.
-    name = f"event: {' '.join(described['type'].splitlines())}\n" if named else ""
+    name = f"event: {described['type'].translate(LINE_ENDS)}\n" if named else ""
     place = f"id: {described['seq']}\n" if "seq" in described else ""
     return f"{place}{name}data: {json.dumps(described)}\n\n".encode()
 

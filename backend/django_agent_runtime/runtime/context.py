@@ -20,6 +20,7 @@ from django_agent_runtime.runtime.current import enclosing_steps, use_step
 from django_agent_runtime.runtime.errors import Parked, SubRunFailed
 from django_agent_runtime.runtime.interfaces import EventType, RunContext, Visibility
 from django_agent_runtime.runtime.registry import list_runtimes
+from django_agent_runtime.types import TASK_TYPE
 
 __all__ = [
     "MOST_PAYLOAD_BYTES",
@@ -234,7 +235,7 @@ class WorkerRunContext(RunContext):
             # One of this project's may wait for a worker; of others the runtime says whether it knows them.
             target=agent_pb.RUN_TARGET_WORKER if agent_key in list_runtimes() else agent_pb.RUN_TARGET_AGENT,
             agent_id=agent_key,
-            task_type="agent.run",
+            task_type=TASK_TYPE,
             input=self._check_size(_encode_input(messages, input, params), "input"),
             metadata=encode_object(metadata, "metadata"),
         )

@@ -83,6 +83,7 @@ class EventType(_Text):
     RUN_CANCELLED = "run.cancelled"
     RUN_TIMED_OUT = "run.timed_out"
     RUN_HEARTBEAT = "run.heartbeat"
+    """Never emitted: leases are renewed beside the log."""
     RUN_RETRYING = "run.retrying"
     RUN_INTERRUPTED = "run.interrupted"
     RUN_RESUMED = "run.resumed"

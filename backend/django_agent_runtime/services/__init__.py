@@ -11,7 +11,8 @@ from django_agent_runtime.services.deletion import delete_conversation, delete_r
 from django_agent_runtime.services.reconciliation import reconcile_runs, refresh_open_runs, refresh_run
 from django_agent_runtime.services.runs import CreatedRun, create_run, resume_run, retry_run
 from django_agent_runtime.services.strategies import MultitaskStrategy
-from django_agent_runtime.services.submission import TASK_TYPE, RunOptions, submit_run
+from django_agent_runtime.services.submission import RunOptions, submit_run
+from django_agent_runtime.types import TASK_TYPE
 
 __all__ = [
     "TASK_TYPE",

@@ -32,6 +32,9 @@ def end_unknown(
         # A refused request gives its key back: it may be sent again.
         # Nothing is done to one of which the projector has learned something since it was read.
         unchanged = AgentRun.objects.filter(pk=run.pk, status__in=OPEN_STATUSES, last_sequence=run.last_sequence)
+        if never_began:
+            # The runtime may have accepted it from somebody else meanwhile.
+            unchanged = unchanged.filter(submitted_at=None)
         changed = unchanged.update(
             status=status, error=run.error, finished_at=now, **({"idempotency_key": ""} if never_began else {})
         )

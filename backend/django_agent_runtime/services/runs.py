@@ -104,7 +104,7 @@ def create_run(
         raise PermissionDenied("Only the owner of a conversation may add runs to it.")
     run_input = {"messages": list(messages), "params": dict(params or {})}
     check_request(agent_key, run_input, metadata, idempotency_key)
-    _check_agent(agent_key)
+    _check_agent(agent_key, to_staff=actor.is_staff)
     options: RunOptions = {}
     if concurrency is None:
         options["multitask_strategy"] = MultitaskStrategy(multitask_strategy or MultitaskStrategy.ENQUEUE).value
@@ -138,7 +138,7 @@ def create_run(
         priority=priority,
         options=options,
     )
-    if earlier := find_repeated(row):
+    if earlier := _join_repeated(row):
         return CreatedRun(earlier, created=False)
     return _create_once(row)
 
@@ -205,7 +205,7 @@ def retry_run(*, actor: Principal, run: AgentRun, idempotency_key: str = "") -> 
         options={name: value for name, value in run.options.items() if name != "run_at"},
         retry_of=run,
     )
-    if earlier := find_repeated(again):
+    if earlier := _join_repeated(again):
         return CreatedRun(earlier, created=False)
     if not read_run(run).has_ended or run.status == RunStatus.SUCCEEDED:
         raise RunNotEnded(f"The run is {run.status}: there is nothing to do again.", metadata={"state": run.status})
@@ -218,10 +218,45 @@ def _create_once(row: AgentRun) -> CreatedRun:
         _insert_and_submit(row)
     except IntegrityError:
         # If nobody was faster, the conversation is gone.
-        if earlier := find_repeated(row):
+        if earlier := _join_repeated(row):
             return CreatedRun(earlier, created=False)
         raise
     return CreatedRun(row, created=True)
+
+
+def _join_repeated(row: AgentRun) -> AgentRun | None:
+    """The run under the key of a new one, if there is one; the runtime has it, or cannot be reached.
+
+    Who asked first may still wait for the runtime's answer. Whoever repeats it asks as well, and is told the same.
+
+    Raises:
+        IdempotencyConflict: The key was used with another request.
+        AgentRuntimeError: The runtime refused the run, whose row is gone.
+    """
+    earlier = find_repeated(row)
+    if earlier is None or earlier.submitted_at is not None or earlier.has_ended:
+        return earlier
+    if transaction.get_connection().in_atomic_block:
+        # It may be of the caller's own transaction, and is handed over once that is committed.
+        return earlier
+    try:
+        earlier.stale = not submit_run(run=earlier)
+    except AgentRuntimeError as refusal:
+        _remove_refused(earlier, refusal)
+        raise
+    # It is gone where the one who asked first was refused.
+    return earlier if AgentRun.objects.filter(pk=earlier.pk).exists() else None
+
+
+def _remove_refused(row: AgentRun, refusal: AgentRuntimeError) -> None:
+    """Take back the row of a run whose caller is told that it was refused.
+
+    Who is told needs no row, and who asks again every second would fill lists with them. It stays where the runtime may
+    have the run all the same.
+    """
+    if not isinstance(refusal, InternalError):
+        refused = AgentRun.objects.filter(pk=row.pk, status=RunStatus.FAILED, submitted_at=None, last_sequence=0)
+        refused.delete()
 
 
 def _insert_and_submit(row: AgentRun) -> None:
@@ -241,14 +276,11 @@ def _insert_and_submit(row: AgentRun) -> None:
             AgentConversation.objects.filter(pk=row.conversation_id).update(updated_at=row.created_at)
         transaction.on_commit(submit)
     if refusals:
-        # Who is told needs no row, and who asks again every second would fill lists with them. It stays where the
-        # runtime may have the run all the same.
-        if not isinstance(refusals[0], InternalError):
-            AgentRun.objects.filter(pk=row.pk, status=RunStatus.FAILED, last_sequence=0).delete()
+        _remove_refused(row, refusals[0])
         raise refusals[0]
 
 
-def _check_agent(agent_key: str) -> None:
+def _check_agent(agent_key: str, *, to_staff: bool) -> None:
     """Refuse a key that neither the site nor the runtime knows.
 
     While the runtime cannot be asked, the run waits for it.
@@ -263,4 +295,4 @@ def _check_agent(agent_key: str) -> None:
     except AgentRuntimeError:
         return
     if agent_key not in known:
-        raise unknown_agent(agent_key, known)
+        raise unknown_agent(agent_key, known, to_staff=to_staff)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from datetime import datetime
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from django.conf import settings as django_settings
 from django.utils import timezone
 
 from django_agent_runtime.exceptions import (
@@ -25,13 +27,14 @@ from django_agent_runtime.exceptions import (
 )
 from django_agent_runtime.live import get_hurried_runtime
 from django_agent_runtime.models import AbandonedRun, AgentRun, RunStatus
+from django_agent_runtime.runtime.interfaces import EventType
 from django_agent_runtime.runtime.registry import list_runtimes
 from django_agent_runtime.runtime_conf import get_agent_runtime_settings, visibility_of
 from django_agent_runtime.services.cancellation import pass_on_cancel
 from django_agent_runtime.services.deletion import pass_on_deletion
 from django_agent_runtime.services.ends import end_unknown
 from django_agent_runtime.services.strategies import MultitaskStrategy, note_rollback, rolled_back_by_run
-from django_agent_runtime.types import Concurrency, RetryPolicy, RunTarget
+from django_agent_runtime.types import TASK_TYPE, Concurrency, RetryPolicy, RunTarget
 
 if TYPE_CHECKING:
     from django_agent_runtime.go_integration import GoRuntimeIntegration
@@ -40,22 +43,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TASK_TYPE = "agent.run"
 # The events that the runtime makes by itself, whose visibility it must be told.
-LIFECYCLE_TYPES = (
-    "run.queued",
-    "run.started",
-    "run.retrying",
-    "run.interrupted",
-    "run.resumed",
-    "run.waiting",
-    "run.succeeded",
-    "run.failed",
-    "run.cancelled",
-    "run.timed_out",
+LIFECYCLE_TYPES = tuple(
+    kind.value for kind in EventType if kind.value.startswith("run.") and kind is not EventType.RUN_HEARTBEAT
 )
 # Those that an agent of the runtime's own emits; a worker says itself who sees what its agents emit.
-ANSWER_TYPES = ("assistant.delta", "assistant.message")
+ANSWER_TYPES = (EventType.ASSISTANT_DELTA.value, EventType.ASSISTANT_MESSAGE.value)
 _STRATEGIES: dict[str, Strategy] = {
     MultitaskStrategy.ENQUEUE: "queue",
     MultitaskStrategy.REJECT: "reject",
@@ -116,13 +109,21 @@ def is_served_here(agent_key: str) -> bool:
     return agent_key in list_runtimes()
 
 
-def unknown_agent(agent_key: str, known: set[str]) -> AgentNotFound:
-    """The refusal of an agent that is neither among those the runtime knows nor in the site's own registry."""
-    names = sorted(known | set(list_runtimes()))
-    return AgentNotFound(
-        f"There is no agent {agent_key!r}; known are {', '.join(names)}.",
-        metadata={"agent_id": agent_key, "known": ",".join(names)},
-    )
+def unknown_agent(agent_key: str, known: set[str], *, to_staff: bool = False) -> AgentNotFound:
+    """The refusal of an agent that is neither among those the runtime knows nor in the site's own registry.
+
+    Only staff is told which there are, and everybody where DEBUG is on: they may be of another site, or for some users
+    alone. Others are told the one of this site that they may have meant.
+    """
+    own = list_runtimes()
+    metadata = {"agent_id": agent_key}
+    if to_staff or django_settings.DEBUG:
+        names = sorted(known | set(own))
+        metadata["known"] = ",".join(names)
+        hint = f"; known are {', '.join(names)}."
+    else:
+        hint = "".join(f"; did you mean {name}?" for name in get_close_matches(agent_key, own, n=1))
+    return AgentNotFound(f"There is no agent {agent_key!r}{hint or '.'}", metadata=metadata)
 
 
 def resubmit(run: AgentRun, runtime: GoRuntimeIntegration | None = None) -> bool:

@@ -155,8 +155,8 @@ export interface RunEvent {
 
 /** What the payloads of events hold. Agents may emit others, and may add members. */
 export interface RunEventPayloads {
-  /** It does not begin before `retry_at`. */
-  "run.queued": { retry_at?: string };
+  /** It does not begin before `not_before`. */
+  "run.queued": { not_before?: string };
   "run.started": { attempt: number };
   "run.heartbeat": Record<string, unknown>;
   /** `reason` is `GIVEN_BACK`, without an `error`, where the worker stopped and the same attempt goes on elsewhere. */

@@ -70,7 +70,7 @@ export const CONVERSATION: Shape<Conversation> = {
 };
 export const TICKET: Shape<StreamTicket> = { url: MAYBE_STRING, path: STRING, expires_at: STRING };
 export const PAYLOADS: { readonly [T in keyof RunEventPayloads]: Shape<RunEventPayloads[T]> } = {
-  "run.queued": { retry_at: OPTIONAL_STRING },
+  "run.queued": { not_before: OPTIONAL_STRING },
   "run.started": { attempt: NUMBER },
   "run.heartbeat": {},
   "run.retrying": {

@@ -1,14 +1,19 @@
 package agent
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"path"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
@@ -21,6 +26,7 @@ import (
 //	answer.tmpl              the answer to a task as a message of a conversation
 //	<agent>/description.txt  for people
 //	<agent>/instructions.md  what this agent is told
+//	<agent>/defaults.yaml    optional: an engine.RunDefaults, for its runs that do not say
 //	<agent>/<task type>/input.schema.json   its description is the task type's
 //	<agent>/<task type>/instructions.md     what the agent is told for this task type
 //	<agent>/<task type>/sample.tmpl         the answer without a model; see sample.go
@@ -81,7 +87,29 @@ func (l catalogLoader) agent(id string) (*agent, error) {
 		return nil, fmt.Errorf("load conversation: %w", err)
 	}
 	tasks[conversationTask] = talking
-	return &agent{id: id, description: description, model: l.provider.Model(), tasks: tasks}, nil
+	defaults, err := l.defaults(path.Join(id, "defaults.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	return &agent{id: id, description: description, model: l.provider.Model(), tasks: tasks, defaults: defaults}, nil
+}
+
+// defaults reads a file that there need not be.
+func (l catalogLoader) defaults(file string) (engine.RunDefaults, error) {
+	var defaults engine.RunDefaults
+	raw, err := fs.ReadFile(l.files, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return defaults, nil
+	}
+	if err != nil {
+		return defaults, err
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&defaults); err != nil && !errors.Is(err, io.EOF) {
+		return defaults, fmt.Errorf("parse %s: %w", file, err)
+	}
+	return defaults, defaults.Check(file)
 }
 
 // conversation makes the task type with which an agent answers messages, and does

@@ -21,14 +21,22 @@ import (
 // maxAnswerBytes is the largest answer that an endpoint may give.
 const maxAnswerBytes = 1 << 20
 
+// Endpoint is an agent that an HTTP server executes.
+type Endpoint struct {
+	engine.RunDefaults
+
+	URL string
+}
+
 // endpoint is an agent that somebody's HTTP server executes. Each attempt of a
 // run is one POST: a JSON object with run_id, attempt, agent_id, task_type, input
 // and metadata, whose header Idempotency-Key is the run's id. The answer is the
 // run's output, a JSON object. A 429 or a 5xx and a server that cannot be reached
 // are tried again, after its Retry-After where it has one; another 4xx is not.
 type endpoint struct {
+	Endpoint
+
 	id     string
-	url    string
 	client *http.Client
 }
 
@@ -42,10 +50,10 @@ type request struct {
 	Metadata json.RawMessage `json:"metadata,omitempty"`
 }
 
-func newEndpoint(id, url string) *endpoint {
+func newEndpoint(id string, e Endpoint) *endpoint {
 	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one
 	transport.MaxIdleConnsPerHost = 100
-	return &endpoint{id: id, url: url, client: &http.Client{
+	return &endpoint{Endpoint: e, id: id, client: &http.Client{
 		Transport: transport,
 		// An endpoint that moved is a mistake in the configuration, not a place to send runs to.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -61,9 +69,9 @@ func (a *endpoint) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
-	asked, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body))
+	asked, err := http.NewRequestWithContext(ctx, http.MethodPost, a.URL, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", a.url, err)
+		return nil, fmt.Errorf("ask %s: %w", a.URL, err)
 	}
 	asked.Header.Set("Content-Type", "application/json")
 	asked.Header.Set("Accept", "application/json")

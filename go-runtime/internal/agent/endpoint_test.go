@@ -32,7 +32,7 @@ func TestEndpointExecutesARun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := New(provider, map[string]string{"support": server.URL})
+	registry, err := New(provider, map[string]Endpoint{"support": {URL: server.URL}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestEndpointFailures(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(test.handle)
 			defer server.Close()
-			_, err := newEndpoint("support", server.URL).run(t.Context(), engine.Call{RunID: "r"})
+			_, err := newEndpoint("support", Endpoint{URL: server.URL}).run(t.Context(), engine.Call{RunID: "r"})
 			var failure *engine.TaskError
 			if !errors.As(err, &failure) || failure.Retryable != test.retryable || failure.RetryAfter != test.after {
 				t.Fatalf("err = %+v", err)
@@ -95,7 +95,7 @@ func TestEndpointThatHangsIsGivenUp(t *testing.T) {
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := newEndpoint("support", server.URL).run(ctx, engine.Call{RunID: "r"}); err == nil {
+	if _, err := newEndpoint("support", Endpoint{URL: server.URL}).run(ctx, engine.Call{RunID: "r"}); err == nil {
 		t.Fatal("it answered")
 	}
 }

@@ -43,6 +43,7 @@ type agent struct {
 	description string
 	model       string
 	tasks       map[string]*taskType
+	defaults    engine.RunDefaults
 }
 
 // taskType is a description, the schema that inputs are held to, and the work.
@@ -63,9 +64,9 @@ func (t *taskType) fits(input []byte) error {
 }
 
 // New returns the built-in tasks, the agents of the catalog, which ask the
-// provider, and those that HTTP servers execute, by their ids with their URLs. It
-// fails when an id is taken, or a schema or template of this package is broken.
-func New(provider model.Provider, urls map[string]string) (*Registry, error) {
+// provider, and those that HTTP servers execute, by their ids. It fails when an id
+// is taken, an endpoint's defaults do not fit, or a file of the catalog is broken.
+func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error) {
 	tasks, err := builtinTasks()
 	if err != nil {
 		return nil, fmt.Errorf("load built-in tasks: %w", err)
@@ -74,12 +75,15 @@ func New(provider model.Provider, urls map[string]string) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load agents: %w", err)
 	}
-	endpoints := make(map[string]*endpoint, len(urls))
-	for id, url := range urls {
+	endpoints := make(map[string]*endpoint, len(remote))
+	for id, e := range remote {
 		if _, taken := agents[id]; taken {
 			return nil, fmt.Errorf("the HTTP agent %s has the id of an agent of the runtime's own", id)
 		}
-		endpoints[id] = newEndpoint(id, url)
+		if err := e.Check(id); err != nil {
+			return nil, fmt.Errorf("load HTTP agents: %w", err)
+		}
+		endpoints[id] = newEndpoint(id, e)
 	}
 	return &Registry{tasks: tasks, agents: agents, endpoints: endpoints}, nil
 }
@@ -111,6 +115,20 @@ func (r *Registry) Resolve(target engine.Target, agentID, name string, input []b
 		return nil, err
 	}
 	return found.task, nil
+}
+
+// Defaults implements engine.Registry: built-in tasks have none.
+func (r *Registry) Defaults(target engine.Target, agentID string) engine.RunDefaults {
+	if target != engine.AgentTarget {
+		return engine.RunDefaults{}
+	}
+	if remote := r.endpoints[agentID]; remote != nil {
+		return remote.RunDefaults
+	}
+	if a := r.agents[agentID]; a != nil {
+		return a.defaults
+	}
+	return engine.RunDefaults{}
 }
 
 // accepting returns the ids of the agents that take a task type.

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -169,6 +170,48 @@ func TestStreamOrigins(t *testing.T) {
 		_, err := load(t, nil, "--stream-origins=https://b.example,"+bad)
 		if got := mistakes(t, err); !slices.Equal(got, []string{"stream-origins"}) {
 			t.Errorf("%s: mistakes %v", bad, got)
+		}
+	}
+}
+
+func TestHTTPAgents(t *testing.T) {
+	t.Parallel()
+	raw := "a=http://127.0.0.1:1/x?y=z, b=https://b.example;run-timeout=30s; max-attempts=5," +
+		"c=http://c.example;initial-backoff=1s;max-backoff=1m;multiplier=1.5;"
+	want := map[string]config.HTTPAgent{
+		"a": {URL: "http://127.0.0.1:1/x?y=z"},
+		"b": {URL: "https://b.example", MaxAttempts: 5, RunTimeout: 30 * time.Second},
+		"c": {URL: "http://c.example", InitialBackoff: time.Second, MaxBackoff: time.Minute, Multiplier: 1.5},
+	}
+	c, err := load(t, nil, "--http-agents="+raw)
+	if err != nil || !maps.Equal(c.HTTPAgents, want) {
+		t.Fatalf("agents = %+v, %v", c.HTTPAgents, err)
+	}
+	var text strings.Builder
+	if _, err := c.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := load(t, nil, "--config="+writeFile(t, text.String())); err != nil || !maps.Equal(again.HTTPAgents, want) {
+		t.Errorf("read back: %+v, %v", again.HTTPAgents, err)
+	}
+	for bad, want := range map[string]string{
+		"a":                                  `"a": want name=http`,
+		"=http://h":                          "want name=http",
+		"a=ftp://h":                          "want name=http",
+		"a=http://h,a=http://g":              `"a" is there twice`,
+		"a=http://h;max-attempts":            "a: max-attempts: want a whole number from 1 to 100",
+		"a=http://h;max-attempts=101":        "a: max-attempts: want a whole number from 1 to 100",
+		"a=http://h;run-timeout=9":           "a: run-timeout: want a duration from 1s",
+		"a=http://h;max-backoff=0s":          "a: max-backoff: want a duration from 1ms",
+		"a=http://h;multiplier=NaN":          "a: multiplier: want a number from 1 to 1000",
+		"a=http://h;multiplier=0.5":          "a: multiplier: want a number from 1 to 1000",
+		"a=http://h;timeout=3s":              `"timeout" is none of its options: max-attempts, initial-backoff, max-backoff, multiplier, run-timeout`,
+		"a=http://h/x;v=1;run-timeout=3s":    `"v" is none of its options`,
+		"a=http://h;run-timeout=3s,b=gopher": `"b=gopher": want name=http`,
+	} {
+		_, err := load(t, nil, "--http-agents="+bad)
+		if got := mistakes(t, err); !slices.Equal(got, []string{"http-agents"}) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", bad, err, want)
 		}
 	}
 }

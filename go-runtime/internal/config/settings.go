@@ -55,9 +55,9 @@ type Config struct {
 	// MaxQueuedRuns is how many runs may wait, of one namespace; one more is refused.
 	// Where several have runs that wait, see engine.Config.
 	MaxQueuedRuns int
-	// MaxAttempts is how often a run is begun before it fails.
+	// MaxAttempts is how often a run is begun before it fails, unless it or its agent says otherwise.
 	MaxAttempts int
-	// RunTimeout is the longest one attempt may take, unless the run says otherwise.
+	// RunTimeout is the longest one attempt may take, unless the run or its agent says otherwise.
 	RunTimeout time.Duration
 	// KeepRuns is how many ended runs are kept, the youngest, of those that failed or
 	// timed out and of the others each; KeepRunsFor how long each is.
@@ -86,11 +86,24 @@ type Config struct {
 	// ModelTimeout is the longest one answer of the model may take.
 	ModelTimeout time.Duration
 
-	// HTTPAgents are the agents that HTTP servers execute: URLs by agent id.
-	HTTPAgents map[string]string
+	// HTTPAgents are the agents that HTTP servers execute, by agent id.
+	HTTPAgents map[string]HTTPAgent
 
 	// origins says where each setting's value came from, by name.
 	origins map[string]string
+}
+
+// HTTPAgent is an agent that an HTTP server executes. What is zero holds for its
+// runs as for those of any agent.
+type HTTPAgent struct {
+	URL string
+
+	// How its runs are retried that do not say; see engine.RetryPolicy.
+	MaxAttempts                int
+	InitialBackoff, MaxBackoff time.Duration
+	Multiplier                 float64
+	// RunTimeout is the longest one attempt of such a run may take.
+	RunTimeout time.Duration
 }
 
 // envPrefix goes before a setting's name in the environment.
@@ -264,8 +277,9 @@ func settings(c *Config) []setting {
 			help: "longest one answer of the model may take",
 		},
 		{
-			name: "http-agents", fallback: "", value: (*urlsValue)(&c.HTTPAgents),
-			help: "agents that HTTP servers execute: `id=url`, several with commas between",
+			name: "http-agents", fallback: "", value: (*httpAgentsValue)(&c.HTTPAgents),
+			help: "agents that HTTP servers execute: `id=url`, several with commas between; for runs that do not say, " +
+				"id=url;max-attempts=5;run-timeout=30s and the like of initial-backoff, max-backoff and multiplier",
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/url"
 	"slices"
@@ -70,35 +71,83 @@ func (v *socketValue) Set(raw string) error {
 
 func (v *socketValue) String() string { return cmp.Or(string(*v), off) }
 
-// urlsValue is URLs by name.
-type urlsValue map[string]string
+// httpAgentsValue is agents that HTTP servers execute, by id: id=url, and options
+// of the agent, each behind a semicolon.
+type httpAgentsValue map[string]HTTPAgent
 
-func (v *urlsValue) Set(raw string) error {
-	urls := map[string]string{}
+func (v *httpAgentsValue) Set(raw string) error {
+	agents := map[string]HTTPAgent{}
 	for part := range strings.SplitSeq(raw, ",") {
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
-		name, address, _ := strings.Cut(part, "=")
+		described, options, _ := strings.Cut(part, ";")
+		id, address, _ := strings.Cut(described, "=")
 		u, err := url.Parse(address)
-		if name == "" || err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return fmt.Errorf("%q: want name=http://host:port/path, several with commas between", part)
+		if id == "" || err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return fmt.Errorf("%q: want name=http://host:port/path, several with commas between", described)
 		}
-		if _, twice := urls[name]; twice {
-			return fmt.Errorf("%q is there twice", name)
+		if _, twice := agents[id]; twice {
+			return fmt.Errorf("%q is there twice", id)
 		}
-		urls[name] = address
+		agent := HTTPAgent{URL: address}
+		if err := agent.setOptions(options); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+		agents[id] = agent
 	}
-	*v = urls
+	*v = agents
 	return nil
 }
 
-func (v *urlsValue) String() string {
+func (v *httpAgentsValue) String() string {
 	parts := make([]string, 0, len(*v))
-	for _, name := range slices.Sorted(maps.Keys(*v)) {
-		parts = append(parts, name+"="+(*v)[name])
+	unset := (&HTTPAgent{}).options()
+	for _, id := range slices.Sorted(maps.Keys(*v)) {
+		agent := (*v)[id]
+		part := []string{id + "=" + agent.URL}
+		for i, o := range agent.options() {
+			if text := o.value.String(); text != unset[i].value.String() {
+				part = append(part, o.name+"="+text)
+			}
+		}
+		parts = append(parts, strings.Join(part, ";"))
 	}
 	return strings.Join(parts, ",")
+}
+
+// options is a table like settings, bound to a.
+func (a *HTTPAgent) options() []setting {
+	return []setting{
+		{name: "max-attempts", value: &intValue{&a.MaxAttempts, 1, 100}},
+		{name: "initial-backoff", value: &durationValue{&a.InitialBackoff, time.Millisecond, day}},
+		{name: "max-backoff", value: &durationValue{&a.MaxBackoff, time.Millisecond, day}},
+		{name: "multiplier", value: &floatValue{&a.Multiplier, 1, 1000}},
+		{name: "run-timeout", value: &durationValue{&a.RunTimeout, time.Second, 30 * day}},
+	}
+}
+
+// setOptions reads name=value pairs with semicolons between.
+func (a *HTTPAgent) setOptions(raw string) error {
+	table := a.options()
+	for text := range strings.SplitSeq(raw, ";") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(text, "=")
+		i := slices.IndexFunc(table, func(o setting) bool { return o.name == name })
+		if i < 0 {
+			names := make([]string, len(table))
+			for i, o := range table {
+				names[i] = o.name
+			}
+			return fmt.Errorf("%q is none of its options: %s; in the URL, a semicolon is %%3B", name, strings.Join(names, ", "))
+		}
+		if err := table[i].value.Set(value); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // originsValue is web origins with commas between: scheme, host and, where it is
@@ -201,6 +250,22 @@ func (v *intValue) Set(raw string) error {
 }
 
 func (v *intValue) String() string { return strconv.Itoa(*v.field) }
+
+type floatValue struct {
+	field    *float64
+	min, max float64
+}
+
+func (v *floatValue) Set(raw string) error {
+	n, err := strconv.ParseFloat(raw, 64)
+	if err != nil || math.IsNaN(n) || n < v.min || n > v.max {
+		return fmt.Errorf("want a number from %g to %g", v.min, v.max)
+	}
+	*v.field = n
+	return nil
+}
+
+func (v *floatValue) String() string { return strconv.FormatFloat(*v.field, 'g', -1, 64) }
 
 // sizeUnits are in falling order, so that String finds the largest that divides.
 func sizeUnits() []sizeUnit {

@@ -376,9 +376,11 @@ func (e *Engine) firstRecord(namespace string, o *order, now time.Time) record {
 			named: e.isNamed(namespace, r),
 		},
 	}
-	rec.Run.MaxAttempts = e.policyOf(&rec.Run, nil).MaxAttempts
-	if o.task != nil && rec.Run.RunTimeout == 0 {
-		rec.Run.RunTimeout = e.cfg.RunTimeout
+	if o.task != nil {
+		e.limit(&rec.Run, e.registry.Defaults(r.Target, r.AgentID))
+	} else {
+		// A worker's agent says the rest once the run begins.
+		rec.Run.MaxAttempts = e.policyOf(&rec.Run, nil).MaxAttempts
 	}
 	if d := r.delay(now); d > 0 {
 		rec.Run.NotBefore = now.Add(d)

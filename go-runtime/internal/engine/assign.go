@@ -108,12 +108,7 @@ func (s *Session) beginAttempt(ent *entry, worker *Worker) (Assignment, error) {
 			return errUnchanged
 		}
 		run.begin(now, worker)
-		run.MaxAttempts = e.policyOf(run, agent.Retry).MaxAttempts
-		if run.RunTimeout == 0 {
-			if run.RunTimeout = agent.RunTimeout; run.RunTimeout == 0 {
-				run.RunTimeout = e.cfg.RunTimeout
-			}
-		}
+		e.limit(run, agent.RunDefaults)
 		return nil
 	}, func(run *Run) { e.lease(s, ent, run) })
 	if err != nil {

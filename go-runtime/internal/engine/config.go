@@ -18,10 +18,11 @@ type Config struct {
 	// one, and eight times as many as still find room, in a queue that is larger by an
 	// eighth, so that none is refused because others fill it. Default 100,000.
 	MaxQueued int
-	// MaxAttempts is how often a run is begun, in all, before it fails because
-	// the process died each time; default 3.
+	// MaxAttempts is how often a run is begun, in all, before it fails, when neither its
+	// request nor its agent says; default 3.
 	MaxAttempts int
-	// RunTimeout is the longest an attempt takes when its request does not say; default 900 s.
+	// RunTimeout is the longest an attempt takes when neither its request nor its agent
+	// says; default 900 s.
 	RunTimeout time.Duration
 	// MaxInputBytes limits a run's input and its output, each; default 1 MiB.
 	MaxInputBytes int

@@ -33,6 +33,17 @@ func (t tasks) Resolve(_ Target, _, taskType string, _ []byte) (Task, error) {
 	return nil, errNoSuchTask
 }
 
+func (t tasks) Defaults(Target, string) RunDefaults { return RunDefaults{} }
+
+// agents is a Registry of plain functions by task type, with what holds for the runs of each agent.
+type agents struct {
+	tasks
+
+	defaults map[string]RunDefaults
+}
+
+func (a agents) Defaults(_ Target, agentID string) RunDefaults { return a.defaults[agentID] }
+
 // gate is a task that says when it has begun and returns when it is let go.
 type gate struct {
 	begun chan Call

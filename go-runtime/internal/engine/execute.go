@@ -66,7 +66,7 @@ func (e *Engine) attempt(ent *entry) {
 				return errUnchanged
 			}
 			run.begin(e.cfg.Now().UTC(), nil)
-			setDefault(&run.RunTimeout, e.cfg.RunTimeout)
+			e.limit(run, e.registry.Defaults(run.Target, run.AgentID))
 			return nil
 		})
 		if err != nil {
@@ -223,7 +223,7 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 			run.giveBack()
 			return nil
 		}
-		e.settle(run, failure, nil, now)
+		e.settle(run, failure, e.registry.Defaults(run.Target, run.AgentID).Retry, now)
 		return nil
 	}
 	run, err := e.change(ctx, ent, payload, change)

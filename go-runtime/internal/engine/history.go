@@ -297,9 +297,6 @@ func (r *record) event() (eventType string, payload []byte, err error) {
 
 func (r *record) queuedEvent(about map[string]any) string {
 	run := &r.Run
-	if !run.NotBefore.IsZero() {
-		about["retry_at"] = run.NotBefore
-	}
 	switch run.cause {
 	case causeAnswer:
 		about["interrupt_id"] = run.answered
@@ -308,11 +305,16 @@ func (r *record) queuedEvent(about map[string]any) string {
 		return eventResumed
 	case causeCreated:
 		if r.Created == 0 {
+			if !run.NotBefore.IsZero() {
+				about["not_before"] = run.NotBefore
+			}
 			return eventQueued
 		}
 	case causeGivenBack:
 		about["reason"] = reasonGivenBack
-	case causeRetry, causeLost:
+	case causeRetry:
+		about["retry_at"] = run.NotBefore
+	case causeLost:
 		// The run's error says why.
 	}
 	about["attempt"] = run.Attempt

@@ -9,16 +9,32 @@ import (
 )
 
 // RetryPolicy says how often a run is begun and how long it waits between two
-// attempts. A zero field takes its default.
+// attempts. A zero field is as the run's agent says, else takes its default.
 type RetryPolicy struct {
 	// MaxAttempts is how often in all; default Config.MaxAttempts.
-	MaxAttempts int `json:"max_attempts,omitempty"`
+	MaxAttempts int `json:"max_attempts,omitempty" yaml:"max_attempts"`
 	// InitialBackoff is the pause after the first attempt, default 2 s; each
 	// further one is Multiplier times as long, default 2, but at most MaxBackoff,
 	// default 300 s.
-	InitialBackoff time.Duration `json:"initial_backoff_ns,omitempty"`
-	MaxBackoff     time.Duration `json:"max_backoff_ns,omitempty"`
-	Multiplier     float64       `json:"multiplier,omitempty"`
+	InitialBackoff time.Duration `json:"initial_backoff_ns,omitempty" yaml:"initial_backoff"`
+	MaxBackoff     time.Duration `json:"max_backoff_ns,omitempty"     yaml:"max_backoff"`
+	Multiplier     float64       `json:"multiplier,omitempty"         yaml:"multiplier"`
+}
+
+// RunDefaults hold for the runs of an agent that do not say themselves; nil and 0: the engine's.
+type RunDefaults struct {
+	Retry *RetryPolicy `yaml:"retry"`
+	// RunTimeout is the longest one attempt may take.
+	RunTimeout time.Duration `yaml:"run_timeout"`
+}
+
+// Check returns a *violation.Error that names what does not fit, as parts of field.
+func (d *RunDefaults) Check(field string) error {
+	var errTimeout error
+	if d.RunTimeout < 0 {
+		errTimeout = violation.New(field+".run_timeout", "must be positive")
+	}
+	return violation.Join(d.Retry.check(field+".retry"), errTimeout)
 }
 
 const (
@@ -100,8 +116,8 @@ func (c *Concurrency) check() error {
 	return violation.Join(errKey, errLimit, errStrategy)
 }
 
-// policyOf returns how a run is retried: what the run itself does not say, its
-// agent does, and what that does not say, the engine's configuration.
+// policyOf returns how a run is retried: what the run itself does not say, its agent
+// does. What neither says is zero, but for MaxAttempts, which the configuration says.
 func (e *Engine) policyOf(run *Run, agent *RetryPolicy) RetryPolicy {
 	policy := RetryPolicy{}
 	for _, said := range []*RetryPolicy{run.options().Retry, agent, {MaxAttempts: e.cfg.MaxAttempts}} {
@@ -116,4 +132,12 @@ func (e *Engine) policyOf(run *Run, agent *RetryPolicy) RetryPolicy {
 		}
 	}
 	return policy
+}
+
+// limit has a run begin at most as often, and take as long, as it, else its agent,
+// else the engine's configuration says.
+func (e *Engine) limit(run *Run, agent RunDefaults) {
+	run.MaxAttempts = e.policyOf(run, agent.Retry).MaxAttempts
+	setDefault(&run.RunTimeout, agent.RunTimeout)
+	setDefault(&run.RunTimeout, e.cfg.RunTimeout)
 }

@@ -60,7 +60,8 @@ type Run struct {
 	Input    []byte
 	Output   []byte
 	Metadata []byte
-	// Error is set when the run ended in another way than success.
+	// Error says why the run did not succeed, or, while it waits for its next attempt,
+	// why its latest one did not; else it is nil.
 	Error *RunError
 	// CreatedAt, StartedAt (of the latest attempt) and EndedAt are zero until it happened.
 	CreatedAt time.Time
@@ -102,7 +103,7 @@ type Options struct {
 	Concurrency  *Concurrency  `json:"concurrency,omitempty"`
 	QueueTimeout time.Duration `json:"queue_timeout_ns,omitempty"`
 	StepTimeout  time.Duration `json:"step_timeout_ns,omitempty"`
-	// Retry is how the run is retried; nil: as its agent says, else by Config.Retry.
+	// Retry is how the run is retried; nil: as its agent says, else by RetryPolicy's defaults.
 	Retry *RetryPolicy `json:"retry,omitempty"`
 	// Visibility is that of the run's own events, and of those that a task of the
 	// runtime emits, where it is not the type's default.

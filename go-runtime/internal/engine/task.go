@@ -58,4 +58,6 @@ type Registry interface {
 	// schema. Its errors are the registry's own (no such agent, no such task
 	// type, input that does not fit) and pass through CreateRun unchanged.
 	Resolve(target Target, agentID, taskType string, input []byte) (Task, error)
+	// Defaults returns what holds for the runs of an agent that do not say.
+	Defaults(target Target, agentID string) RunDefaults
 }

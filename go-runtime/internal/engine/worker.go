@@ -42,10 +42,9 @@ type HeldLease struct {
 
 // WorkerAgent is an agent that a worker serves.
 type WorkerAgent struct {
+	RunDefaults
+
 	ID, Description string
-	// Retry and RunTimeout are for runs that do not say; nil and 0: the engine's.
-	Retry      *RetryPolicy
-	RunTimeout time.Duration
 	// Workers is how many serve it at present.
 	Workers int
 }
@@ -65,10 +64,7 @@ func (h *Hello) check() error {
 			checks = append(checks, violation.New(field+".agent_id", "is required"))
 		}
 		checks = append(checks, checkText(field+".agent_id", a.ID, maxLabelBytes),
-			checkText(field+".description", a.Description, maxTextBytes), a.Retry.check(field+".retry"))
-		if a.RunTimeout < 0 {
-			checks = append(checks, violation.New(field+".run_timeout", "must be positive"))
-		}
+			checkText(field+".description", a.Description, maxTextBytes), a.Check(field))
 	}
 	if h.Concurrency < 1 || h.Concurrency > maxWorkerConcurrency {
 		checks = append(checks, violation.New("hello.concurrency", "must be 1 to %d", maxWorkerConcurrency))

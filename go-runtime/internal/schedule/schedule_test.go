@@ -205,21 +205,6 @@ func TestOnlyTheLatestMissedTimeHasItsRun(t *testing.T) {
 	}
 }
 
-func TestTwoStoresCreateOneRunForATime(t *testing.T) {
-	t.Parallel()
-	r := newRuns()
-	for range 2 {
-		s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", r)
-		s.create(t, Schedule{ID: "often", Cron: "* * * * *"})
-		s.clock.set(at(t, "2026-01-01T00:01:30Z"))
-		s.wake()
-		<-r.some
-	}
-	if r.count() != 1 {
-		t.Fatalf("%d runs", r.count())
-	}
-}
-
 func TestPausedSchedule(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", newRuns())

@@ -146,7 +146,7 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	registry, err := agent.New(provider, i.cfg.HTTPAgents)
+	registry, err := agent.New(provider, endpoints(i.cfg.HTTPAgents))
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +168,20 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 	}
 	i.schedules = schedule.New(i.journal, i.engine, nil, i.log)
 	return registry, nil
+}
+
+// endpoints are the HTTP agents of a configuration.
+func endpoints(configured map[string]config.HTTPAgent) map[string]agent.Endpoint {
+	described := make(map[string]agent.Endpoint, len(configured))
+	for id, a := range configured {
+		described[id] = agent.Endpoint{URL: a.URL, RunDefaults: engine.RunDefaults{
+			RunTimeout: a.RunTimeout,
+			Retry: &engine.RetryPolicy{
+				MaxAttempts: a.MaxAttempts, InitialBackoff: a.InitialBackoff, MaxBackoff: a.MaxBackoff, Multiplier: a.Multiplier,
+			},
+		}}
+	}
+	return described
 }
 
 // newEdge makes the two servers around the stores.

@@ -192,7 +192,8 @@ func helloFromWire(wire *agentruntimev1.Hello) (engine.Hello, error) {
 		timeout, errTimeout := duration(field+".run_timeout", a.GetRunTimeout())
 		checks = append(checks, errRetry, errTimeout)
 		hello.Agents = append(hello.Agents, engine.WorkerAgent{
-			ID: a.GetAgentId(), Description: a.GetDescription(), Retry: retry, RunTimeout: timeout,
+			ID: a.GetAgentId(), Description: a.GetDescription(),
+			RunDefaults: engine.RunDefaults{Retry: retry, RunTimeout: timeout},
 		})
 	}
 	for _, h := range wire.GetHeld() {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backend.apps.agents.tests.servers import BODY, PATIENCE_SECONDS, SERVERS, Accounts, Site, serve, wait_until
+from django_agent_runtime.conf import load
 from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.runtime.interfaces import AgentRuntime, EventType, RunContext, RunResult, Visibility
+from django_agent_runtime.runtime.worker.worker import Worker
+from django_agent_runtime.runtime_conf import load as load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +75,48 @@ class Stream:
         self.connection.close()
 
 
+class TellingAgent(AgentRuntime):
+    """Says the same on each level: names that a stream has for its own, and what is easily written in another way."""
+
+    key = "telling-agent"
+
+    async def run(self, ctx: RunContext) -> RunResult:
+        answer = await ctx.interrupt({"question": "Shall I?"})
+        for level in Visibility:
+            own = {"type": "mine", "seq": -1, "run_id": None, "ts": [], "visibility": "mine", "payload": {"seq": 0}}
+            others = {"text": "1 €\u2028\r\n\n</data>", "large": 2**70, "small": -1e-7, "types": {"type": "mine"}}
+            await ctx.emit(f"told.{level}", own | others, visibility=level)
+        await ctx.emit("two\r\nlines\u2028 of τύπος\n", {"answer": answer}, visibility=Visibility.USER)
+        await ctx.emit(EventType.ASSISTANT_DELTA, {"content": "Done."})
+        return RunResult()
+
+
+@contextmanager
+def work(site: Site, agent: AgentRuntime) -> Iterator[None]:
+    """Have the agent served by a worker that knows nothing of the site."""
+    worker = Worker(load(site.runtime.settings), {agent.key: agent}, settings=load_settings({}))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        with GoRuntimeIntegration(**site.runtime.settings) as client:
+            wait_until(lambda: agent.key in {known.agent_id for known in client.list_agents()})
+        yield
+    finally:
+        worker.stop(0)
+        thread.join()
+
+
+def read_blocks(port: int, path: str, **headers: str) -> tuple[int, list[dict[str, Any]]]:
+    """The status of a stream that has an end, and the fields of its events."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection.request("GET", path, headers={"Accept": "text/event-stream"} | headers)
+    with connection.getresponse() as response:
+        text = response.read().decode()
+    connection.close()
+    blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.split("\n\n") if block]
+    return response.status, [block | {"data": json.loads(block["data"])} for block in blocks if "data" in block]
+
+
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> str:
     name: str = request.param
@@ -120,6 +167,35 @@ def test_reader_resumes_anywhere_without_gap_or_repeat(site: Site) -> None:
     for place, event in enumerate(whole[:-1]):
         rest = Stream(site, run_id, "include_debug=true", **{"Last-Event-ID": event["id"]}).read_all()
         assert rest == whole[place + 1 :]
+
+
+def test_stream_of_the_runtime_is_that_of_django(site: Site) -> None:
+    with work(site, TellingAgent()):
+        run_id = site.create(agent_key="telling-agent")
+        wait_until(lambda: site.call("GET", f"runs/{run_id}/")[1]["status"] == "waiting")
+        assert site.call("POST", f"runs/{run_id}/resume/", {"value": "Yes"})[0] == 200
+        assert types_of(Stream(site, run_id).read_all())[-1] == "run.succeeded"
+
+    def read_both(level: str, query: str, **headers: str) -> tuple[int, list[dict[str, Any]]]:
+        status, ticket = site.call("POST", f"runs/{run_id}/stream-ticket/?{level}")
+        assert status == 201, ticket
+        straight = read_blocks(site.runtime.http_port, f"{ticket['path']}&{query}", **headers)
+        headers |= {"Authorization": f"Token {site.tokens[0]}"}
+        assert straight == read_blocks(site.port, f"/api/agents/runs/{run_id}/events/?{level}&{query}", **headers)
+        return straight
+
+    told = []
+    for level in ("", "include_debug=true"):
+        status, whole = read_both(level, "")
+        assert status == 200
+        told.append([kind for kind in types_of(whole) if kind.startswith("told.")])
+        _, unnamed = read_both(level, "unnamed=1")
+        assert unnamed == [{"id": event["id"], "data": event["data"]} for event in whole]
+        for place, event in enumerate(whole):
+            rest = (200, whole[place + 1 :]) if event != whole[-1] else (204, [])
+            assert read_both(level, "", **{"Last-Event-ID": event["id"]}) == rest
+            assert read_both(level, f"from_seq={event['id']}") == rest
+    assert told == [["told.user"], ["told.debug", "told.user"]]
 
 
 def test_open_stream_goes_on_when_the_runtime_was_killed(site: Site) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from django_agent_runtime.testing import GoRuntimeProcess
 from django_agent_runtime.tests.faults.processes import PATIENCE_SECONDS, read_history, wait_until
 from django_agent_runtime.types import RunState
 
@@ -21,19 +22,32 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
     from django_agent_runtime.go_integration import GoRuntimeIntegration
-    from django_agent_runtime.testing import GoRuntimeProcess
     from django_agent_runtime.tests.faults.processes import Site
 
 pytestmark = pytest.mark.faults
 
-# Of 50 kB each: more than the buffers of two sockets and of a stream hold together.
+# Of 50 kB each, and in a stream twice that: far more than the buffers of two sockets and of a stream hold together.
 EVENTS = 400
+HELD_BYTES = 10_000_000
 
 # Of the site: readers that do not read, and events of which each would take 50 MB if they were not held back.
 SLOW = 6
 EVENTS_OF_SITE = 1000
 # A mailbox of 8 MiB for each, and what is on the way to it and from it.
 HELD_KILOBYTES = 25_000
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
+    """A runtime that soon gives up a reader that takes nothing."""
+    with GoRuntimeProcess(tmp_path, arguments=("--send-timeout", "5s")) as process:
+        yield process
+
+
+def is_cut_off(runtime: GoRuntimeProcess) -> bool:
+    """Whether one reader of a stream with a ticket was too slow."""
+    with urllib.request.urlopen(f"http://{runtime.host}:{runtime.http_port}/metrics") as response:
+        return b'agent_runtime_http_streams_ended_total{reason="slow"} 1\n' in response.read()
 
 
 def test_reader_that_does_not_read_harms_nobody(
@@ -60,9 +74,13 @@ def test_reader_that_does_not_read_harms_nobody(
         # Who comes back to its stream late has missed nothing.
         history = read_history(client, run_id)
         assert list(late) == history[1:]
-        # The socket was given what it has room for and no more.
+        # The other was given what there is room for and no more.
+        wait_until(lambda: is_cut_off(runtime), "the end of the reader's stream")
         sse.settimeout(PATIENCE_SECONDS)
-        assert sse.recv(15) == b"HTTP/1.1 200 OK"
+        given = b"".join(iter(lambda: sse.recv(1 << 16), b""))
+        assert given.startswith(b"HTTP/1.1 200 OK")
+        assert b"event: large" in given
+        assert len(given) < HELD_BYTES
 
 
 def read_events(response: HTTPResponse) -> Iterator[tuple[str, int]]:

@@ -159,16 +159,27 @@ def test_cut_that_is_longer_than_the_lease_gives_the_run_to_another(
 
 
 def test_poison_ends_as_a_dead_letter_that_can_be_put_back(client: GoRuntimeIntegration, site: Site) -> None:
-    site.start_worker("--processes", "2", "--agent-keys", "poison")
-    site.start_worker("--agent-keys", "mixed", lease=60)
+    site.lease = 5
+    site.start_worker("--processes", "2", "--concurrency", "10")
+    # So many that both processes have some. Each attempt of the poison takes one of those beside it, at most.
+    others = [
+        client.create_run(
+            "gated", {"messages": [], "params": {}}, target="worker", retry=RetryPolicy(max_attempts=4)
+        ).run_id
+        for _ in range(15)
+    ]
+    for run_id in others:
+        wait_for_event(client, run_id, "begun")
     poison = client.create_run("poison", {"messages": [], "params": {}}, target="worker").run_id
-    others = [client.create_run("mixed", {"messages": [], "params": {}}, target="worker").run_id for _ in range(30)]
-    for run in client.wait_runs(others):
-        assert (run.state, run.attempt) == (RunState.SUCCEEDED, 1)
     run = client.wait_run(poison)
     assert run.error
     assert (run.state, run.attempt, run.error.reason) == (RunState.FAILED, 3, "ATTEMPTS_EXHAUSTED")
-    assert [line[1] for line in site.read_lines("executions")] == ["1", "2", "3"]
+    assert [line[1] for line in site.read_lines("executions") if line[0] == poison] == ["1", "2", "3"]
+    site.touch("go-on")
+    ended = client.wait_runs(others)
+    assert {run.state for run in ended} == {RunState.SUCCEEDED}
+    assert max(run.attempt for run in ended) > 1
+    assert sorted(line[0] for line in site.read_lines("effects")) == sorted(others)
     assert [dead.run_id for dead in client.list_runs(dead_letters=True)] == [poison]
     site.touch("cured")
     again = client.retry_run(poison)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -182,7 +183,41 @@ def test_unknown_agent_is_refused(actor: Principal) -> None:
     assert not AgentRun.objects.exists()
 
 
-def test_run_of_an_agent_that_proves_unknown_ends(runtime: FakeGoRuntime, actor: Principal) -> None:
+def test_refusal_of_an_agent_names_others_to_who_may_know_of_them(
+    runtime: FakeGoRuntime, ada: User, settings: Any
+) -> None:
+    """What the runtime serves may be of another site, and what a site has is not for everybody."""
+    runtime.add_agent("elsewhere", answer)
+
+    def refuse(actor: Principal, agent_key: str) -> AgentNotFound:
+        with pytest.raises(AgentNotFound) as caught:
+            create_run(actor=actor, agent_key=agent_key, messages=MESSAGES)
+        return caught.value
+
+    all_there_are = ["asking-agent", "chat-agent", "elsewhere", "failing-agent"]
+    for actor in (Principal.of_user(ada), Principal(anonymous_session_id=uuid4())):
+        for agent_key, message in (
+            ("nobody", "There is no agent 'nobody'."),
+            ("elsewhre", "There is no agent 'elsewhre'."),
+            ("chta-agent", "There is no agent 'chta-agent'; did you mean chat-agent?"),
+        ):
+            refusal = refuse(actor, agent_key)
+            assert (str(refusal), refusal.metadata) == (message, {"agent_id": agent_key})
+    ada.is_staff = True
+    refusal = refuse(Principal.of_user(ada), "nobody")
+    assert str(refusal) == f"There is no agent 'nobody'; known are {', '.join(all_there_are)}."
+    assert refusal.metadata == {"agent_id": "nobody", "known": ",".join(all_there_are)}
+    settings.DEBUG = True
+    assert refuse(Principal(anonymous_session_id=uuid4()), "nobody").metadata == refusal.metadata
+
+
+@pytest.mark.parametrize(
+    ("debug", "known"), [(False, "."), (True, "; known are asking-agent, chat-agent, echo, failing-agent, only-here.")]
+)
+def test_run_of_an_agent_that_proves_unknown_ends(
+    runtime: FakeGoRuntime, actor: Principal, settings: Any, *, debug: bool, known: str
+) -> None:
+    settings.DEBUG = debug
     runtime.add_agent("echo", answer)
     register_runtime(SiteAgent(), "only-here")
     run = AgentRun.objects.create(agent_key="nobody", input={"messages": MESSAGES}, **actor.owner_fields())
@@ -190,8 +225,7 @@ def test_run_of_an_agent_that_proves_unknown_ends(runtime: FakeGoRuntime, actor:
     run.refresh_from_db()
     assert run.error
     assert (run.status, run.error["reason"]) == ("failed", "AGENT_NOT_FOUND")
-    # The runtime's own agents, and the site's.
-    assert "echo, failing-agent, only-here" in run.error["message"]
+    assert run.error["message"] == f"There is no agent 'nobody'{known}"
     assert [event.event_type for event in run.events.all()] == ["run.failed"]
 
 
@@ -448,6 +482,40 @@ def test_refused_request_may_be_sent_again_under_its_key(actor: Principal) -> No
     for _ in range(2):
         with pytest.raises(AgentNotFound):
             create_run(actor=actor, agent_key="nobody", messages=MESSAGES, idempotency_key="k")
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_repeat_while_the_first_is_handed_over_is_told_what_the_runtime_says(
+    actor: Principal, monkeypatch: pytest.MonkeyPatch, *, is_accepted: bool
+) -> None:
+    asked: dict[str, Any] = {"actor": actor, "agent_key": "chat-agent", "messages": MESSAGES, "idempotency_key": "k"}
+    accept = GoRuntimeIntegration.create_run
+    repeats: list[Any] = []
+
+    def refuse_the_first(self: GoRuntimeIntegration, *args: Any, **options: Any) -> Any:
+        if not repeats:
+            repeats.append(None)
+            try:
+                repeats.append(create_run(**asked))
+            except ConcurrencyLimit as refusal:
+                repeats.append(refusal)
+        elif is_accepted:
+            return accept(self, *args, **options)
+        raise ConcurrencyLimit("others have the key")
+
+    monkeypatch.setattr(GoRuntimeIntegration, "create_run", refuse_the_first)
+    with pytest.raises(ConcurrencyLimit):
+        create_run(**asked)
+    _, repeat = repeats
+    if not is_accepted:
+        assert isinstance(repeat, ConcurrencyLimit)
+        assert not AgentRun.objects.exists()
+        return
+    [row] = AgentRun.objects.all()
+    assert (repeat.run, repeat.created, row.status, row.idempotency_key) == (row, False, "queued", "k")
+    assert row.submitted_at is not None
+    wait_for(row, "succeeded")
 
 
 @pytest.mark.usefixtures("runtime")

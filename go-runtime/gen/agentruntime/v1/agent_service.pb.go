@@ -327,7 +327,7 @@ func (x *Concurrency) GetStrategy() ConcurrencyStrategy {
 // multiplier for each further one, at most max_backoff, and of that a random part between a half and all.
 type RetryPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In all, 1 to 100; 0: the runtime's default (3).
+	// In all, 1 to 100; 0: as the agent says, else the runtime's default (3).
 	MaxAttempts int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Unset or 0: 2 s.
 	InitialBackoff *durationpb.Duration `protobuf:"bytes,2,opt,name=initial_backoff,json=initialBackoff,proto3" json:"initial_backoff,omitempty"`
@@ -412,7 +412,8 @@ type Run struct {
 	Input []byte `protobuf:"bytes,9,opt,name=input,proto3" json:"input,omitempty"`
 	// A JSON object. Set when the run succeeded; left out of lists and BatchCreateRuns.
 	Output []byte `protobuf:"bytes,10,opt,name=output,proto3" json:"output,omitempty"`
-	// Set when the run ended in another way than success.
+	// Why the run ended in another way than success, or, while it waits for its next attempt, why its latest one failed.
+	// Else unset.
 	Error *RunError `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
 	// A JSON object, or empty.
 	Metadata   []byte                 `protobuf:"bytes,12,opt,name=metadata,proto3" json:"metadata,omitempty"`
@@ -811,7 +812,8 @@ type CreateRunRequest struct {
 	Metadata []byte `protobuf:"bytes,9,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// The run is cancelled if it has not ended this long after it was accepted. Unset: never.
 	Deadline *durationpb.Duration `protobuf:"bytes,10,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	// The longest one attempt may take; the run then ends as timed_out. Unset: the runtime's default (900 s).
+	// The longest one attempt may take; the run then ends as timed_out. Unset: as the agent
+	// says, else the runtime's default (900 s).
 	RunTimeout *durationpb.Duration `protobuf:"bytes,11,opt,name=run_timeout,json=runTimeout,proto3" json:"run_timeout,omitempty"`
 	// Answer when the run has ended.
 	Wait bool `protobuf:"varint,12,opt,name=wait,proto3" json:"wait,omitempty"`
@@ -2640,7 +2642,8 @@ type Schedule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 200 bytes, unique in the namespace.
 	ScheduleId string `protobuf:"bytes,1,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
-	// Five fields (minute hour day month weekday), or @hourly, @daily, @weekly, @monthly, @yearly, or @every 90s.
+	// Five fields (minute hour day month weekday; 0 and 7 are Sunday), or @hourly, @daily, @weekly, @monthly, @yearly, or
+	// @every 90s.
 	Cron string `protobuf:"bytes,2,opt,name=cron,proto3" json:"cron,omitempty"`
 	// IANA name such as Europe/Berlin; empty: UTC.
 	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
