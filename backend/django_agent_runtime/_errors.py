@@ -33,6 +33,7 @@ _BY_REASON: dict[str, type[exceptions.AgentRuntimeError]] = {
     "RUN_NOT_FOUND": exceptions.RunNotFound,
     "AGENT_NOT_FOUND": exceptions.AgentNotFound,
     "TASK_TYPE_NOT_FOUND": exceptions.TaskTypeNotFound,
+    "GRAPH_NOT_FOUND": exceptions.GraphNotFound,
     "EVENTS_TRUNCATED": exceptions.EventsTruncated,
     "RUN_ENDED": exceptions.RunEnded,
     "SLOW_READER": exceptions.Overloaded,

@@ -15,6 +15,7 @@ Every class is also one of the built-ins that people already catch::
     │   ├── RunNotFound
     │   ├── AgentNotFound
     │   ├── TaskTypeNotFound
+    │   ├── GraphNotFound
     │   └── ScheduleNotFound
     ├── EventsTruncated       LookupError       events asked for are no longer kept
     ├── AccessDenied          PermissionError
@@ -57,6 +58,7 @@ __all__ = [
     "ConcurrencyLimit",
     "Conflict",
     "EventsTruncated",
+    "GraphNotFound",
     "IdempotencyConflict",
     "InternalError",
     "InvalidRequest",
@@ -202,6 +204,12 @@ class TaskTypeNotFound(NotFound):
     """There is no such task type; `metadata["known"]` names those there are."""
 
     default_reason = "TASK_TYPE_NOT_FOUND"
+
+
+class GraphNotFound(NotFound):
+    """There is no such graph or chain; `metadata["known"]` names those there are."""
+
+    default_reason = "GRAPH_NOT_FOUND"
 
 
 class ScheduleNotFound(NotFound):

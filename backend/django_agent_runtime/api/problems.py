@@ -65,6 +65,7 @@ RUNTIME_MEMBERS = frozenset(
         "agent_id",
         "concurrency_key",
         "field",
+        "graph_id",
         "key",
         "known",
         "limit",

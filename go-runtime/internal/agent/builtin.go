@@ -10,20 +10,24 @@ import (
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 )
 
 //go:embed builtin/*.schema.json
 var builtinFiles embed.FS
 
 // builtinTasks are the task types that need no agent.
-func builtinTasks() (map[string]*taskType, error) {
-	work := map[string]engine.Task{
-		"echo":         echo,
-		"example_task": exampleTask,
-		"sleep":        sleep,
+func builtinTasks(graphs map[string]*document.Compiled) (map[string]*taskType, error) {
+	tasks := map[string]*taskType{
+		"echo":         {task: echo},
+		"example_task": {task: exampleTask},
+		"sleep":        {task: sleep},
 	}
-	tasks := make(map[string]*taskType, len(work))
-	for name, task := range work {
+	for name, member := range graphTasks() {
+		work := &graphTask{graphs: graphs, member: member}
+		tasks[name] = &taskType{check: work.check, task: work.run}
+	}
+	for name, task := range tasks {
 		file := "builtin/" + name + ".schema.json"
 		raw, err := builtinFiles.ReadFile(file)
 		if err != nil {
@@ -33,7 +37,7 @@ func builtinTasks() (map[string]*taskType, error) {
 		if err != nil {
 			return nil, err
 		}
-		tasks[name] = &taskType{name: name, input: input, task: task}
+		task.name, task.input = name, input
 	}
 	return tasks, nil
 }

@@ -89,3 +89,15 @@ func distance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// UnknownGraphError is returned for a graph, or a chain, that there is not.
+type UnknownGraphError struct {
+	GraphID string
+	// Known are those there are, sorted.
+	Known []string
+}
+
+func (e *UnknownGraphError) Error() string {
+	return fmt.Sprintf("no graph is called %q%s; known are %s",
+		clip(e.GraphID), suggestion(e.GraphID, e.Known), strings.Join(e.Known, ", "))
+}

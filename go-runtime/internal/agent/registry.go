@@ -67,7 +67,11 @@ func (t *taskType) fits(input []byte) error {
 // provider, and those that HTTP servers execute, by their ids. It fails when an id
 // is taken, an endpoint's defaults do not fit, or a file of the catalog is broken.
 func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error) {
-	tasks, err := builtinTasks()
+	graphs, err := loadGraphs(provider)
+	if err != nil {
+		return nil, fmt.Errorf("load graphs: %w", err)
+	}
+	tasks, err := builtinTasks(graphs)
 	if err != nil {
 		return nil, fmt.Errorf("load built-in tasks: %w", err)
 	}
@@ -90,7 +94,7 @@ func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error)
 
 // Resolve returns the task that executes a run, and checks the input against
 // the task type's schema. It returns *UnknownAgentError, *UnknownTaskTypeError,
-// or a *violation.Error that names every field that does not fit.
+// *UnknownGraphError, or a *violation.Error that names every field that does not fit.
 func (r *Registry) Resolve(target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
 	tasks := r.tasks
 	if target == engine.AgentTarget {

@@ -255,6 +255,14 @@ func describeRun(err error) (refusal, bool) {
 			metadata: map[string]string{"task_type": e.TaskType, "known": strings.Join(e.Known, ",")},
 		}, true
 	}
+	if e, found := errors.AsType[*agent.UnknownGraphError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_GRAPH_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"graph_id": e.GraphID, "known": strings.Join(e.Known, ",")},
+		}, true
+	}
 	if e, found := errors.AsType[*engine.RunNotFoundError](err); found {
 		return refusal{
 			code:     codes.NotFound,

@@ -85,6 +85,10 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 			metadata: map[string]string{"agent_id": "x", "known": "a,b"},
 		},
 		{
+			err: &agent.UnknownGraphError{GraphID: "x", Known: []string{"a", "b"}}, code: codes.NotFound, reason: "GRAPH_NOT_FOUND",
+			metadata: map[string]string{"graph_id": "x", "known": "a,b"},
+		},
+		{
 			err: &agent.UnknownTaskTypeError{TaskType: "x", Known: []string{"a", "b"}}, code: codes.NotFound, reason: "TASK_TYPE_NOT_FOUND",
 			metadata: map[string]string{"task_type": "x", "known": "a,b"},
 		},

@@ -107,6 +107,43 @@ def test_execute_agent_task_answers(client: GoRuntimeIntegration) -> None:
     assert output["files"]
 
 
+def test_graph_and_chain_answer_as_the_guide_asks_them(client: GoRuntimeIntegration) -> None:
+    asked = {"graph_id": "reasoning_graph", "input": "How do I implement a binary search tree?"}
+    for task_type in ("langraph_task", "langgraph_task"):
+        result = client.execute_task(task_type, asked, description="Execute a reasoning task using LangGraph")
+        assert set(result["output"]) == {"answer", "plan", "review", "rounds"}
+        # No model is configured here.
+        assert (result["graph_id"], result["offline"], "OPENAI_API_KEY" in result["notice"]) == (
+            "reasoning_graph",
+            True,
+            True,
+        )
+    result = client.execute_task("langchain_task", {"chain_id": "research_chain", "query": "Quantum computing"})
+    assert len(result["output"]["findings"]) == 3
+
+
+def test_graph_says_what_its_nodes_do(client: GoRuntimeIntegration) -> None:
+    run = client.submit_task("langraph_task", {"graph_id": "reasoning_graph", "input": "Why?"})
+    client.wait_run(run.run_id)
+    events = [event for event in client.watch_run(run.run_id) if event.type.startswith("graph.")]
+    assert [event.payload["node"] for event in events if event.type == "graph.node.finished"] == [
+        "plan",
+        "draft",
+        "review",
+    ]
+    assert {str(event.visibility) for event in events} == {"debug"}
+
+
+def test_graph_that_does_not_exist(client: GoRuntimeIntegration) -> None:
+    for task_type, member in (("langraph_task", "graph_id"), ("langchain_task", "chain_id")):
+        with pytest.raises(LookupError, match="reasoning_graph") as caught:
+            client.execute_task(task_type, {member: "nothing"})
+        assert isinstance(caught.value, exceptions.GraphNotFound)
+        assert caught.value.metadata["graph_id"] == "nothing"
+    with pytest.raises(ValueError, match="question"):
+        client.execute_task("langraph_task", {"graph_id": "reasoning_graph", "question": "Why?"})
+
+
 def test_a_task_type_that_does_not_exist(client: GoRuntimeIntegration) -> None:
     assert "example_task" in [task.task_type for task in client.list_task_types()]
     with pytest.raises(LookupError, match="nope"):

@@ -87,6 +87,8 @@ const (
 	ErrorReason_ERROR_REASON_SCHEDULE_EXISTS ErrorReason = 23
 	// ABORTED. The worker no longer has the run: its lease lapsed, or the run ended. Metadata: `run_id`.
 	ErrorReason_ERROR_REASON_LEASE_LOST ErrorReason = 24
+	// NOT_FOUND. A graph, or a chain. Metadata: `graph_id`, `known` (comma separated).
+	ErrorReason_ERROR_REASON_GRAPH_NOT_FOUND ErrorReason = 25
 	// The agent or task reported an error.
 	ErrorReason_ERROR_REASON_AGENT_FAILED ErrorReason = 32
 	// The agent or task panicked.
@@ -133,6 +135,7 @@ var (
 		22: "ERROR_REASON_SCHEDULE_NOT_FOUND",
 		23: "ERROR_REASON_SCHEDULE_EXISTS",
 		24: "ERROR_REASON_LEASE_LOST",
+		25: "ERROR_REASON_GRAPH_NOT_FOUND",
 		32: "ERROR_REASON_AGENT_FAILED",
 		33: "ERROR_REASON_AGENT_PANICKED",
 		34: "ERROR_REASON_MODEL_FAILED",
@@ -168,6 +171,7 @@ var (
 		"ERROR_REASON_SCHEDULE_NOT_FOUND":    22,
 		"ERROR_REASON_SCHEDULE_EXISTS":       23,
 		"ERROR_REASON_LEASE_LOST":            24,
+		"ERROR_REASON_GRAPH_NOT_FOUND":       25,
 		"ERROR_REASON_AGENT_FAILED":          32,
 		"ERROR_REASON_AGENT_PANICKED":        33,
 		"ERROR_REASON_MODEL_FAILED":          34,
@@ -210,7 +214,7 @@ var File_agentruntime_v1_error_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xc9\b\n" +
+	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xeb\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12!\n" +
@@ -237,7 +241,8 @@ const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\x1aERROR_REASON_RUN_NOT_ENDED\x10\x15\x12#\n" +
 	"\x1fERROR_REASON_SCHEDULE_NOT_FOUND\x10\x16\x12 \n" +
 	"\x1cERROR_REASON_SCHEDULE_EXISTS\x10\x17\x12\x1b\n" +
-	"\x17ERROR_REASON_LEASE_LOST\x10\x18\x12\x1d\n" +
+	"\x17ERROR_REASON_LEASE_LOST\x10\x18\x12 \n" +
+	"\x1cERROR_REASON_GRAPH_NOT_FOUND\x10\x19\x12\x1d\n" +
 	"\x19ERROR_REASON_AGENT_FAILED\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_AGENT_PANICKED\x10!\x12\x1d\n" +
 	"\x19ERROR_REASON_MODEL_FAILED\x10\"\x12\x1e\n" +

@@ -1,0 +1,207 @@
+package agent
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// The graphs of the runtime's own are documents; see package document. Their kinds of
+// nodes are transform, and llm, whose `with` has instructions and a prompt for the
+// model, and a sample that stands in for its answer where no model is configured.
+//
+//go:embed graphs/*.yaml
+var graphFiles embed.FS
+
+// graphTasks are the task types that run graphs, by the member that names the graph.
+// langraph_task is how integrations spell it that were written for that name.
+func graphTasks() map[string]string {
+	return map[string]string{"langraph_task": "graph_id", "langgraph_task": "graph_id", "langchain_task": "chain_id"}
+}
+
+// loadGraphs compiles the documents.
+func loadGraphs(provider model.Provider) (map[string]*document.Compiled, error) {
+	files, err := fs.Glob(graphFiles, "graphs/*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	kinds := map[string]document.Kind{"llm": llmKind(provider), "transform": document.Transform}
+	graphs := make(map[string]*document.Compiled, len(files))
+	for _, file := range files {
+		text, err := graphFiles.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		parsed, err := document.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", file, err)
+		}
+		compiled, err := parsed.Compile(kinds)
+		if err != nil {
+			return nil, fmt.Errorf("compile %s: %w", file, err)
+		}
+		if want := strings.TrimSuffix(path.Base(file), ".yaml"); compiled.Name() != want {
+			return nil, fmt.Errorf("the graph of %s is called %q", file, compiled.Name())
+		}
+		graphs[compiled.Name()] = compiled
+	}
+	return graphs, nil
+}
+
+// graphTask runs the graphs that inputs name.
+type graphTask struct {
+	graphs map[string]*document.Compiled
+	// member is that of the input which names the graph.
+	member string
+}
+
+// check refuses an unknown graph, and members that are none of its channels.
+func (t *graphTask) check(input []byte) error {
+	_, _, err := t.read(input)
+	return err
+}
+
+func (t *graphTask) read(input []byte) (*document.Compiled, graph.State, error) {
+	var members map[string]any
+	if err := json.Unmarshal(input, &members); err != nil {
+		return nil, nil, violation.New("input", "is not valid JSON")
+	}
+	name, _ := members[t.member].(string)
+	found, known := t.graphs[name]
+	if !known {
+		return nil, nil, &UnknownGraphError{GraphID: name, Known: sortedKeys(t.graphs)}
+	}
+	delete(members, t.member)
+	var wrong []error
+	for _, channel := range slices.Sorted(maps.Keys(members)) {
+		if !found.HasChannel(channel) {
+			wrong = append(wrong, violation.New("input."+channel, "is no channel of %s; its channels are %s",
+				name, strings.Join(found.Channels(), ", ")))
+		}
+	}
+	return found, members, violation.Join(wrong...)
+}
+
+// run implements engine.Task.
+func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
+	found, state, err := t.read(call.Input)
+	if err != nil {
+		return nil, err
+	}
+	var spent spending
+	var emitErr error
+	var output map[string]any
+	state, err = found.Run(withSpending(ctx, &spent), graph.Request{Thread: call.RunID, Input: state}, graph.Options{
+		Observe: func(e graph.Event) {
+			// The step's state is what the updates make.
+			if e.Kind != graph.StepDone && emitErr == nil {
+				emitErr = emitGraphEvent(ctx, call, e)
+			}
+		},
+	})
+	if err = errors.Join(err, emitErr); err == nil {
+		output, err = found.Result(ctx, state)
+	}
+	if err != nil {
+		return nil, graphFailure(found.Name(), err)
+	}
+	result := map[string]any{
+		t.member: found.Name(), "task_type": call.TaskType, "output": output,
+		"model": spent.model, "offline": spent.offline, "usage": spent.usage,
+	}
+	if spent.offline {
+		result["notice"] = model.OfflineNotice
+	}
+	return encode(result)
+}
+
+// emitGraphEvent adds what happens in a graph to the run's log, for who debugs it.
+func emitGraphEvent(ctx context.Context, call engine.Call, e graph.Event) error {
+	payload, err := encode(e)
+	if err != nil {
+		return err
+	}
+	return call.Emit(ctx, engine.NewEvent{Type: "graph." + string(e.Kind), Visibility: engine.Debug, Payload: payload})
+}
+
+// graphFailure says in which graph a run failed. What a model's provider said of it,
+// and the end of the run, pass as they are.
+func graphFailure(name string, err error) error {
+	if failure, found := errors.AsType[*engine.TaskError](err); found {
+		failed := *failure
+		if node, inNode := errors.AsType[*graph.NodeError](err); inNode {
+			failed.Message = fmt.Sprintf("node %s of graph %s: %s", node.Node, name, failure.Message)
+		}
+		return &failed
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &engine.TaskError{
+		Reason: engine.ReasonAgentFailed, Message: fmt.Sprintf("graph %s: %v", name, err), Type: "GraphFailed", Cause: err,
+	}
+}
+
+// spending is what the models of one run have taken.
+type spending struct {
+	mu      sync.Mutex
+	usage   model.Usage
+	model   string
+	offline bool
+}
+
+func (s *spending) add(response model.Response) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.usage = s.usage.Add(response.Usage)
+	s.model = response.Model
+	s.offline = s.offline || response.Offline
+}
+
+type spendingKey struct{}
+
+func withSpending(ctx context.Context, s *spending) context.Context {
+	return context.WithValue(ctx, spendingKey{}, s)
+}
+
+// llmKind makes nodes that ask a model.
+func llmKind(provider model.Provider) document.Kind {
+	return func(with document.With) (document.Work, error) {
+		instructions := with.String("instructions")
+		prompt := with.Text("prompt")
+		sample := with.Text("sample")
+		work := func(ctx context.Context, _ *graph.Call, state graph.State) (any, error) {
+			asked, err := prompt(ctx, state)
+			if err != nil {
+				return nil, fmt.Errorf("prompt: %w", err)
+			}
+			response, err := provider.Complete(ctx, model.Request{
+				Instructions: instructions,
+				Messages:     []model.Message{{Role: model.User, Text: asked}},
+				Sample:       func(string) (string, error) { return sample(ctx, state) },
+			})
+			if err != nil {
+				return nil, modelFailure(err)
+			}
+			if s, counted := ctx.Value(spendingKey{}).(*spending); counted {
+				s.add(response)
+			}
+			return map[string]any{"text": response.Text, "model": response.Model, "offline": response.Offline}, nil
+		}
+		return work, with.Check()
+	}
+}

@@ -1,0 +1,72 @@
+package graph
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestReducers(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		reducer          string
+		old, write, want string
+	}{
+		"append a value":        {"append", `[1]`, `2`, `[1, 2]`},
+		"append a list":         {"append", `[1]`, `[2, 3]`, `[1, 2, 3]`},
+		"append to nothing":     {"append", `null`, `"a"`, `["a"]`},
+		"append to an object":   {"append", `{}`, `1`, ``},
+		"add":                   {"add", `1`, `2.5`, `3.5`},
+		"add to nothing":        {"add", `null`, `2`, `2`},
+		"add a text":            {"add", `1`, `"2"`, ``},
+		"merge":                 {"merge", `{"a": 1, "b": 2}`, `{"b": 3, "a": null, "c": {}}`, `{"b": 3, "c": {}}`},
+		"merge a list":          {"merge", `{}`, `[]`, ``},
+		"a message":             {"messages", `[{"id": "1"}]`, `{"id": "2"}`, `[{"id": "1"}, {"id": "2"}]`},
+		"messages without ids":  {"messages", `[{"a": 1}]`, `[{"a": 1}, {"a": 1}]`, `[{"a": 1}, {"a": 1}, {"a": 1}]`},
+		"a message again":       {"messages", `[{"id": "1"}, {"id": "2"}]`, `[{"id": "1", "a": 1}]`, `[{"id": "1", "a": 1}, {"id": "2"}]`},
+		"one twice in a write":  {"messages", `[]`, `[{"id": "1"}, {"id": "1", "a": 1}]`, `[{"id": "1", "a": 1}]`},
+		"a message removed":     {"messages", `[{"id": "1"}, {"id": "2"}]`, `{"id": "1", "role": "remove"}`, `[{"id": "2"}]`},
+		"all removed":           {"messages", `[{"id": "1"}]`, `[{"id": "__remove_all__", "role": "remove"}, {"id": "3"}]`, `[{"id": "3"}]`},
+		"none there to remove":  {"messages", `[]`, `{"id": "1", "role": "remove"}`, ``},
+		"a message of no shape": {"messages", `[]`, `"hi"`, ``},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			read := func(text string) (value any) {
+				if err := json.Unmarshal([]byte(text), &value); err != nil {
+					t.Fatal(err)
+				}
+				return value
+			}
+			old := read(test.old)
+			got, err := Reducers()[test.reducer](old, read(test.write))
+			switch {
+			case test.want == "" && err == nil:
+				t.Errorf("gives %v, want an error", got)
+			case test.want != "" && (err != nil || !reflect.DeepEqual(got, read(test.want))):
+				t.Errorf("gives %v, %v, want %s", got, err, test.want)
+			}
+			if !reflect.DeepEqual(old, read(test.old)) {
+				t.Errorf("the old value is %v by now", old)
+			}
+		})
+	}
+}
+
+func TestMistakesOfAGraphAreNamed(t *testing.T) {
+	t.Parallel()
+	g := New("g", nil).Node("a", Node{}).Node(End, writes(nil)).Edge("a", "b").Edge("c", Start).Join(nil, "d")
+	err := g.Check()
+	if err == nil {
+		t.Fatal("no mistake is named")
+	}
+	for _, want := range []string{
+		`nodes.a: does nothing`, `nodes: must not be called "__end__"`, `there is no node "b"`, `there is no node "c"`,
+		`nothing leads to`, `there is no node "d"`, `waits for nothing`, `nothing follows`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}

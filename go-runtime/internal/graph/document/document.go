@@ -1,0 +1,287 @@
+// Package document makes graphs of YAML and JSON documents:
+//
+//	name: reasoning_graph
+//	state:
+//	  question: {}
+//	  notes: {reducer: append}
+//	  rounds: {reducer: add, initial: 0}
+//	nodes:
+//	  think:
+//	    kind: llm
+//	    with: {instructions: Think step by step., prompt: "{{ state.question }}"}
+//	    set: {notes: out.text, rounds: "1"}
+//	edges:
+//	  - [START, think]
+//	branches:
+//	  think:
+//	    - {when: state.rounds < 3, to: think}
+//	    - {to: END}
+//	output: {answer: "state.notes[size(state.notes) - 1]"}
+//
+// Conditions, what nodes set, and what stands between {{ and }} in texts are
+// expressions of CEL (https://cel.dev) over `state` and, in `set`, `out`, which is what
+// the node came to. A kind says what a node does; the caller has them.
+package document
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+const (
+	maxBytes = 256 << 10
+	maxNodes = 500
+)
+
+// Document is a graph as data.
+type Document struct {
+	// Name is that of the graph: letters, digits, dashes and underscores.
+	Name        string `yaml:"name"`
+	Description string `yaml:"description"`
+	// State are the channels by name.
+	State map[string]Channel `yaml:"state"`
+	Nodes map[string]Node    `yaml:"nodes"`
+	// Edges are pairs of what follows what; START and END are before the first and behind the last.
+	Edges [][]string `yaml:"edges"`
+	Joins []Join     `yaml:"joins"`
+	// Branches say what follows a node by the first case that holds.
+	Branches map[string][]Case `yaml:"branches"`
+	// Output is what a run returns: expressions by name.
+	Output map[string]string `yaml:"output"`
+}
+
+// Channel is a graph.Channel as data.
+type Channel struct {
+	// Reducer is one of graph.Reducers; empty: last.
+	Reducer   string `yaml:"reducer"`
+	Initial   any    `yaml:"initial"`
+	Ephemeral bool   `yaml:"ephemeral"`
+}
+
+// Node is a node of some kind.
+type Node struct {
+	Kind string `yaml:"kind"`
+	// With is for the kind.
+	With map[string]any `yaml:"with"`
+	// Set are expressions by channel, which are written when the node has returned.
+	Set map[string]string `yaml:"set"`
+}
+
+// Join has a node follow once all of several have returned.
+type Join struct {
+	From []string `yaml:"from"`
+	To   string   `yaml:"to"`
+}
+
+// Case is what follows a node when an expression holds; without one, it always does.
+type Case struct {
+	When string `yaml:"when"`
+	To   string `yaml:"to"`
+	// Each is an expression for a list: the node is called once for each item, as `state.item`.
+	Each string `yaml:"each"`
+}
+
+// Parse reads a document, YAML or JSON. Its error is a *violation.Error or a *violation.TooLargeError.
+func Parse(text []byte) (*Document, error) {
+	if len(text) > maxBytes {
+		return nil, &violation.TooLargeError{Field: "graph", Size: len(text), Limit: maxBytes}
+	}
+	document := &Document{}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	switch err := decoder.Decode(document); {
+	case errors.Is(err, io.EOF):
+		return nil, violation.New("graph", "is empty")
+	case err != nil:
+		return nil, parseError(err)
+	}
+	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return nil, violation.New("graph", "must be one document, and another follows it")
+	}
+	return document, nil
+}
+
+// parseError says each mistake of its own, as the parser does, with its line.
+func parseError(err error) error {
+	mistakes, many := errors.AsType[*yaml.TypeError](err)
+	if !many {
+		return violation.New("graph", "is no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	wrong := make([]error, len(mistakes.Errors))
+	for i, text := range mistakes.Errors {
+		wrong[i] = violation.New("graph", "%s", text)
+	}
+	return violation.Join(wrong...)
+}
+
+// Compiled is a graph that can be run, with what its runs return.
+type Compiled struct {
+	*graph.Graph
+
+	Description string
+
+	output map[string]*expression
+}
+
+// Compile checks all of a document and makes its graph. Its error is a
+// *violation.Error that names every mistake with its place in the document.
+func (d *Document) Compile(kinds map[string]Kind) (*Compiled, error) {
+	c := compiler{document: d, kinds: kinds, follows: map[string][]string{}}
+	return c.compile()
+}
+
+// compiler collects what is wrong.
+type compiler struct {
+	document *Document
+	kinds    map[string]Kind
+	wrong    []error
+	// follows are the nodes that may follow a node.
+	follows map[string][]string
+}
+
+func (c *compiler) refusef(place, format string, args ...any) {
+	c.wrong = append(c.wrong, violation.New(place, format, args...))
+}
+
+func (c *compiler) compile() (*Compiled, error) {
+	d := c.document
+	if !isName(d.Name) {
+		c.refusef("name", "must be letters, digits, dashes and underscores, at most 100, is %q", d.Name)
+	}
+	if len(d.Nodes) == 0 || len(d.Nodes) > maxNodes {
+		c.refusef("nodes", "must be 1 to %d, are %d", maxNodes, len(d.Nodes))
+		return nil, violation.Join(c.wrong...)
+	}
+	g := graph.New(d.Name, c.channels())
+	for _, name := range slices.Sorted(maps.Keys(d.Nodes)) {
+		c.node(g, name)
+	}
+	for i, edge := range d.Edges {
+		c.edge(g, fmt.Sprintf("edges[%d]", i), edge)
+	}
+	for i, j := range d.Joins {
+		c.join(g, fmt.Sprintf("joins[%d]", i), j)
+	}
+	for _, from := range slices.Sorted(maps.Keys(d.Branches)) {
+		c.branch(g, from)
+	}
+	c.checkReach()
+	output := map[string]*expression{}
+	for _, name := range slices.Sorted(maps.Keys(d.Output)) {
+		output[name] = c.expression("output."+name, d.Output[name], anyType)
+	}
+	if len(c.wrong) > 0 {
+		return nil, violation.Join(c.wrong...)
+	}
+	if err := g.Check(); err != nil {
+		return nil, err
+	}
+	return &Compiled{Graph: g, Description: d.Description, output: output}, nil
+}
+
+func (c *compiler) channels() map[string]graph.Channel {
+	reducers := graph.Reducers()
+	channels := make(map[string]graph.Channel, len(c.document.State))
+	for _, name := range slices.Sorted(maps.Keys(c.document.State)) {
+		channel := c.document.State[name]
+		reducer := channel.Reducer
+		if reducer == "" {
+			reducer = "last"
+		}
+		reduce, known := reducers[reducer]
+		if !known {
+			c.refusef("state."+name+".reducer", "there is no %q; there are %s", reducer, names(reducers))
+		}
+		channels[name] = graph.Channel{Reduce: reduce, Initial: channel.Initial, Ephemeral: channel.Ephemeral}
+	}
+	return channels
+}
+
+// name returns the name of a node as the graph has it, and refuses one that is none.
+func (c *compiler) name(place, name string) string {
+	switch name {
+	case "START":
+		return graph.Start
+	case "END":
+		return graph.End
+	}
+	if _, known := c.document.Nodes[name]; !known {
+		c.refusef(place, "there is no node %q; there are %s", name, names(c.document.Nodes))
+	}
+	return name
+}
+
+func (c *compiler) link(place, from, to string) (source, target string) {
+	source, target = c.name(place, from), c.name(place, to)
+	if source == graph.End {
+		c.refusef(place, "nothing follows END")
+	}
+	if target == graph.Start {
+		c.refusef(place, "nothing leads to START")
+	}
+	c.follows[source] = append(c.follows[source], target)
+	return source, target
+}
+
+func (c *compiler) edge(g *graph.Graph, place string, edge []string) {
+	const ends = 2
+	if len(edge) != ends {
+		c.refusef(place, "must be [from, to], has %d members", len(edge))
+		return
+	}
+	g.Edge(c.link(place, edge[0], edge[1]))
+}
+
+func (c *compiler) join(g *graph.Graph, place string, j Join) {
+	if len(j.From) == 0 {
+		c.refusef(place+".from", "must name nodes")
+	}
+	for _, from := range j.From {
+		c.link(place, from, j.To)
+	}
+	g.Join(j.From, j.To)
+}
+
+// checkReach refuses nodes that nothing leads to.
+func (c *compiler) checkReach() {
+	seen := map[string]bool{graph.Start: true}
+	for open := []string{graph.Start}; len(open) > 0; open = open[1:] {
+		for _, next := range c.follows[open[0]] {
+			if !seen[next] {
+				seen[next] = true
+				open = append(open, next)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.document.Nodes)) {
+		if !seen[name] {
+			c.refusef("nodes."+name, "nothing leads to it from START")
+		}
+	}
+}
+
+func isName(text string) bool {
+	const longest = 100
+	if text == "" || len(text) > longest {
+		return false
+	}
+	for _, r := range text {
+		isLetter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+		if !isLetter && (r < '0' || r > '9') && r != '-' && r != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+func names[V any](of map[string]V) string { return strings.Join(slices.Sorted(maps.Keys(of)), ", ") }

@@ -1,0 +1,227 @@
+package document
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"cel.dev/cel-go/cel"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+var jsonValueType = reflect.TypeFor[*structpb.Value]() //nolint:gochecknoglobals // a constant of reflect's
+
+// Work is what a node of some kind does; what it returns is `out` in the node's `set`.
+type Work func(ctx context.Context, call *graph.Call, state graph.State) (out any, err error)
+
+// Kind makes the work of a node from its `with`. Its errors name the members at fault,
+// as violations.
+type Kind func(with With) (Work, error)
+
+// Transform is the kind of nodes that only set channels.
+func Transform(with With) (Work, error) {
+	return func(context.Context, *graph.Call, graph.State) (any, error) { return nil, nil }, with.Check()
+}
+
+// With reads the members of a node's `with`, and collects what is wrong with them.
+type With struct {
+	members map[string]any
+	read    map[string]bool
+	wrong   *[]error
+}
+
+func newWith(members map[string]any) With {
+	return With{members: members, read: map[string]bool{}, wrong: new([]error)}
+}
+
+// String is a member that is a text, or empty where it is left out.
+func (w With) String(name string) string {
+	w.read[name] = true
+	value, given := w.members[name]
+	if !given {
+		return ""
+	}
+	said, isString := value.(string)
+	if !isString {
+		*w.wrong = append(*w.wrong, violation.New(name, "must be a text, is a %T", value))
+	}
+	return said
+}
+
+// Text is a member that is a text with expressions in it, which must be there.
+func (w With) Text(name string) func(ctx context.Context, state graph.State) (string, error) {
+	raw := w.String(name)
+	if raw == "" {
+		*w.wrong = append(*w.wrong, violation.New(name, "is required"))
+	}
+	t, err := newText(raw)
+	if err != nil {
+		*w.wrong = append(*w.wrong, violation.New(name, "%s", err.Error()))
+		return nil
+	}
+	return t.render
+}
+
+// Check returns a *violation.Error of what is wrong, members that nobody has read among it.
+func (w With) Check() error {
+	wrong := *w.wrong
+	for _, name := range slices.Sorted(maps.Keys(w.members)) {
+		if !w.read[name] {
+			wrong = append(wrong, violation.New(name, "is not known; known are: %s", names(w.read)))
+		}
+	}
+	return violation.Join(wrong...)
+}
+
+// set is a channel with the expression that a node writes to it.
+type set struct {
+	channel string
+	value   *expression
+}
+
+func (c *compiler) node(g *graph.Graph, name string) {
+	place := "nodes." + name
+	if !isName(name) || name == "START" || name == "END" {
+		c.refusef(place, "must be called by letters, digits, dashes and underscores, and not START or END")
+	}
+	node := c.document.Nodes[name]
+	kind, known := c.kinds[node.Kind]
+	if !known {
+		c.refusef(place+".kind", "there is no %q; there are %s", node.Kind, names(c.kinds))
+		return
+	}
+	work, err := kind(newWith(node.With))
+	if _, moved := violation.In(place+".with", err); err != nil {
+		c.wrong = append(c.wrong, moved)
+	}
+	var sets []set
+	for _, channel := range slices.Sorted(maps.Keys(node.Set)) {
+		at := place + ".set." + channel
+		if _, known := c.document.State[channel]; !known {
+			c.refusef(at, "there is no channel %q; there are %s", channel, names(c.document.State))
+		}
+		sets = append(sets, set{channel, c.expression(at, node.Set[channel], anyType)})
+	}
+	g.Node(name, graph.Node{Run: func(ctx context.Context, call *graph.Call, state graph.State) (graph.Command, error) {
+		out, err := work(ctx, call, state)
+		if err != nil {
+			return graph.Command{}, err
+		}
+		update := make(graph.State, len(sets))
+		for _, s := range sets {
+			if update[s.channel], err = s.value.eval(ctx, state, out); err != nil {
+				return graph.Command{}, fmt.Errorf("set %s: %w", s.channel, err)
+			}
+		}
+		return graph.Command{Update: update}, nil
+	}})
+}
+
+// choice is a compiled Case.
+type choice struct {
+	when, each *expression
+	to         string
+}
+
+func (c *compiler) branch(g *graph.Graph, from string) {
+	cases := c.document.Branches[from]
+	place := "branches." + from
+	if len(cases) == 0 {
+		c.refusef(place, "must have cases")
+	}
+	choices := make([]choice, len(cases))
+	source := from
+	for i, given := range cases {
+		at := fmt.Sprintf("%s[%d]", place, i)
+		source, choices[i].to = c.link(at, from, given.To)
+		switch {
+		case given.When != "":
+			choices[i].when = c.expression(at+".when", given.When, cel.BoolType)
+		case i != len(cases)-1:
+			c.refusef(at, "always holds, so that the cases behind it never do: give it a when")
+		}
+		if given.Each != "" {
+			choices[i].each = c.expression(at+".each", given.Each, anyType)
+		}
+	}
+	g.Branch(source, func(ctx context.Context, state graph.State) ([]graph.Send, error) {
+		for _, one := range choices {
+			holds, err := one.holds(ctx, state)
+			if err != nil {
+				return nil, err
+			}
+			if holds {
+				return one.sends(ctx, state)
+			}
+		}
+		return nil, errors.New("no case holds: add one without when")
+	})
+}
+
+func (o *choice) holds(ctx context.Context, state graph.State) (bool, error) {
+	if o.when == nil {
+		return true, nil
+	}
+	value, err := o.when.eval(ctx, state, nil)
+	if err != nil {
+		return false, err
+	}
+	holds, isBool := value.(bool)
+	if !isBool {
+		return false, fmt.Errorf("the condition gives %v, and must give true or false", value)
+	}
+	return holds, nil
+}
+
+func (o *choice) sends(ctx context.Context, state graph.State) ([]graph.Send, error) {
+	if o.each == nil {
+		return graph.To(o.to), nil
+	}
+	value, err := o.each.eval(ctx, state, nil)
+	if err != nil {
+		return nil, err
+	}
+	items, isList := value.([]any)
+	if !isList {
+		return nil, errors.New("each gives no list")
+	}
+	sends := make([]graph.Send, len(items))
+	for i, item := range items {
+		// The item beside what the others read.
+		input := maps.Clone(state)
+		input["item"] = item
+		sends[i] = graph.Send{Node: o.to, Input: input}
+	}
+	return sends, nil
+}
+
+func (c *compiler) expression(place, raw string, want *cel.Type) *expression {
+	e, err := newExpression(raw, want)
+	if err != nil {
+		c.refusef(place, "%s", err.Error())
+	}
+	return e
+}
+
+// Result is what a run returns that has left a state: as the document's output says,
+// else the state.
+func (c *Compiled) Result(ctx context.Context, state graph.State) (map[string]any, error) {
+	if len(c.output) == 0 {
+		return state, nil
+	}
+	result := make(map[string]any, len(c.output))
+	for name, e := range c.output {
+		value, err := e.eval(ctx, state, nil)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", name, err)
+		}
+		result[name] = value
+	}
+	return result, nil
+}

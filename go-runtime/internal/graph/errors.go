@@ -1,0 +1,77 @@
+package graph
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ErrConflict says that another runner has saved a checkpoint of the thread meanwhile.
+var ErrConflict = errors.New("another runner has the thread")
+
+// ErrUnknownThread says that there is nothing to go on with.
+var ErrUnknownThread = errors.New("the thread has no checkpoint")
+
+// RecursionError says that a run took more steps than it may.
+type RecursionError struct{ Limit int }
+
+func (e *RecursionError) Error() string {
+	return fmt.Sprintf("the graph has not ended after %d steps: raise its recursion limit, or see whether a loop has no way out", e.Limit)
+}
+
+// InterruptedError says that a run waits for answers; Run with Answers goes on with it.
+type InterruptedError struct{ Interrupts []Interrupt }
+
+func (e *InterruptedError) Error() string {
+	ids := make([]string, len(e.Interrupts))
+	for i, question := range e.Interrupts {
+		ids[i] = question.ID
+	}
+	return "the run waits for answers to " + strings.Join(ids, ", ")
+}
+
+// Interrupt is a question of a node.
+type Interrupt struct {
+	// ID names it in the thread, and is what its answer is given to. Those of subgraphs
+	// have the tasks that they belong to before them: `task/id`.
+	ID string `json:"id"`
+	// Node is the node that asks; of a subgraph, `node/node`.
+	Node  string `json:"node"`
+	Value any    `json:"value"`
+}
+
+// UnknownInterruptError says that an answer is for a question that is not open.
+type UnknownInterruptError struct {
+	ID   string
+	Open []string
+}
+
+func (e *UnknownInterruptError) Error() string {
+	return fmt.Sprintf("there is no open question %q; open are: %s", e.ID, strings.Join(e.Open, ", "))
+}
+
+// NodeError says in which node of which step a run failed.
+type NodeError struct {
+	Node  string
+	Step  int
+	Cause error
+}
+
+func (e *NodeError) Error() string {
+	return fmt.Sprintf("node %s in step %d: %v", e.Node, e.Step, e.Cause)
+}
+
+// Unwrap returns what the node returned.
+func (e *NodeError) Unwrap() error { return e.Cause }
+
+// UpdateError says why what was written cannot be folded into a channel.
+type UpdateError struct {
+	Channel string
+	// Nodes are those that wrote it in the step.
+	Nodes  []string
+	Reason string
+}
+
+func (e *UpdateError) Error() string {
+	return fmt.Sprintf("channel %q, written by %s: %s", e.Channel, strings.Join(e.Nodes, " and "), e.Reason)
+}
