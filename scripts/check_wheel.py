@@ -1,4 +1,4 @@
-"""Check the built wheel as its user meets it: a fresh environment, an empty Django project, three settings lines.
+"""Check the built wheel as its user meets it: a fresh environment, an empty Django project, the settings of the docs.
 
 Takes the wheel from `dist/` (`make wheel` puts it there), installs it with pip and its dependencies
 from the index into a temporary folder, starts `manage.py goruntime`, runs a task through
@@ -32,6 +32,7 @@ LICENCE_FILES = ("/licenses/LICENSE", "/THIRD_PARTY_NOTICES")
 
 SETTINGS = """
 INSTALLED_APPS += ["rest_framework", "django_agent_runtime"]
+DATABASES["default"]["OPTIONS"] = {{"transaction_mode": "IMMEDIATE", "timeout": 20}}
 GO_RUNTIME = {{"host": "localhost", "port": {port}}}
 """
 
