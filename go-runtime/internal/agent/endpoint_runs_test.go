@@ -80,7 +80,7 @@ func within[T any](t *testing.T, from <-chan T) T {
 	}
 }
 
-// bench is an engine on a journal of its own, whose agent "support" a server executes.
+// bench is an engine on a journal of its own.
 type bench struct {
 	*engine.Engine
 
@@ -88,6 +88,7 @@ type bench struct {
 	journal *journal.Journal
 }
 
+// open is a bench whose agent "support" a server executes.
 func open(t *testing.T, dir string, s *server, defaults engine.RunDefaults) *bench {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -99,6 +100,13 @@ func open(t *testing.T, dir string, s *server, defaults engine.RunDefaults) *ben
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openWith(t, dir, registry)
+}
+
+// openWith is open with any agents and tasks.
+func openWith(t *testing.T, dir string, registry *Registry) *bench {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
 	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 )
 
 // The graphs of the runtime's own are documents; see package document. Their kinds of
-// nodes are transform, and llm, whose `with` has instructions and a prompt for the
+// nodes are transform, human, and llm, whose `with` has instructions and a prompt for the
 // model, and a sample that stands in for its answer where no model is configured.
 //
 //go:embed graphs/*.yaml
@@ -39,7 +39,7 @@ func loadGraphs(provider model.Provider) (map[string]*document.Compiled, error) 
 	if err != nil {
 		return nil, err
 	}
-	kinds := map[string]document.Kind{"llm": llmKind(provider), "transform": document.Transform}
+	kinds := map[string]document.Kind{"llm": llmKind(provider), "transform": document.Transform, "human": document.Human}
 	graphs := make(map[string]*document.Compiled, len(files))
 	for _, file := range files {
 		text, err := graphFiles.ReadFile(file)
@@ -102,10 +102,23 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	saver := newRunSaver(call)
+	if found.Durability == document.Sync {
+		saver.commit = call.Commit
+	}
+	request, err := resumption(ctx, found.Graph, saver, call)
+	if err != nil {
+		return nil, err
+	}
+	if request.Thread == "" {
+		request = graph.Request{Thread: call.RunID, Input: state}
+	}
 	var spent spending
 	var emitErr error
 	var output map[string]any
-	state, err = found.Run(withSpending(ctx, &spent), graph.Request{Thread: call.RunID, Input: state}, graph.Options{
+	state, err = found.Run(withSpending(ctx, &spent), request, graph.Options{
+		Saver:    saver,
+		OnlyEnds: found.Durability == document.Exit,
 		Observe: func(e graph.Event) {
 			// The step's state is what the updates make.
 			if e.Kind != graph.StepDone && emitErr == nil {
@@ -113,6 +126,9 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 			}
 		},
 	})
+	if waits, asks := errors.AsType[*graph.InterruptedError](err); asks {
+		return nil, parked(waits.Interrupts)
+	}
 	if err = errors.Join(err, emitErr); err == nil {
 		output, err = found.Result(ctx, state)
 	}
@@ -127,6 +143,54 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 		result["notice"] = model.OfflineNotice
 	}
 	return encode(result)
+}
+
+// resumption is how a run goes on that was called before: with the answer to what it
+// waited for, else with the step that it was at. It is empty for one that begins.
+func resumption(ctx context.Context, g *graph.Graph, saver *runSaver, call engine.Call) (graph.Request, error) {
+	saved, err := saver.Load(ctx, g, call.RunID)
+	if err != nil || saved == nil {
+		return graph.Request{}, err
+	}
+	request := graph.Request{Thread: call.RunID}
+	if saved.Status != graph.Waiting || len(call.Answers) == 0 {
+		return request, nil
+	}
+	latest := call.Answers[len(call.Answers)-1]
+	if latest.InterruptID != saved.Interrupts[0].ID {
+		return request, nil
+	}
+	var value any
+	if err := json.Unmarshal(latest.Value, &value); err != nil {
+		return graph.Request{}, fmt.Errorf("read answer to %s: %w", latest.InterruptID, err)
+	}
+	request.Answers = map[string]any{}
+	if byID, isObject := value.(map[string]any); isObject && len(saved.Interrupts) > 1 {
+		for _, question := range saved.Interrupts {
+			if answer, given := byID[question.ID]; given {
+				request.Answers[question.ID] = answer
+			}
+		}
+	}
+	if len(request.Answers) == 0 {
+		// It names none of several: it is for the first.
+		request.Answers[latest.InterruptID] = value
+	}
+	return request, nil
+}
+
+// parked has the run ask what its graph does. Several questions are asked as one, whose
+// answer is an object of answers by the questions' ids.
+func parked(questions []graph.Interrupt) error {
+	payload := questions[0].Value
+	if len(questions) > 1 {
+		payload = map[string]any{"questions": questions}
+	}
+	text, err := encode(payload)
+	if err != nil {
+		return err
+	}
+	return &engine.ParkedError{InterruptID: questions[0].ID, Payload: text}
 }
 
 // emitGraphEvent adds what happens in a graph to the run's log, for who debugs it.

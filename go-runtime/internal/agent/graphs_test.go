@@ -60,6 +60,7 @@ func runGraph(t *testing.T, provider model.Provider, task, input string) (output
 		}
 		return nil
 	}
+	call.Record = func(context.Context, string, []byte) error { return nil }
 	text, err := work(t.Context(), call)
 	if err != nil {
 		return nil, events, err

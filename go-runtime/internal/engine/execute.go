@@ -14,6 +14,7 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 // Causes for which an attempt's context ends.
@@ -78,7 +79,8 @@ func (e *Engine) attempt(ent *entry) {
 		return
 	}
 	call.Attempt = run.Attempt
-	call.Emit = e.emitter(ent, run.Lease)
+	log := &taskLog{engine: e, lease: &lease{ent: ent, token: run.Lease, place: -1}, visibilities: run.options().Visibility}
+	call.Emit, call.Record, call.Commit = log.emit, log.record, log.commit
 	e.execute(ctx, ent, run, task, call)
 }
 
@@ -115,24 +117,50 @@ func (e *Engine) execute(ctx context.Context, ent *entry, run Run, task Task, ca
 	}
 }
 
-// emitter returns what a task of the runtime adds events to its run's log with, for
-// as long as the lease lasts.
-func (e *Engine) emitter(ent *entry, token uint64) func(context.Context, ...NewEvent) error {
-	l := &lease{ent: ent, token: token, place: -1}
-	run := ent.snapshot()
-	visibilities := run.options().Visibility
-	return func(ctx context.Context, events ...NewEvent) error {
-		for i := range events {
-			setDefault(&events[i].Visibility, visibilities[events[i].Type])
-			setDefault(&events[i].Visibility, User)
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		// A call that failed may have added some of its events: the next is another report.
-		defer l.advance(l.report + 1)
-		_, err := e.emit(ctx, l, l.report+1, events)
+// taskLog is what a task of the runtime adds to its run's log with, for as long as the
+// lease lasts.
+type taskLog struct {
+	engine       *Engine
+	lease        *lease
+	visibilities map[string]Visibility
+	// newest is the sequence of the latest event that was added; the lease's lock guards it.
+	newest uint64
+}
+
+func (t *taskLog) emit(ctx context.Context, events ...NewEvent) error {
+	for i := range events {
+		setDefault(&events[i].Visibility, t.visibilities[events[i].Type])
+		setDefault(&events[i].Visibility, User)
+	}
+	l := t.lease
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// A call that failed may have added some of its events: the next is another report.
+	defer l.advance(l.report + 1)
+	seq, err := t.engine.emit(ctx, l, l.report+1, events)
+	t.newest = max(t.newest, seq)
+	return err
+}
+
+func (t *taskLog) record(ctx context.Context, key string, result []byte) error {
+	if err := violation.Join(checkText("key", key, maxStepKeyBytes), jsonvalue.Validate("result", result)); err != nil {
 		return err
 	}
+	payload, err := marshalPlain(Step{Key: key, Result: result})
+	if err != nil {
+		return err
+	}
+	return t.emit(ctx, NewEvent{Type: eventStep, Visibility: Internal, Payload: payload})
+}
+
+func (t *taskLog) commit(ctx context.Context) error {
+	t.lease.mu.Lock()
+	newest := t.newest
+	t.lease.mu.Unlock()
+	if newest == 0 {
+		return nil
+	}
+	return t.engine.stream.Commit(ctx, newest)
 }
 
 // prepare returns the run's task and call. After a restart the task is looked up
@@ -146,6 +174,13 @@ func (e *Engine) prepare(ent *entry) (Task, Call, error) {
 	run, task := ent.run, ent.task
 	ent.task, ent.input = nil, nil
 	ent.mu.Unlock()
+	var p past
+	if run.State == Queued && run.begun > 0 {
+		p, err = surely(e.work, func() (past, error) { return e.readPast(e.work, ent) })
+		if err != nil {
+			return nil, Call{}, unreadable("what earlier attempts of the run left", err)
+		}
+	}
 	if task == nil {
 		if task, err = e.registry.Resolve(run.Target, run.AgentID, run.TaskType, input); err != nil {
 			return nil, Call{}, &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
@@ -153,7 +188,7 @@ func (e *Engine) prepare(ent *entry) (Task, Call, error) {
 	}
 	return task, Call{
 		Namespace: run.Namespace, RunID: run.ID, AgentID: run.AgentID,
-		TaskType: run.TaskType, Input: input, Metadata: run.Metadata,
+		TaskType: run.TaskType, Input: input, Metadata: run.Metadata, Steps: p.Steps, Answers: p.Answers,
 	}, nil
 }
 
@@ -200,9 +235,17 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 	if failure == nil {
 		failure = e.checkOutput(output)
 	}
-	var payload []byte
-	if failure == nil {
-		payload = output
+	payload, wait := output, (*Wait)(nil)
+	if parked, parks := errors.AsType[*ParkedError](failure); parks {
+		wait = &Wait{InterruptID: parked.InterruptID, Payload: parked.Payload}
+		if err := e.checkPark(nil, wait); err != nil {
+			failure, wait = &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}, nil
+		} else {
+			payload = wait.Payload
+		}
+	}
+	if failure != nil && wait == nil {
+		payload = nil
 	}
 	giveBack := errors.Is(failure, ErrStopped)
 	ctx := e.work
@@ -223,12 +266,16 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 			run.giveBack()
 			return nil
 		}
+		if wait != nil {
+			e.park(run, wait)
+			return nil
+		}
 		e.settle(run, failure, e.registry.Defaults(run.Target, run.AgentID).Retry, now)
 		return nil
 	}
 	run, err := e.change(ctx, ent, payload, change)
 	if errors.Is(err, journal.ErrTooLarge) {
-		failure = unrecordable(err)
+		failure, wait = unrecordable(err), nil
 		run, err = e.change(ctx, ent, nil, change)
 	}
 	switch {
@@ -236,6 +283,8 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 		e.logUnlessUnchanged(run, err)
 	case giveBack:
 		e.log.Info("run given back", "run_id", run.ID, "task_type", run.TaskType)
+	case run.State == Waiting:
+		e.log.Info("run waits", "run_id", run.ID, "task_type", run.TaskType)
 	case run.State == Queued:
 		e.requeue(ent, &run)
 		e.log.Warn("run is tried again", "run_id", run.ID, "task_type", run.TaskType, "attempt", run.Attempt, "err", failure)

@@ -22,7 +22,27 @@ type Call struct {
 	// added: the error is then the cause with which ctx ended, or ErrLeaseLost. An
 	// event that cannot be kept is a *violation.Error or *violation.TooLargeError.
 	Emit func(ctx context.Context, events ...NewEvent) error
+	// Record keeps what a step of the task came to, a JSON text, under a key: a later
+	// call with this run has it among its Steps. It is added as an event is.
+	Record func(ctx context.Context, key string, result []byte) error
+	// Commit waits until what was emitted and recorded is durable.
+	Commit func(ctx context.Context) error
+	// Steps are what earlier calls with this run recorded, in order, and Answers those to
+	// the interrupts at which they parked it.
+	Steps   []Step
+	Answers []Answer
 }
+
+// ParkedError is the error of a task whose run waits for an answer. It holds no place
+// meanwhile; with the answer, which ResumeRun brings, the task is called again, as a part
+// of the same attempt.
+type ParkedError struct {
+	InterruptID string
+	// Payload is the question, a JSON text.
+	Payload []byte
+}
+
+func (e *ParkedError) Error() string { return "the run waits for an answer to " + e.InterruptID }
 
 // Task does the work of one run and returns a JSON object. It stops soon after
 // ctx ends, and tolerates being run again with the same Call: after a crash it is.

@@ -68,7 +68,7 @@ func (c *Call) Run(ctx context.Context, g *Graph, input State) (State, error) {
 	if options.Saver == nil {
 		return g.Run(ctx, Request{Thread: thread, Input: input}, options)
 	}
-	before, err := options.Saver.Load(ctx, thread)
+	before, err := options.Saver.Load(ctx, g, thread)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,10 @@ type Checkpoint struct {
 	Status   Status `json:"status"`
 	// Step is how many steps of the thread are done.
 	Step  int   `json:"step"`
-	State State `json:"state"`
+	State State `json:"state,omitempty"`
+	// Folded is what was folded into the state since the checkpoint before it, by steps:
+	// a saver may keep it in the place of the state, and have Replay make that of it.
+	Folded [][]Update `json:"folded,omitempty"`
 	// Tasks are those of the step to be done.
 	Tasks []Task `json:"tasks,omitempty"`
 	// Written is what the tasks of this step that have returned write, by task.
@@ -66,8 +69,8 @@ type Checkpoint struct {
 
 // Saver keeps the checkpoints of threads.
 type Saver interface {
-	// Load returns a thread's latest checkpoint; nil: it has none.
-	Load(ctx context.Context, thread string) (*Checkpoint, error)
+	// Load returns the latest checkpoint of a thread of a graph; nil: it has none.
+	Load(ctx context.Context, g *Graph, thread string) (*Checkpoint, error)
 	// Save keeps a checkpoint as the thread's latest, and sets its Revision. It returns
 	// ErrConflict when the one with that Revision is not the latest any more. The
 	// checkpoint is the caller's again afterwards, who goes on to change it.
@@ -81,14 +84,14 @@ type Memory struct {
 }
 
 // Load implements Saver.
-func (m *Memory) Load(_ context.Context, thread string) (*Checkpoint, error) {
+func (m *Memory) Load(_ context.Context, _ *Graph, thread string) (*Checkpoint, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	history := m.threads[thread]
 	if len(history) == 0 {
 		return nil, nil
 	}
-	return decodeCheckpoint(history[len(history)-1], uint64(len(history)))
+	return DecodeCheckpoint(history[len(history)-1], uint64(len(history)))
 }
 
 // Save implements Saver.
@@ -116,7 +119,7 @@ func (m *Memory) History(thread string) ([]*Checkpoint, error) {
 	defer m.mu.Unlock()
 	history := make([]*Checkpoint, 0, len(m.threads[thread]))
 	for i, text := range m.threads[thread] {
-		c, err := decodeCheckpoint(text, uint64(i)+1)
+		c, err := DecodeCheckpoint(text, uint64(i)+1)
 		if err != nil {
 			return nil, err
 		}
@@ -125,20 +128,51 @@ func (m *Memory) History(thread string) ([]*Checkpoint, error) {
 	return history, nil
 }
 
-func decodeCheckpoint(text []byte, revision uint64) (*Checkpoint, error) {
+// DecodeCheckpoint reads a checkpoint that was written as JSON, and gives it its revision.
+func DecodeCheckpoint(text []byte, revision uint64) (*Checkpoint, error) {
 	c := &Checkpoint{}
 	if err := json.Unmarshal(text, c); err != nil {
 		return nil, fmt.Errorf("decode checkpoint %d: %w", revision, err)
 	}
 	for _, command := range c.Written {
-		for name, value := range command.Update {
-			if object, isObject := value.(map[string]any); isObject && len(object) == 1 {
-				if replaced, isOverwrite := object[overwriteKey]; isOverwrite {
-					command.Update[name] = Overwrite{replaced}
-				}
-			}
+		restoreOverwrites(command.Update)
+	}
+	for _, step := range c.Folded {
+		for _, update := range step {
+			restoreOverwrites(update.Writes)
 		}
+	}
+	if c.State == nil {
+		c.State = State{}
 	}
 	c.Revision = revision
 	return c, nil
+}
+
+func restoreOverwrites(update State) {
+	for name, value := range update {
+		if object, isObject := value.(map[string]any); isObject && len(object) == 1 {
+			if replaced, isOverwrite := object[overwriteKey]; isOverwrite {
+				update[name] = Overwrite{replaced}
+			}
+		}
+	}
+}
+
+// Update is what a task wrote.
+type Update struct {
+	Node   string `json:"node"`
+	Writes State  `json:"writes,omitempty"`
+}
+
+// Replay returns the state that a checkpoint's Folded makes of the one before it.
+func (g *Graph) Replay(state State, folded [][]Update) (State, error) {
+	for _, step := range folded {
+		next, err := g.fold(state, step)
+		if err != nil {
+			return nil, err
+		}
+		state = next
+	}
+	return state, nil
 }

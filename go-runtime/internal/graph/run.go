@@ -58,12 +58,13 @@ func (g *Graph) Run(ctx context.Context, r Request, options Options) (State, err
 	}
 	run := &run{graph: g, thread: r.Thread, options: options, at: &Checkpoint{State: State{}}}
 	if options.Saver != nil {
-		saved, err := options.Saver.Load(ctx, r.Thread)
+		saved, err := options.Saver.Load(ctx, g, r.Thread)
 		if err != nil {
 			return nil, err
 		}
 		if saved != nil {
 			run.at, run.known = saved, true
+			run.at.Folded = nil
 		}
 	}
 	over, err := run.begin(ctx, r)
@@ -197,7 +198,7 @@ func (r *run) steps(ctx context.Context) (State, error) {
 			return r.stop(ctx, Failed, &RecursionError{Limit: r.options.RecursionLimit})
 		}
 		if ctx.Err() != nil {
-			return r.stop(ctx, Running, context.Cause(ctx))
+			return r.at.State, context.Cause(ctx)
 		}
 		returned, questions, err := r.do(ctx)
 		if err != nil || len(questions) > 0 {
@@ -232,22 +233,23 @@ func (r *run) pause(ctx context.Context, returned []finished, questions []Interr
 		r.at.Written[f.task.ID] = f.command
 	}
 	r.at.Interrupts = questions
-	switch {
-	case ctx.Err() != nil:
-		return r.stop(ctx, Running, context.Cause(ctx))
-	case err != nil:
+	if err != nil {
 		return r.stop(ctx, Failed, err)
 	}
 	return r.stop(ctx, Waiting, &InterruptedError{questions})
 }
 
-// stop saves how the thread stands, also when ctx has ended, and returns why.
+// stop saves how the thread stands, and returns why. Where ctx has ended, the thread
+// stays at its latest checkpoint.
 func (r *run) stop(ctx context.Context, status Status, why error) (State, error) {
+	if ctx.Err() != nil {
+		return r.at.State, context.Cause(ctx)
+	}
 	r.at.Status = status
 	if status == Failed {
 		r.at.Error = why.Error()
 	}
-	if err := r.save(context.WithoutCancel(ctx)); err != nil {
+	if err := r.save(ctx); err != nil {
 		return nil, err
 	}
 	return r.at.State, why
@@ -260,6 +262,7 @@ func (r *run) save(ctx context.Context) error {
 	if err := r.options.Saver.Save(ctx, r.thread, r.at); err != nil {
 		return fmt.Errorf("save thread %s: %w", r.thread, err)
 	}
+	r.at.Folded = nil
 	return nil
 }
 
@@ -424,48 +427,64 @@ func (r *run) callOnce(ctx context.Context, node Node, task Task, state State) (
 	return command, nil
 }
 
-// fold writes what tasks have written into a new state, in their order.
+// fold writes what the tasks of a step have written into the state.
 func (r *run) fold(tasks []finished) error {
-	state := maps.Clone(r.at.State)
-	for name, channel := range r.graph.channels {
-		if channel.Ephemeral {
-			delete(state, name)
+	step := make([]Update, len(tasks))
+	for i, f := range tasks {
+		step[i] = Update{Node: f.task.Node, Writes: f.command.Update}
+	}
+	state, err := r.graph.fold(r.at.State, step)
+	if err != nil {
+		return err
+	}
+	r.at.State = state
+	if r.options.Saver != nil {
+		r.at.Folded = append(r.at.Folded, step)
+	}
+	return nil
+}
+
+// fold returns the state behind a step: what its tasks wrote, in their order.
+func (g *Graph) fold(before State, step []Update) (State, error) {
+	state := make(State, len(before))
+	for name, value := range before {
+		if !g.channels[name].Ephemeral {
+			state[name] = value
 		}
 	}
 	writers := map[string][]string{}
 	replaced := map[string]bool{}
-	for _, f := range tasks {
-		for _, name := range slices.Sorted(maps.Keys(f.command.Update)) {
-			channel, known := r.graph.channels[name]
-			writers[name] = append(writers[name], f.task.Node)
+	for _, update := range step {
+		for _, name := range slices.Sorted(maps.Keys(update.Writes)) {
+			channel, known := g.channels[name]
+			writers[name] = append(writers[name], update.Node)
 			wrong := func(reason string) error { return &UpdateError{Channel: name, Nodes: writers[name], Reason: reason} }
 			if !known {
-				return wrong("the graph has no such channel")
+				return nil, wrong("the graph has no such channel")
 			}
-			written := f.command.Update[name]
+			written := update.Writes[name]
 			overwrite, isOverwrite := written.(Overwrite)
 			switch {
 			case isOverwrite && replaced[name]:
-				return wrong("it takes one Overwrite in a step")
+				return nil, wrong("it takes one Overwrite in a step")
 			case isOverwrite:
 				replaced[name], state[name] = true, overwrite.Value
 			case replaced[name]:
 				// It replaces what the others of the step write, whatever their order.
 			case channel.Reduce == nil && len(writers[name]) > 1:
-				return wrong("it takes one value in a step: give it a reducer")
+				return nil, wrong("it takes one value in a step: give it a reducer")
 			case channel.Reduce == nil:
 				state[name] = written
 			default:
 				value, err := channel.Reduce(state[name], written)
 				if err != nil {
-					return wrong(err.Error())
+					return nil, wrong(err.Error())
 				}
 				state[name] = value
 			}
 		}
 	}
-	r.at.State = state
-	return nil
+	return state, nil
 }
 
 // plan says which tasks follow those that have returned.

@@ -48,6 +48,9 @@ type Document struct {
 	// Name is that of the graph: letters, digits, dashes and underscores.
 	Name        string `yaml:"name"`
 	Description string `yaml:"description"`
+	// Durability is when a run that dies has what its steps left: `sync`, before the next
+	// step begins; `async`, which is meant by none, soon; `exit`, only once it waits or ends.
+	Durability Durability `yaml:"durability"`
 	// State are the channels by name.
 	State map[string]Channel `yaml:"state"`
 	Nodes map[string]Node    `yaml:"nodes"`
@@ -59,6 +62,16 @@ type Document struct {
 	// Output is what a run returns: expressions by name.
 	Output map[string]string `yaml:"output"`
 }
+
+// Durability is when checkpoints are kept.
+type Durability string
+
+// When checkpoints are kept.
+const (
+	Async Durability = "async"
+	Sync  Durability = "sync"
+	Exit  Durability = "exit"
+)
 
 // Channel is a graph.Channel as data.
 type Channel struct {
@@ -129,6 +142,7 @@ type Compiled struct {
 	*graph.Graph
 
 	Description string
+	Durability  Durability
 
 	output map[string]*expression
 }
@@ -158,6 +172,14 @@ func (c *compiler) compile() (*Compiled, error) {
 	if !isName(d.Name) {
 		c.refusef("name", "must be letters, digits, dashes and underscores, at most 100, is %q", d.Name)
 	}
+	durability := d.Durability
+	switch durability {
+	case "":
+		durability = Async
+	case Async, Sync, Exit:
+	default:
+		c.refusef("durability", "must be %s, %s or %s, is %q", Async, Sync, Exit, durability)
+	}
 	if len(d.Nodes) == 0 || len(d.Nodes) > maxNodes {
 		c.refusef("nodes", "must be 1 to %d, are %d", maxNodes, len(d.Nodes))
 		return nil, violation.Join(c.wrong...)
@@ -186,7 +208,7 @@ func (c *compiler) compile() (*Compiled, error) {
 	if err := g.Check(); err != nil {
 		return nil, err
 	}
-	return &Compiled{Graph: g, Description: d.Description, output: output}, nil
+	return &Compiled{Graph: g, Description: d.Description, Durability: durability, output: output}, nil
 }
 
 func (c *compiler) channels() map[string]graph.Channel {

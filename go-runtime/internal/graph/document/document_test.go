@@ -97,6 +97,7 @@ func TestAllMistakesAreNamedWithTheirPlace(t *testing.T) {
 	t.Parallel()
 	parsed, err := Parse([]byte(`
 name: a b
+durability: never
 state: {x: {reducer: sum}}
 nodes:
   one: {kind: sing}
@@ -127,7 +128,7 @@ output: {z: nothing}
 		fields = append(fields, v.Field)
 	}
 	want := []string{
-		"name", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
+		"name", "durability", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
 		"nodes.two.set.y", "nodes.two.set.y", "edges[1]", "edges[2]", "edges[3]", "branches.one[0]", "branches.one[1].when",
 		"branches.one[1].each", "nodes.lost", "output.z",
 	}

@@ -29,6 +29,25 @@ func Transform(with With) (Work, error) {
 	return func(context.Context, *graph.Call, graph.State) (any, error) { return nil, nil }, with.Check()
 }
 
+// Human is the kind of nodes that ask a person; what they come to is the answer. `ask` is
+// the question, and `choices` are answers to choose from, if there are some.
+func Human(with With) (Work, error) {
+	ask := with.Text("ask")
+	choices := with.List("choices")
+	work := func(ctx context.Context, call *graph.Call, state graph.State) (any, error) {
+		question, err := ask(ctx, state)
+		if err != nil {
+			return nil, err
+		}
+		asked := map[string]any{"question": question}
+		if len(choices) > 0 {
+			asked["choices"] = choices
+		}
+		return call.Interrupt(asked)
+	}
+	return work, with.Check()
+}
+
 // With reads the members of a node's `with`, and collects what is wrong with them.
 type With struct {
 	members map[string]any
@@ -52,6 +71,17 @@ func (w With) String(name string) string {
 		*w.wrong = append(*w.wrong, violation.New(name, "must be a text, is a %T", value))
 	}
 	return said
+}
+
+// List is a member that is a list, or empty where it is left out.
+func (w With) List(name string) []any {
+	w.read[name] = true
+	value, given := w.members[name]
+	list, isList := value.([]any)
+	if given && !isList {
+		*w.wrong = append(*w.wrong, violation.New(name, "must be a list, is a %T", value))
+	}
+	return list
 }
 
 // Text is a member that is a text with expressions in it, which must be there.
