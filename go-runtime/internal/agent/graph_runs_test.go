@@ -119,12 +119,12 @@ func TestGraphGoesOnWithItsStepAfterACrash(t *testing.T) {
 
 const asking = `
 name: tested
-state: {asked: {}, one: {}, two: {}, n: {reducer: add}}
+state: {title: {}, approved: {}, two: {}, n: {reducer: add}}
 nodes:
   begin: {kind: transform, set: {n: "1"}}
-  one: {kind: human, with: {ask: "One of {{ state.asked }}?", choices: [yes, no]}, set: {one: out}}
+  approve: {kind: human, with: {ask: "Publish {{ state.title }}?", choices: [yes, no]}, set: {approved: out}}
   two: {kind: human, with: {ask: "Two?"}, set: {two: out.said}}
-edges: [[START, begin], [begin, one], [begin, two]]
+edges: [[START, begin], [begin, approve], [begin, two]]
 `
 
 // question returns what a run asks, once it does, and not what it asked before.
@@ -167,7 +167,7 @@ func TestGraphAsksPeopleAndGoesOn(t *testing.T) {
 			dir := t.TempDir()
 			registry := registryOf(t, asking, nil)
 			b := openWith(t, dir, registry)
-			id := b.runGraph(`{"graph_id": "tested", "asked": "all"}`)
+			id := b.runGraph(`{"graph_id": "tested", "title": "it"}`)
 			interruptID, payload := b.question(id, "")
 			questions, _ := payload["questions"].([]any)
 			if len(questions) != 2 {
@@ -178,7 +178,7 @@ func TestGraphAsksPeopleAndGoesOn(t *testing.T) {
 				ids = append(ids, question.(map[string]any)["id"].(string))
 			}
 			value := questions[0].(map[string]any)["value"]
-			if want := (map[string]any{"question": "One of all?", "choices": []any{"yes", "no"}}); !reflect.DeepEqual(value, want) {
+			if want := (map[string]any{"question": "Publish it?", "choices": []any{"yes", "no"}}); !reflect.DeepEqual(value, want) {
 				t.Errorf("asks %v", value)
 			}
 			// Nobody waits while the runtime is away.
@@ -197,7 +197,7 @@ func TestGraphAsksPeopleAndGoesOn(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			b.wantOutput(b.wantEnd(id, engine.Succeeded, 1), `{"asked": "all", "one": "yes", "two": "2", "n": 1}`)
+			b.wantOutput(b.wantEnd(id, engine.Succeeded, 1), `{"title": "it", "approved": "yes", "two": "2", "n": 1}`)
 		})
 	}
 }
