@@ -39,6 +39,7 @@ func builtinTasks(graphs map[string]*document.Compiled) (map[string]*taskType, e
 		}
 		task.name, task.input = name, input
 	}
+	addSpelling(tasks)
 	return tasks, nil
 }
 

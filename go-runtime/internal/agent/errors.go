@@ -3,6 +3,8 @@ package agent
 import (
 	"fmt"
 	"strings"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 // UnknownAgentError is returned for an agent that is not registered.
@@ -44,12 +46,7 @@ func (e *UnknownTaskTypeError) Error() string {
 // maxQuoted is how many bytes of a caller's own text an error repeats.
 const maxQuoted = 64
 
-func clip(text string) string {
-	if len(text) <= maxQuoted {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxQuoted], "") + "…"
-}
+func clip(text string) string { return violation.Clip(text, maxQuoted) }
 
 // suggestion returns `, did you mean "…"?` for the known name nearest to one
 // that was mistyped, or nothing when none is near.

@@ -28,9 +28,15 @@ import (
 var graphFiles embed.FS
 
 // graphTasks are the task types that run graphs, by the member that names the graph.
-// langraph_task is how integrations spell it that were written for that name.
 func graphTasks() map[string]string {
-	return map[string]string{"langraph_task": "graph_id", "langgraph_task": "graph_id", "langchain_task": "chain_id"}
+	return map[string]string{"langgraph_task": "graph_id", "langchain_task": "chain_id"}
+}
+
+// addSpelling adds the name of langgraph_task in integrations that were written for that.
+func addSpelling(tasks map[string]*taskType) {
+	spelled := *tasks["langgraph_task"]
+	spelled.name = "langraph_task"
+	tasks[spelled.name] = &spelled
 }
 
 // loadGraphs compiles the documents.
@@ -106,12 +112,9 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if found.Durability == document.Sync {
 		saver.commit = call.Commit
 	}
-	request, err := resumption(ctx, found.Graph, saver, call)
+	request, err := requestOf(ctx, found.Graph, saver, call, state)
 	if err != nil {
 		return nil, err
-	}
-	if request.Thread == "" {
-		request = graph.Request{Thread: call.RunID, Input: state}
 	}
 	var spent spending
 	var emitErr error
@@ -145,14 +148,21 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	return encode(result)
 }
 
-// resumption is how a run goes on that was called before: with the answer to what it
-// waited for, else with the step that it was at. It is empty for one that begins.
-func resumption(ctx context.Context, g *graph.Graph, saver *runSaver, call engine.Call) (graph.Request, error) {
-	saved, err := saver.Load(ctx, g, call.RunID)
-	if err != nil || saved == nil {
-		return graph.Request{}, err
-	}
+// requestOf is what a run asks of its graph: to begin with an input, or, where it was
+// called before, to go on with the answer to what it waited for, else with the step that
+// it was at.
+func requestOf(
+	ctx context.Context, g *graph.Graph, saver *runSaver, call engine.Call, input graph.State,
+) (graph.Request, error) {
 	request := graph.Request{Thread: call.RunID}
+	saved, err := saver.Load(ctx, g, call.RunID)
+	if err != nil {
+		return request, err
+	}
+	if saved == nil {
+		request.Input = input
+		return request, nil
+	}
 	if saved.Status != graph.Waiting || len(call.Answers) == 0 {
 		return request, nil
 	}
@@ -162,7 +172,7 @@ func resumption(ctx context.Context, g *graph.Graph, saver *runSaver, call engin
 	}
 	var value any
 	if err := json.Unmarshal(latest.Value, &value); err != nil {
-		return graph.Request{}, fmt.Errorf("read answer to %s: %w", latest.InterruptID, err)
+		return request, fmt.Errorf("read answer to %s: %w", latest.InterruptID, err)
 	}
 	request.Answers = map[string]any{}
 	if byID, isObject := value.(map[string]any); isObject && len(saved.Interrupts) > 1 {

@@ -86,12 +86,9 @@ func (s *Session) beginAttempt(ent *entry, worker *Worker) (Assignment, error) {
 	if err != nil {
 		return Assignment{}, err
 	}
-	var p past
-	if before.begun > 0 {
-		p, err = surely(e.work, func() (past, error) { return e.readPast(e.work, ent) })
-		if err != nil {
-			return Assignment{}, unreadable("what earlier attempts of the run left", err)
-		}
+	p, err := e.pastOf(ent)
+	if err != nil {
+		return Assignment{}, err
 	}
 	if size := len(input) + p.size(); size > e.cfg.MaxAssignmentBytes {
 		return Assignment{}, &TaskError{Reason: ReasonAgentFailed, Message: fmt.Sprintf(

@@ -14,7 +14,6 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 // Causes for which an attempt's context ends.
@@ -143,14 +142,11 @@ func (t *taskLog) emit(ctx context.Context, events ...NewEvent) error {
 }
 
 func (t *taskLog) record(ctx context.Context, key string, result []byte) error {
-	if err := violation.Join(checkText("key", key, maxStepKeyBytes), jsonvalue.Validate("result", result)); err != nil {
-		return err
-	}
-	payload, err := marshalPlain(Step{Key: key, Result: result})
+	event, err := stepEvent("", Step{Key: key, Result: result})
 	if err != nil {
 		return err
 	}
-	return t.emit(ctx, NewEvent{Type: eventStep, Visibility: Internal, Payload: payload})
+	return t.emit(ctx, event)
 }
 
 func (t *taskLog) commit(ctx context.Context) error {
@@ -174,12 +170,9 @@ func (e *Engine) prepare(ent *entry) (Task, Call, error) {
 	run, task := ent.run, ent.task
 	ent.task, ent.input = nil, nil
 	ent.mu.Unlock()
-	var p past
-	if run.State == Queued && run.begun > 0 {
-		p, err = surely(e.work, func() (past, error) { return e.readPast(e.work, ent) })
-		if err != nil {
-			return nil, Call{}, unreadable("what earlier attempts of the run left", err)
-		}
+	p, err := e.pastOf(ent)
+	if err != nil {
+		return nil, Call{}, err
 	}
 	if task == nil {
 		if task, err = e.registry.Resolve(run.Target, run.AgentID, run.TaskType, input); err != nil {
@@ -206,6 +199,20 @@ func (e *Engine) inputOf(ent *entry) ([]byte, error) {
 		return nil, unreadable("the run's input", err)
 	}
 	return rec.Payload, nil
+}
+
+// pastOf returns what earlier attempts of a run left that is about to begin. Its error
+// is a *TaskError.
+func (e *Engine) pastOf(ent *entry) (past, error) {
+	// A run that began with its acceptance is Running, and has none.
+	if run := ent.snapshot(); run.State != Queued || run.begun == 0 {
+		return past{}, nil
+	}
+	p, err := surely(e.work, func() (past, error) { return e.readPast(e.work, ent) })
+	if err != nil {
+		return past{}, unreadable("what earlier attempts of the run left", err)
+	}
+	return p, nil
 }
 
 func unreadable(what string, err error) *TaskError {
@@ -235,17 +242,17 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 	if failure == nil {
 		failure = e.checkOutput(output)
 	}
-	payload, wait := output, (*Wait)(nil)
-	if parked, parks := errors.AsType[*ParkedError](failure); parks {
-		wait = &Wait{InterruptID: parked.InterruptID, Payload: parked.Payload}
-		if err := e.checkPark(nil, wait); err != nil {
-			failure, wait = &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}, nil
+	var payload []byte
+	var wait *Wait
+	if failure == nil {
+		payload = output
+	} else if parked, parks := errors.AsType[*ParkedError](failure); parks {
+		asked := &Wait{InterruptID: parked.InterruptID, Payload: parked.Payload}
+		if err := e.checkPark(nil, asked); err != nil {
+			failure = &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
 		} else {
-			payload = wait.Payload
+			wait, payload = asked, asked.Payload
 		}
-	}
-	if failure != nil && wait == nil {
-		payload = nil
 	}
 	giveBack := errors.Is(failure, ErrStopped)
 	ctx := e.work

@@ -338,16 +338,25 @@ func (e *Engine) recordStep(ctx context.Context, l *lease, r *Report) (uint64, e
 	if size := len(r.Step.Result); size > e.cfg.MaxInputBytes {
 		return 0, &violation.TooLargeError{Field: "step.result", Size: size, Limit: e.cfg.MaxInputBytes}
 	}
-	if err := violation.Join(
-		checkText("step.key", r.Step.Key, maxStepKeyBytes), jsonvalue.Validate("step.result", r.Step.Result),
-	); err != nil {
+	event, err := stepEvent("step.", *r.Step)
+	if err != nil {
 		return 0, err
 	}
-	payload, err := marshalPlain(r.Step)
-	if err != nil {
-		return 0, fmt.Errorf("encode step %s: %w", r.Step.Key, err)
+	return e.add(ctx, l, r.Number, []NewEvent{event})
+}
+
+// stepEvent is the event that records a step. What does not fit is named behind field.
+func stepEvent(field string, step Step) (NewEvent, error) {
+	if err := violation.Join(
+		checkText(field+"key", step.Key, maxStepKeyBytes), jsonvalue.Validate(field+"result", step.Result),
+	); err != nil {
+		return NewEvent{}, err
 	}
-	return e.add(ctx, l, r.Number, []NewEvent{{Type: eventStep, Visibility: Internal, Payload: payload}})
+	payload, err := marshalPlain(step)
+	if err != nil {
+		return NewEvent{}, fmt.Errorf("encode step %s: %w", step.Key, err)
+	}
+	return NewEvent{Type: eventStep, Visibility: Internal, Payload: payload}, nil
 }
 
 // recallReport returns the number of the last report of a lease that was kept.
@@ -459,9 +468,5 @@ func (e *Engine) withParents(run *Run) iter.Seq[*Run] {
 
 // shorten bounds what a worker says about a failure.
 func shorten(text string) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= maxFailureBytes {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxFailureBytes], "") + "…"
+	return violation.Clip(strings.ToValidUTF8(text, "\uFFFD"), maxFailureBytes)
 }

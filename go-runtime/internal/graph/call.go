@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"maps"
+	"slices"
 	"strconv"
 )
 
@@ -76,15 +77,7 @@ func (c *Call) Run(ctx context.Context, g *Graph, input State) (State, error) {
 		return g.Run(ctx, Request{Thread: thread, Input: input}, options)
 	}
 	answers := maps.Clone(c.below)
-	maps.DeleteFunc(answers, func(id string, _ any) bool { return !before.asks(id) })
+	open := idsOf(before.Interrupts)
+	maps.DeleteFunc(answers, func(id string, _ any) bool { return !slices.Contains(open, id) })
 	return g.Run(ctx, Request{Thread: thread, Answers: answers}, options)
-}
-
-func (c *Checkpoint) asks(id string) bool {
-	for _, question := range c.Interrupts {
-		if question.ID == id {
-			return true
-		}
-	}
-	return false
 }

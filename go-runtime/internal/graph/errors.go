@@ -23,11 +23,7 @@ func (e *RecursionError) Error() string {
 type InterruptedError struct{ Interrupts []Interrupt }
 
 func (e *InterruptedError) Error() string {
-	ids := make([]string, len(e.Interrupts))
-	for i, question := range e.Interrupts {
-		ids[i] = question.ID
-	}
-	return "the run waits for answers to " + strings.Join(ids, ", ")
+	return "the run waits for answers to " + strings.Join(idsOf(e.Interrupts), ", ")
 }
 
 // Interrupt is a question of a node.
@@ -38,6 +34,24 @@ type Interrupt struct {
 	// Node is the node that asks; of a subgraph, `node/node`.
 	Node  string `json:"node"`
 	Value any    `json:"value"`
+}
+
+func idsOf(questions []Interrupt) []string {
+	ids := make([]string, len(questions))
+	for i, question := range questions {
+		ids[i] = question.ID
+	}
+	return ids
+}
+
+// taskOf returns the task that asks a question, and the question's id in the task's
+// subgraph; empty: it is the task's own.
+func taskOf(id string) (task, below string) {
+	task, below, nested := strings.Cut(id, "/")
+	if !nested {
+		task, _, _ = strings.Cut(task, ".")
+	}
+	return task, below
 }
 
 // UnknownInterruptError says that an answer is for a question that is not open.

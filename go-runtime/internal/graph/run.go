@@ -7,7 +7,6 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -63,7 +62,7 @@ func (g *Graph) Run(ctx context.Context, r Request, options Options) (State, err
 			return nil, err
 		}
 		if saved != nil {
-			run.at, run.known = saved, true
+			run.at = saved
 			run.at.Folded = nil
 		}
 	}
@@ -79,9 +78,8 @@ type run struct {
 	graph   *Graph
 	thread  string
 	options Options
-	// at is the checkpoint that the thread is at, changed in place; known says that it was saved before.
-	at    *Checkpoint
-	known bool
+	// at is the checkpoint that the thread is at, changed in place.
+	at *Checkpoint
 
 	mu       sync.Mutex
 	sequence int
@@ -98,7 +96,7 @@ func (r *run) begin(ctx context.Context, request Request) (over bool, err error)
 	switch {
 	case request.Input != nil:
 		return false, r.beginTurn(ctx, request.Input)
-	case !r.known:
+	case r.at.Revision == 0:
 		return false, ErrUnknownThread
 	case len(request.Answers) > 0:
 		if err := r.answer(request.Answers); err != nil {
@@ -119,7 +117,7 @@ func (r *run) beginTurn(ctx context.Context, input State) error {
 	if r.at.Status == Waiting {
 		return &InterruptedError{r.at.Interrupts}
 	}
-	if !r.known {
+	if r.at.Revision == 0 {
 		for name, channel := range r.graph.channels {
 			if channel.Initial != nil {
 				initial, err := plain(channel.Initial)
@@ -131,9 +129,9 @@ func (r *run) beginTurn(ctx context.Context, input State) error {
 		}
 	}
 	r.at = &Checkpoint{Revision: r.at.Revision, Status: Running, Step: r.at.Step, State: r.at.State}
-	written, err := plainState(input)
+	written, err := plainState(Start, input)
 	if err != nil {
-		return &UpdateError{Channel: strings.SplitN(err.Error(), ":", 2)[0], Nodes: []string{Start}, Reason: err.Error()}
+		return err
 	}
 	first := []finished{{task: Task{Node: Start}, command: Command{Update: written}}}
 	if err := r.fold(first); err != nil {
@@ -150,10 +148,7 @@ func (r *run) beginTurn(ctx context.Context, input State) error {
 
 // answer gives answers to open questions.
 func (r *run) answer(answers map[string]any) error {
-	open := make([]string, len(r.at.Interrupts))
-	for i, question := range r.at.Interrupts {
-		open[i] = question.ID
-	}
+	open := idsOf(r.at.Interrupts)
 	for id := range answers {
 		if !slices.Contains(open, id) {
 			return &UnknownInterruptError{ID: id, Open: open}
@@ -170,9 +165,8 @@ func (r *run) answer(answers map[string]any) error {
 		if err != nil {
 			return fmt.Errorf("answer to %s: %w", question.ID, err)
 		}
-		task, below, nested := strings.Cut(question.ID, "/")
-		if !nested {
-			task, _, _ = strings.Cut(task, ".")
+		task, below := taskOf(question.ID)
+		if below == "" {
 			if r.at.Answers == nil {
 				r.at.Answers = map[string][]any{}
 			}
@@ -285,11 +279,12 @@ func (r *run) tell(e Event) {
 // that have returned, and the questions of those that wait. Errors of several are joined.
 func (r *run) do(ctx context.Context) (returned []finished, questions []Interrupt, err error) {
 	tasks := r.at.Tasks
-	open := map[string][]Interrupt{}
+	// held are the questions of tasks none of whose questions was answered.
+	held := map[string][]Interrupt{}
 	for _, question := range r.at.Interrupts {
-		task, _, _ := strings.Cut(question.ID, "/")
-		task, _, _ = strings.Cut(task, ".")
-		open[task] = append(open[task], question)
+		if task, _ := taskOf(question.ID); len(r.at.Below[task]) == 0 {
+			held[task] = append(held[task], question)
+		}
 	}
 	commands := make([]Command, len(tasks))
 	errs := make([]error, len(tasks))
@@ -299,23 +294,21 @@ func (r *run) do(ctx context.Context) (returned []finished, questions []Interrup
 			commands[i] = written
 			return
 		}
-		if waits := open[task.ID]; len(waits) > 0 && len(r.at.Below[task.ID]) == 0 {
-			errs[i] = &InterruptedError{waits}
-			return
+		if len(held[task.ID]) == 0 {
+			commands[i], errs[i] = r.call(ctx, task)
 		}
-		commands[i], errs[i] = r.call(ctx, task)
 	})
 	for i, task := range tasks {
 		var asks *interruptError
 		var waits *InterruptedError
 		switch {
+		case len(held[task.ID]) > 0:
+			questions = append(questions, held[task.ID]...)
 		case errs[i] == nil:
 			returned = append(returned, finished{task, commands[i]})
 		case errors.As(errs[i], &asks):
 			id := fmt.Sprintf("%s.%d", task.ID, len(r.at.Answers[task.ID]))
 			questions = append(questions, Interrupt{ID: id, Node: task.Node, Value: asks.value})
-		case errors.As(errs[i], &waits) && len(open[task.ID]) > 0 && len(r.at.Below[task.ID]) == 0:
-			questions = append(questions, waits.Interrupts...)
 		case errors.As(errs[i], &waits):
 			for _, question := range waits.Interrupts {
 				question.ID, question.Node = task.ID+"/"+question.ID, task.Node+"/"+question.Node
@@ -416,8 +409,8 @@ func (r *run) callOnce(ctx context.Context, node Node, task Task, state State) (
 		}
 		return Command{}, err
 	}
-	if command.Update, err = plainState(command.Update); err != nil {
-		return Command{}, fmt.Errorf("what it writes is no JSON: %w", err)
+	if command.Update, err = plainState(task.Node, command.Update); err != nil {
+		return Command{}, err
 	}
 	for i := range command.Goto {
 		if command.Goto[i].Input, err = plain(command.Goto[i].Input); err != nil {

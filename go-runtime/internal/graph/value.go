@@ -19,8 +19,9 @@ func plain(value any) (any, error) {
 	return read, err
 }
 
-// plainState is plain for the members of an update; an Overwrite is kept as one.
-func plainState(update State) (State, error) {
+// plainState is plain for what a node writes; an Overwrite is kept as one. Its error is
+// an *UpdateError.
+func plainState(node string, update State) (State, error) {
 	var converted State
 	for name, value := range update {
 		overwrite, isOverwrite := value.(Overwrite)
@@ -29,7 +30,7 @@ func plainState(update State) (State, error) {
 		}
 		read, changed, err := convert(value, 0)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, &UpdateError{Channel: name, Nodes: []string{node}, Reason: "is no JSON: " + err.Error()}
 		}
 		if !changed {
 			continue

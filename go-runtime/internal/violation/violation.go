@@ -73,6 +73,14 @@ func In(path string, err error) (names bool, moved error) {
 	return false, nil
 }
 
+// Clip cuts a text that an error repeats to so many bytes, and says so.
+func Clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
 // TooLargeError refuses a value above its limit.
 type TooLargeError struct {
 	// Field is the path of the field, as in Violation.

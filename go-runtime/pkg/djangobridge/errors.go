@@ -448,12 +448,12 @@ func (r refusal) status() *status.Status {
 // shortStatus is the status with texts of so many bytes. One whose details cannot be
 // packed is sent without them.
 func (r refusal) shortStatus(most int) *status.Status {
-	plain := status.New(r.code, shorten(r.message, most))
+	plain := status.New(r.code, violation.Clip(r.message, most))
 	var details []protoadapt.MessageV1
 	if r.reason != "" {
 		info := &errdetails.ErrorInfo{Reason: r.reason, Domain: errorDomain, Metadata: map[string]string{}}
 		for name, value := range r.metadata {
-			info.Metadata[name] = shorten(value, most)
+			info.Metadata[name] = violation.Clip(value, most)
 		}
 		details = append(details, info)
 	}
@@ -461,7 +461,7 @@ func (r refusal) shortStatus(most int) *status.Status {
 		bad := &errdetails.BadRequest{}
 		for _, v := range r.violations {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: shorten(v.Field, most), Description: shorten(v.Description, most),
+				Field: violation.Clip(v.Field, most), Description: violation.Clip(v.Description, most),
 			})
 		}
 		details = append(details, bad)
@@ -474,14 +474,6 @@ func (r refusal) shortStatus(most int) *status.Status {
 		return plain
 	}
 	return detailed
-}
-
-// shorten cuts a text to so many bytes, and says so.
-func shorten(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // passes reports whether what an error says is likely to be over after a while.

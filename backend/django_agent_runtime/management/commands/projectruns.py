@@ -6,12 +6,11 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from django_agent_runtime.conf import load
 from django_agent_runtime.exceptions import AgentRuntimeError
+from django_agent_runtime.go_integration import get_go_runtime_integration
 from django_agent_runtime.logs import show_lines
 from django_agent_runtime.projector import LeaseLostError, Projector, is_migrated
 
@@ -53,8 +52,8 @@ class Command(BaseCommand):
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
-        runtime = load(getattr(settings, "GO_RUNTIME", {}))
-        self.stdout.write(f"Runtime   {runtime.address}, namespace {projector.namespace}")
+        address = get_go_runtime_integration().settings.address
+        self.stdout.write(f"Runtime   {address}, namespace {projector.namespace}")
         self.stdout.write("Stop      Ctrl-C")
         self.stdout.flush()
         # In a thread: a signal must not come while this one holds a lock that the end needs.

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from django_agent_runtime._codec import encode, encode_object
 from django_agent_runtime._errors import reason_error
@@ -335,17 +335,29 @@ class Attempt:
             # The context knows what the run waits for.
             pass
         except BaseException as error:  # noqa: BLE001 - not even sys.exit() in an agent may end the worker
-            if os.getpid() != self._host.pid:
-                _end_fork(error)
+            self._end_fork(error)
             report = self._judge_safely(error)
-        if os.getpid() != self._host.pid:
-            _end_fork()
+        self._end_fork()
         self._host.tidying.run_ended()
         self._task = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._conclude(report)
+
+    def _end_fork(self, error: BaseException | None = None) -> None:
+        """End this process if the agent has forked it: the worker is another one's."""
+        if os.getpid() == self._host.pid:
+            return
+        code: Any = 0 if error is None else 1
+        if isinstance(error, SystemExit):
+            code = error.code or 0
+        elif error is not None:
+            traceback.print_exception(type(error), error, error.__traceback__)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
     def _judge_safely(self, error: BaseException) -> worker_pb.Report | None:
         """See `_judge`: what an exception says of itself is the agent's code as well, and may fail."""
@@ -498,19 +510,6 @@ def _describe_failure(error: BaseException) -> worker_pb.Fail:
     message = f"{name}: {text.splitlines()[0]}" if text else f"the agent raised {name}"
     # What the runtime would refuse another time as well.
     return _to_fail(message, name, retryable=not isinstance(error, (InvalidValue, TooLarge)))
-
-
-def _end_fork(error: BaseException | None = None) -> NoReturn:
-    """End a process that an agent has forked and that comes back from the agent's code: the worker is not its."""
-    code: Any = 0 if error is None else 1
-    if isinstance(error, SystemExit):
-        code = error.code or 0
-    elif error is not None:
-        traceback.print_exception(type(error), error, error.__traceback__)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(code if isinstance(code, int) else 1)
 
 
 def _read_text(error: BaseException) -> str:

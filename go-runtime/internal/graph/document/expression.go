@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -22,7 +23,11 @@ const (
 	interruptEvery     = 100
 )
 
-var anyType = cel.DynType //nolint:gochecknoglobals // a constant of CEL's
+//nolint:gochecknoglobals // constants, were types any
+var (
+	anyType       = cel.DynType
+	jsonValueType = reflect.TypeFor[*structpb.Value]()
+)
 
 // environment is made once: it takes a while.
 var environment = sync.OnceValues(func() (*cel.Env, error) { //nolint:gochecknoglobals // immutable

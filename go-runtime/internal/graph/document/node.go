@@ -5,17 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 
 	"cel.dev/cel-go/cel"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
-
-var jsonValueType = reflect.TypeFor[*structpb.Value]() //nolint:gochecknoglobals // a constant of reflect's
 
 // Work is what a node of some kind does; what it returns is `out` in the node's `set`.
 type Work func(ctx context.Context, call *graph.Call, state graph.State) (out any, err error)
