@@ -24,12 +24,50 @@ type Role string
 const (
 	User      Role = "user"
 	Assistant Role = "assistant"
+	// ToolResult messages are what a tool gave back to a call of the assistant.
+	ToolResult Role = "tool"
 )
 
-// Message is one turn of a conversation.
+// Message is one turn of a conversation. It is JSON, so that a conversation can be kept.
 type Message struct {
-	Role Role
-	Text string
+	Role Role   `json:"role"`
+	Text string `json:"text,omitempty"`
+	// Images go with the text of a user.
+	Images []Image `json:"images,omitempty"`
+	// ToolCalls are what the assistant wants done before it goes on.
+	ToolCalls []ToolCall `json:"tool_calls,omitempty"`
+	// ToolCallID is the call that a ToolResult answers; Failed says that Text is its error.
+	ToolCallID string `json:"tool_call_id,omitempty"`
+	Failed     bool   `json:"failed,omitempty"`
+}
+
+// Image is a picture that a model is shown.
+type Image struct {
+	// MediaType is such as image/png.
+	MediaType string `json:"media_type,omitempty"`
+	// Data is the picture, or URL where the provider finds it.
+	Data []byte `json:"data,omitempty"`
+	URL  string `json:"url,omitempty"`
+}
+
+// Tool is what a model may have done.
+type Tool struct {
+	// Name is of letters, digits, underscores and dashes, at most 64.
+	Name string
+	// Description says to the model what it does and when to use it.
+	Description string
+	// Schema is the JSON Schema of its arguments, an object.
+	Schema []byte
+}
+
+// ToolCall is one use of a tool that a model wants.
+type ToolCall struct {
+	// ID is the provider's, or one that was made where it has none.
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	// Arguments are a JSON object as the model wrote it, not yet checked; a text that is
+	// no JSON object where the model wrote none.
+	Arguments string `json:"arguments"`
 }
 
 // Schema is the JSON Schema that an answer should fit.
@@ -50,6 +88,10 @@ type Request struct {
 	Messages []Message
 	// Schema makes the answer a JSON object; nil leaves it free text.
 	Schema *Schema
+	// Tools may be called by the model, whose answer then has ToolCalls.
+	Tools []Tool
+	// Model names the model to ask, as Config.Models does; empty: the first of those.
+	Model string
 	// MaxTokens bounds the answer; 0 leaves it to the provider.
 	MaxTokens int
 	// Sample makes an answer without a model, in the form that Schema asks for,
@@ -67,14 +109,20 @@ type Usage struct {
 	InputTokens  int64 `json:"input_tokens"`
 	OutputTokens int64 `json:"output_tokens"`
 	TotalTokens  int64 `json:"total_tokens"`
+	// CachedTokens are those of the input that the provider had cached, and
+	// ReasoningTokens those of the output that nobody sees; both are counted in the others.
+	CachedTokens    int64 `json:"cached_tokens,omitempty"`
+	ReasoningTokens int64 `json:"reasoning_tokens,omitempty"`
 }
 
 // Add returns the sum of both.
 func (u Usage) Add(other Usage) Usage {
 	return Usage{
-		InputTokens:  u.InputTokens + other.InputTokens,
-		OutputTokens: u.OutputTokens + other.OutputTokens,
-		TotalTokens:  u.TotalTokens + other.TotalTokens,
+		InputTokens:     u.InputTokens + other.InputTokens,
+		OutputTokens:    u.OutputTokens + other.OutputTokens,
+		TotalTokens:     u.TotalTokens + other.TotalTokens,
+		CachedTokens:    u.CachedTokens + other.CachedTokens,
+		ReasoningTokens: u.ReasoningTokens + other.ReasoningTokens,
 	}
 }
 
@@ -84,6 +132,10 @@ type Response struct {
 	// (models like to talk around one), not yet checked against the schema, or
 	// all of it when there is none.
 	Text string
+	// ToolCalls are what the model wants done before it answers; Text may say why.
+	ToolCalls []ToolCall
+	// Provider is the kind of the provider that answered, such as openai.
+	Provider string
 	// Model is the one that answered, as the provider names it.
 	Model string
 	Usage Usage
