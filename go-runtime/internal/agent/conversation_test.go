@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -64,7 +64,7 @@ func talk(t *testing.T, provider model.Provider, agentID, input string, out *sai
 		t.Fatal(err)
 	}
 	call := engine.Call{RunID: "run-1", Attempt: 1, AgentID: agentID, TaskType: conversationTask, Input: []byte(input), Emit: out.emit}
-	task, err := registry.Resolve(engine.AgentTarget, agentID, conversationTask, call.Input)
+	task, err := registry.Resolve("default", engine.AgentTarget, agentID, conversationTask, call.Input)
 	if err != nil {
 		t.Fatalf("Resolve: %v", err)
 	}
@@ -91,7 +91,7 @@ func TestAgentAnswersAConversation(t *testing.T) {
 	}
 	asked := provider.requests[0]
 	messages := []model.Message{{Role: model.User, Text: "Hello"}, {Role: model.Assistant, Text: "Hi!"}, {Role: model.User, Text: "A button,\nplease."}}
-	if !slices.Equal(asked.Messages, messages) || asked.Schema != nil || asked.Pieces == nil {
+	if !reflect.DeepEqual(asked.Messages, messages) || asked.Schema != nil || asked.Pieces == nil {
 		t.Errorf("asked %+v", asked)
 	}
 	for _, part := range []string{"take part in a conversation", "You are the frontend agent", "\n\nBe brief."} {
@@ -235,7 +235,7 @@ func TestConversationsThatCannotBeAnsweredAreRefusedByName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task, err := registry.Resolve(engine.AgentTarget, "codegen_agent", conversationTask, []byte(test.input))
+			task, err := registry.Resolve("default", engine.AgentTarget, "codegen_agent", conversationTask, []byte(test.input))
 			var unfit *violation.Error
 			if task != nil || !errors.As(err, &unfit) {
 				t.Fatalf("Resolve = %v, %v; want a *violation.Error", task != nil, err)
@@ -283,7 +283,7 @@ func TestCancelEndsTheCallOfTheModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	input := []byte(`{"messages": [{"role": "user", "content": "a"}]}`)
-	task, err := registry.Resolve(engine.AgentTarget, "codegen_agent", conversationTask, input)
+	task, err := registry.Resolve("default", engine.AgentTarget, "codegen_agent", conversationTask, input)
 	if err != nil {
 		t.Fatal(err)
 	}

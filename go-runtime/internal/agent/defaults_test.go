@@ -68,7 +68,7 @@ func TestAgentsSayWhatHoldsForTheirRuns(t *testing.T) {
 		"a task's label": {engine.TaskTarget, "support", engine.RunDefaults{}},
 		"nobody's":       {engine.AgentTarget, "nobody", engine.RunDefaults{}},
 	} {
-		if got := registry.Defaults(tc.target, tc.agentID); !reflect.DeepEqual(got, tc.want) {
+		if got := registry.Defaults("default", tc.target, tc.agentID); !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
 		}
 	}

@@ -36,7 +36,7 @@ func TestEndpointExecutesARun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	task, err := registry.Resolve(engine.AgentTarget, "support", "agent.run", []byte(`{"q":1}`))
+	task, err := registry.Resolve("default", engine.AgentTarget, "support", "agent.run", []byte(`{"q":1}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func FuzzResolve(f *testing.F) {
 			}
 			checkResolved(t, registry, engine.TaskTarget, "", task.Name, input)
 		}
-		if _, err := registry.Resolve(engine.TaskTarget, "", "sleep", input); err != nil {
+		if _, err := registry.Resolve("default", engine.TaskTarget, "", "sleep", input); err != nil {
 			checkViolation(t, err)
 		}
 		for _, a := range registry.Agents() {
@@ -46,7 +46,7 @@ func FuzzResolve(f *testing.F) {
 
 func checkResolved(t *testing.T, registry *Registry, target engine.Target, agentID, taskType string, input []byte) {
 	t.Helper()
-	task, err := registry.Resolve(target, agentID, taskType, input)
+	task, err := registry.Resolve("default", target, agentID, taskType, input)
 	if err != nil {
 		checkViolation(t, err)
 		return

@@ -163,35 +163,71 @@ func requestOf(
 		request.Input = input
 		return request, nil
 	}
-	if saved.Status != graph.Waiting || len(call.Answers) == 0 {
+	if saved.Status != graph.Waiting {
 		return request, nil
 	}
-	latest := call.Answers[len(call.Answers)-1]
-	if latest.InterruptID != saved.Interrupts[0].ID {
-		return request, nil
+	questions, awaited := split(saved.Interrupts)
+	if len(questions) > 0 {
+		request.Answers, err = answersOf(questions, call.Answers)
+		return request, err
 	}
-	var value any
-	if err := json.Unmarshal(latest.Value, &value); err != nil {
-		return request, fmt.Errorf("read answer to %s: %w", latest.InterruptID, err)
-	}
+	// All have ended, or whoever waits for them looks again.
 	request.Answers = map[string]any{}
-	if byID, isObject := value.(map[string]any); isObject && len(saved.Interrupts) > 1 {
-		for _, question := range saved.Interrupts {
-			if answer, given := byID[question.ID]; given {
-				request.Answers[question.ID] = answer
-			}
-		}
-	}
-	if len(request.Answers) == 0 {
-		// It names none of several: it is for the first.
-		request.Answers[latest.InterruptID] = value
+	for _, run := range awaited {
+		request.Answers[run.ID] = nil
 	}
 	return request, nil
 }
 
-// parked has the run ask what its graph does. Several questions are asked as one, whose
-// answer is an object of answers by the questions' ids.
-func parked(questions []graph.Interrupt) error {
+// split tells questions from runs that are awaited.
+func split(interrupts []graph.Interrupt) (questions, awaited []graph.Interrupt) {
+	for _, interrupt := range interrupts {
+		if interrupt.Run == "" {
+			questions = append(questions, interrupt)
+		} else {
+			awaited = append(awaited, interrupt)
+		}
+	}
+	return questions, awaited
+}
+
+// answersOf are those that the latest answer of a run has to questions, by their ids.
+func answersOf(questions []graph.Interrupt, given []engine.Answer) (map[string]any, error) {
+	if len(given) == 0 || given[len(given)-1].InterruptID != questions[0].ID {
+		return nil, nil
+	}
+	latest := given[len(given)-1]
+	var value any
+	if err := json.Unmarshal(latest.Value, &value); err != nil {
+		return nil, fmt.Errorf("read answer to %s: %w", latest.InterruptID, err)
+	}
+	answers := map[string]any{}
+	if byID, isObject := value.(map[string]any); isObject && len(questions) > 1 {
+		for _, question := range questions {
+			if answer, given := byID[question.ID]; given {
+				answers[question.ID] = answer
+			}
+		}
+	}
+	if len(answers) == 0 {
+		// It names none of several: it is for the first.
+		answers[latest.InterruptID] = value
+	}
+	return answers, nil
+}
+
+// parked has the run ask what its graph does, or where that asks nothing wait for what it
+// does. Several questions are asked as one, whose answer is an object of answers by the
+// questions' ids.
+func parked(interrupts []graph.Interrupt) error {
+	questions, awaited := split(interrupts)
+	if len(questions) == 0 {
+		runs := make([]string, len(awaited))
+		for i, run := range awaited {
+			runs[i] = run.Run
+		}
+		return &engine.ParkedError{Runs: runs}
+	}
 	payload := questions[0].Value
 	if len(questions) > 1 {
 		payload = map[string]any{"questions": questions}

@@ -43,7 +43,7 @@ func runGraph(t *testing.T, provider model.Provider, task, input string) (output
 	if err != nil {
 		t.Fatal(err)
 	}
-	work, err := registry.Resolve(engine.TaskTarget, "", task, []byte(input))
+	work, err := registry.Resolve("default", engine.TaskTarget, "", task, []byte(input))
 	if err != nil {
 		return nil, nil, err
 	}

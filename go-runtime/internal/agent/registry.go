@@ -95,7 +95,7 @@ func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error)
 // Resolve returns the task that executes a run, and checks the input against
 // the task type's schema. It returns *UnknownAgentError, *UnknownTaskTypeError,
 // *UnknownGraphError, or a *violation.Error that names every field that does not fit.
-func (r *Registry) Resolve(target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
+func (r *Registry) Resolve(_ string, target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
 	tasks := r.tasks
 	if target == engine.AgentTarget {
 		if remote := r.endpoints[agentID]; remote != nil {
@@ -122,7 +122,7 @@ func (r *Registry) Resolve(target engine.Target, agentID, name string, input []b
 }
 
 // Defaults implements engine.Registry: built-in tasks have none.
-func (r *Registry) Defaults(target engine.Target, agentID string) engine.RunDefaults {
+func (r *Registry) Defaults(_ string, target engine.Target, agentID string) engine.RunDefaults {
 	if target != engine.AgentTarget {
 		return engine.RunDefaults{}
 	}

@@ -28,7 +28,7 @@ func newRegistry(tb testing.TB) *Registry {
 // run resolves a call, executes it, and decodes the output.
 func run(tb testing.TB, registry *Registry, target engine.Target, call engine.Call) map[string]any {
 	tb.Helper()
-	task, err := registry.Resolve(target, call.AgentID, call.TaskType, call.Input)
+	task, err := registry.Resolve("default", target, call.AgentID, call.TaskType, call.Input)
 	if err != nil {
 		tb.Fatalf("Resolve(%s, %s): %v", call.AgentID, call.TaskType, err)
 	}
@@ -71,7 +71,7 @@ func TestResolveTakesTheGuidesInputs(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task, err := registry.Resolve(test.target, test.agentID, test.taskType, []byte(test.input))
+			task, err := registry.Resolve("default", test.target, test.agentID, test.taskType, []byte(test.input))
 			if err != nil || task == nil {
 				t.Fatalf("Resolve = %v, %v; want a task", task != nil, err)
 			}
@@ -114,7 +114,7 @@ func TestResolveRefusesWhatItDoesNotKnow(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task, err := registry.Resolve(test.target, test.agentID, test.taskType, []byte(`{}`))
+			task, err := registry.Resolve("default", test.target, test.agentID, test.taskType, []byte(`{}`))
 			if task != nil || err == nil || err.Error() != test.want {
 				t.Errorf("Resolve error\n got: %v\nwant: %s", err, test.want)
 			}
@@ -126,12 +126,12 @@ func TestUnknownErrorsCarryTheirFacts(t *testing.T) {
 	t.Parallel()
 	registry := newRegistry(t)
 
-	_, err := registry.Resolve(engine.AgentTarget, "nobody", "echo", []byte(`{}`))
+	_, err := registry.Resolve("default", engine.AgentTarget, "nobody", "echo", []byte(`{}`))
 	var noAgent *UnknownAgentError
 	if !errors.As(err, &noAgent) || noAgent.AgentID != "nobody" || len(noAgent.Known) != 4 {
 		t.Errorf("unknown agent: %#v", err)
 	}
-	_, err = registry.Resolve(engine.AgentTarget, "codegen_agent", "echo", []byte(`{}`))
+	_, err = registry.Resolve("default", engine.AgentTarget, "codegen_agent", "echo", []byte(`{}`))
 	var noTask *UnknownTaskTypeError
 	if !errors.As(err, &noTask) || noTask.TaskType != "echo" || noTask.AgentID != "codegen_agent" {
 		t.Errorf("unknown task type: %#v", err)
@@ -168,7 +168,7 @@ func TestResolveNamesEveryFieldThatDoesNotFit(t *testing.T) {
 			if test.agentID == "" {
 				target = engine.TaskTarget
 			}
-			task, err := registry.Resolve(target, test.agentID, test.taskType, []byte(test.input))
+			task, err := registry.Resolve("default", target, test.agentID, test.taskType, []byte(test.input))
 			var unfit *violation.Error
 			if task != nil || !errors.As(err, &unfit) {
 				t.Fatalf("Resolve = %v, %v; want a *violation.Error", task != nil, err)

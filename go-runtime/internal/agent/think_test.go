@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -58,7 +59,7 @@ func generate(t *testing.T, provider model.Provider) ([]byte, error) {
 		RunID: "run-1", Attempt: 1, AgentID: "codegen_agent", TaskType: "generate_code",
 		Input: []byte(`{"language":"python","task":"Add 12345678901234567890"}`),
 	}
-	task, err := registry.Resolve(engine.AgentTarget, call.AgentID, call.TaskType, call.Input)
+	task, err := registry.Resolve("default", engine.AgentTarget, call.AgentID, call.TaskType, call.Input)
 	if err != nil {
 		t.Fatalf("Resolve: %v", err)
 	}
@@ -115,7 +116,7 @@ func TestThinkingLetsTheModelRepairOnce(t *testing.T) {
 				t.Fatalf("output = %s, %v; want the repair, and the tokens of both answers", output, err)
 			}
 			messages := provider.requests[1].Messages
-			if len(messages) != 3 || messages[1] != (model.Message{Role: model.Assistant, Text: test.first}) {
+			if len(messages) != 3 || !reflect.DeepEqual(messages[1], model.Message{Role: model.Assistant, Text: test.first}) {
 				t.Fatalf("the repair was asked with %v", messages)
 			}
 			if !strings.Contains(messages[2].Text, test.mistake) {

@@ -166,6 +166,9 @@ func (r *run) answer(answers map[string]any) error {
 			return fmt.Errorf("answer to %s: %w", question.ID, err)
 		}
 		task, below := taskOf(question.ID)
+		if question.Run != "" && below == "" {
+			continue
+		}
 		if below == "" {
 			if r.at.Answers == nil {
 				r.at.Answers = map[string][]any{}
@@ -308,7 +311,7 @@ func (r *run) do(ctx context.Context) (returned []finished, questions []Interrup
 			returned = append(returned, finished{task, commands[i]})
 		case errors.As(errs[i], &asks):
 			id := fmt.Sprintf("%s.%d", task.ID, len(r.at.Answers[task.ID]))
-			questions = append(questions, Interrupt{ID: id, Node: task.Node, Value: asks.value})
+			questions = append(questions, Interrupt{ID: id, Node: task.Node, Value: asks.value, Run: asks.run})
 		case errors.As(errs[i], &waits):
 			for _, question := range waits.Interrupts {
 				question.ID, question.Node = task.ID+"/"+question.ID, task.Node+"/"+question.Node
@@ -320,7 +323,11 @@ func (r *run) do(ctx context.Context) (returned []finished, questions []Interrup
 	}
 	if err == nil {
 		for _, question := range questions {
-			r.tell(Event{Kind: Asked, Node: question.Node, Data: question})
+			kind := Asked
+			if question.Run != "" {
+				kind = Awaits
+			}
+			r.tell(Event{Kind: kind, Node: question.Node, Data: question})
 		}
 	}
 	return returned, questions, err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,14 +32,14 @@ func TestCompleteReturnsTheAnswerAndItsUsage(t *testing.T) {
 	e := newEndpoint(t, answers("Forty-two.", "stop"))
 	response, err := e.provider(t, quiet).Complete(t.Context(), Request{
 		Instructions: "Count.",
-		Messages:     []Message{{User, "How many?"}, {Assistant, "Many."}, {User, "Exactly?"}},
+		Messages:     []Message{{Role: User, Text: "How many?"}, {Role: Assistant, Text: "Many."}, {Role: User, Text: "Exactly?"}},
 		MaxTokens:    100,
 	})
 	want := Response{
 		Text: "Forty-two.", Model: "small-model-2026", FinishReason: "stop",
 		Usage: Usage{InputTokens: 11, OutputTokens: 7, TotalTokens: 18},
 	}
-	if err != nil || response != want {
+	if err != nil || !reflect.DeepEqual(response, want) {
 		t.Errorf("Complete = %+v, %v; want %+v", response, err, want)
 	}
 	sent := e.sent()[0]
@@ -168,7 +169,7 @@ func TestCompleteClassifiesFailures(t *testing.T) {
 			provider := e.provider(t, slog.New(slog.NewTextHandler(&logged, nil)))
 			response, err := provider.Complete(t.Context(), ask(nil))
 			var failure *Error
-			if !errors.As(err, &failure) || response != (Response{}) {
+			if !errors.As(err, &failure) || !reflect.DeepEqual(response, Response{}) {
 				t.Fatalf("Complete = %+v, %v; want an *Error", response, err)
 			}
 			if failure.Kind != test.kind || failure.Retryable() != test.retryable {
@@ -222,7 +223,7 @@ func TestCompleteGivesTheAnswerInPieces(t *testing.T) {
 		Text: "Forty-two.", Model: "small-model-2026", FinishReason: "stop",
 		Usage: Usage{InputTokens: 11, OutputTokens: 7, TotalTokens: 18},
 	}
-	if err != nil || response != want {
+	if err != nil || !reflect.DeepEqual(response, want) {
 		t.Errorf("Complete = %+v, %v; want %+v", response, err, want)
 	}
 	if !slices.Equal(pieces, []string{"Forty", "-two."}) {
@@ -265,7 +266,7 @@ func TestCompleteInPiecesClassifiesFailures(t *testing.T) {
 			request.Pieces = func(string) error { return nil }
 			response, err := e.provider(t, quiet).Complete(t.Context(), request)
 			var failure *Error
-			if !errors.As(err, &failure) || response != (Response{}) || failure.Kind != test.kind {
+			if !errors.As(err, &failure) || !reflect.DeepEqual(response, Response{}) || failure.Kind != test.kind {
 				t.Fatalf("Complete = %+v, %v; want %s", response, err, test.kind)
 			}
 			for _, text := range []string{failure.Error(), fmt.Sprint(failure.Cause)} {
