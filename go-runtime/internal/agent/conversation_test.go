@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -91,7 +91,7 @@ func TestAgentAnswersAConversation(t *testing.T) {
 	}
 	asked := provider.requests[0]
 	messages := []model.Message{{Role: model.User, Text: "Hello"}, {Role: model.Assistant, Text: "Hi!"}, {Role: model.User, Text: "A button,\nplease."}}
-	if !slices.Equal(asked.Messages, messages) || asked.Schema != nil || asked.Pieces == nil {
+	if !reflect.DeepEqual(asked.Messages, messages) || asked.Schema != nil || asked.Pieces == nil {
 		t.Errorf("asked %+v", asked)
 	}
 	for _, part := range []string{"take part in a conversation", "You are the frontend agent", "\n\nBe brief."} {

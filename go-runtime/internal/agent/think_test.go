@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -115,7 +116,7 @@ func TestThinkingLetsTheModelRepairOnce(t *testing.T) {
 				t.Fatalf("output = %s, %v; want the repair, and the tokens of both answers", output, err)
 			}
 			messages := provider.requests[1].Messages
-			if len(messages) != 3 || messages[1] != (model.Message{Role: model.Assistant, Text: test.first}) {
+			if len(messages) != 3 || !reflect.DeepEqual(messages[1], model.Message{Role: model.Assistant, Text: test.first}) {
 				t.Fatalf("the repair was asked with %v", messages)
 			}
 			if !strings.Contains(messages[2].Text, test.mistake) {
