@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
@@ -166,7 +167,7 @@ func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
 
 // answerSchema is one schema of what every answer has and what the answers of a
 // task type have besides: providers take no references between schemas.
-func (l catalogLoader) answerSchema(folder string) (*schema, error) {
+func (l catalogLoader) answerSchema(folder string) (*jsonschema.Schema, error) {
 	common, err := fs.ReadFile(l.files, answerSchemaFile)
 	if err != nil {
 		return nil, err
@@ -186,7 +187,7 @@ func (l catalogLoader) answerSchema(folder string) (*schema, error) {
 	return newSchema(file, merged)
 }
 
-func (l catalogLoader) schema(file string) (*schema, error) {
+func (l catalogLoader) schema(file string) (*jsonschema.Schema, error) {
 	raw, err := fs.ReadFile(l.files, file)
 	if err != nil {
 		return nil, err

@@ -115,7 +115,7 @@ func (c *conversation) readTask(t *turn, quotedName, given json.RawMessage) erro
 			c.agentID, suggestion(name, known), strings.Join(known, ", "))
 	}
 	t.input = given
-	if field, text := t.task.input.missingText(input), t.lastOfUser(); field != "" && text != "" {
+	if field, text := t.task.input.MissingText(input), t.lastOfUser(); field != "" && text != "" {
 		written, err := encode(text)
 		if err != nil {
 			return fmt.Errorf("write %s: %w", field, err)
@@ -125,7 +125,7 @@ func (c *conversation) readTask(t *turn, quotedName, given json.RawMessage) erro
 			return fmt.Errorf("write input: %w", err)
 		}
 	}
-	return t.task.input.check("input.params.input", t.input)
+	return t.task.input.Check("input.params.input", t.input)
 }
 
 // lastOfUser is the text of the user's last message, or empty.

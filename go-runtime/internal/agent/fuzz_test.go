@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -68,7 +69,7 @@ func discard(context.Context, ...engine.NewEvent) error { return nil }
 func checkViolation(t *testing.T, err error) {
 	t.Helper()
 	var unfit *violation.Error
-	if !errors.As(err, &unfit) || len(unfit.Violations) == 0 || len(unfit.Violations) > maxViolations+1 {
+	if !errors.As(err, &unfit) || len(unfit.Violations) == 0 || len(unfit.Violations) > jsonschema.MaxViolations+1 {
 		t.Fatalf("refused with %#v, want a *violation.Error", err)
 	}
 }

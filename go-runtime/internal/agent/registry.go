@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
@@ -49,7 +50,7 @@ type agent struct {
 // taskType is a description, the schema that inputs are held to, and the work.
 type taskType struct {
 	name  string
-	input *schema
+	input *jsonschema.Schema
 	// check refuses what the schema takes and the work does not; it may be nil.
 	check func(input []byte) error
 	task  engine.Task
@@ -57,7 +58,7 @@ type taskType struct {
 
 // fits returns a *violation.Error for an input that the work does not take.
 func (t *taskType) fits(input []byte) error {
-	if err := t.input.check("input", input); err != nil || t.check == nil {
+	if err := t.input.Check("input", input); err != nil || t.check == nil {
 		return err
 	}
 	return t.check(input)
@@ -176,7 +177,7 @@ func describe(tasks map[string]*taskType) []TaskType {
 	described := make([]TaskType, 0, len(tasks))
 	for _, name := range sortedKeys(tasks) {
 		t := tasks[name]
-		described = append(described, TaskType{Name: name, Description: t.input.description, InputSchema: t.input.raw})
+		described = append(described, TaskType{Name: name, Description: t.input.Description(), InputSchema: t.input.Raw()})
 	}
 	return described
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
@@ -17,7 +18,7 @@ import (
 type thinker struct {
 	provider     model.Provider
 	instructions string
-	answer       *schema
+	answer       *jsonschema.Schema
 	sample       *sample
 }
 
@@ -36,7 +37,7 @@ func (t *thinker) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	request := model.Request{
 		Instructions: t.instructions,
 		Messages:     []model.Message{{Role: model.User, Text: string(asked)}},
-		Schema:       &model.Schema{Name: call.TaskType, JSON: t.answer.raw},
+		Schema:       &model.Schema{Name: call.TaskType, JSON: t.answer.Raw()},
 		Sample: func(notice string) (string, error) {
 			return t.sample.render(call.Input, notice)
 		},
@@ -90,7 +91,7 @@ func modelFailure(err error) error {
 // checkAnswer returns what does not fit in a model's answer, or nil.
 func (t *thinker) checkAnswer(text string) *violation.Error {
 	var unfit *violation.Error
-	if err := t.answer.check("answer", []byte(text)); err != nil {
+	if err := t.answer.Check("answer", []byte(text)); err != nil {
 		if !errors.As(err, &unfit) {
 			return violation.New("answer", "cannot be checked")
 		}
