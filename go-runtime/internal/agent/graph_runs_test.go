@@ -17,24 +17,27 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 )
 
-// registryOf is one whose built-in tasks run a document as the graph "tested".
+// registryOf is one that has a document besides as the graph "tested", with kinds of nodes besides.
 func registryOf(t *testing.T, text string, kinds map[string]document.Kind) *Registry {
+	t.Helper()
+	r := newRegistry(t)
+	r.addGraph(t, text, kinds)
+	return r
+}
+
+func (r *Registry) addGraph(t *testing.T, text string, kinds map[string]document.Kind) {
 	t.Helper()
 	parsed, err := document.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]document.Kind{"transform": document.Transform, "human": document.Human}
+	all := r.kinds()
 	maps.Copy(all, kinds)
 	compiled, err := parsed.Compile(all)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tasks, err := builtinTasks(map[string]*document.Compiled{"tested": compiled})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Registry{tasks: tasks}
+	r.graphs[compiled.Name()] = compiled
 }
 
 func (b *bench) runGraph(input string) string {

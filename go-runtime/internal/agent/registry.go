@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
@@ -34,9 +35,14 @@ type TaskType struct {
 // Registry resolves runs to what executes them; it implements engine.Registry.
 // It does not change after New, and is safe for concurrent use.
 type Registry struct {
+	provider  model.Provider
+	tooling   Tooling
 	tasks     map[string]*taskType
+	graphs    map[string]*document.Compiled
 	agents    map[string]*agent
 	endpoints map[string]*endpoint
+	// conversationInput is the schema of the input of conversations.
+	conversationInput *jsonschema.Schema
 }
 
 type agent struct {
@@ -44,12 +50,23 @@ type agent struct {
 	description string
 	model       string
 	tasks       map[string]*taskType
-	defaults    engine.RunDefaults
+	// other does the task types that are not among tasks; nil: there are no others.
+	other    *taskType
+	defaults engine.RunDefaults
+}
+
+// task returns what does a task type, or nil.
+func (a *agent) task(name string) *taskType {
+	if found, known := a.tasks[name]; known {
+		return found
+	}
+	return a.other
 }
 
 // taskType is a description, the schema that inputs are held to, and the work.
 type taskType struct {
-	name  string
+	name string
+	// input is nil where any object will do.
 	input *jsonschema.Schema
 	// check refuses what the schema takes and the work does not; it may be nil.
 	check func(input []byte) error
@@ -58,58 +75,81 @@ type taskType struct {
 
 // fits returns a *violation.Error for an input that the work does not take.
 func (t *taskType) fits(input []byte) error {
-	if err := t.input.Check("input", input); err != nil || t.check == nil {
-		return err
+	if t.input != nil {
+		if err := t.input.Check("input", input); err != nil {
+			return err
+		}
+	}
+	if t.check == nil {
+		return nil
 	}
 	return t.check(input)
 }
 
-// New returns the built-in tasks, the agents of the catalog, which ask the
-// provider, and those that HTTP servers execute, by their ids. It fails when an id
-// is taken, an endpoint's defaults do not fit, or a file of the catalog is broken.
-func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error) {
-	graphs, err := loadGraphs(provider)
-	if err != nil {
+// Config is what a registry is made of.
+type Config struct {
+	// Provider is asked by graphs and agents.
+	Provider model.Provider
+	// Endpoints are agents that HTTP servers execute, by their ids.
+	Endpoints map[string]Endpoint
+	Tooling   Tooling
+}
+
+// New returns the built-in tasks, the agents of the catalog, and those that HTTP servers
+// execute. It fails when an id is taken, an endpoint's defaults do not fit, or a file of
+// the catalog is broken.
+func New(cfg Config) (*Registry, error) {
+	r := &Registry{provider: cfg.Provider, tooling: cfg.Tooling, endpoints: make(map[string]*endpoint, len(cfg.Endpoints))}
+	var err error
+	if r.graphs, err = r.loadGraphs(); err != nil {
 		return nil, fmt.Errorf("load graphs: %w", err)
 	}
-	tasks, err := builtinTasks(graphs)
-	if err != nil {
+	if r.tasks, err = r.builtinTasks(); err != nil {
 		return nil, fmt.Errorf("load built-in tasks: %w", err)
 	}
-	agents, err := loadCatalog(provider)
-	if err != nil {
+	if err := r.loadCatalog(); err != nil {
 		return nil, fmt.Errorf("load agents: %w", err)
 	}
-	endpoints := make(map[string]*endpoint, len(remote))
-	for id, e := range remote {
-		if _, taken := agents[id]; taken {
+	for id, e := range cfg.Endpoints {
+		if _, taken := r.agents[id]; taken {
 			return nil, fmt.Errorf("the HTTP agent %s has the id of an agent of the runtime's own", id)
 		}
 		if err := e.Check(id); err != nil {
 			return nil, fmt.Errorf("load HTTP agents: %w", err)
 		}
-		endpoints[id] = newEndpoint(id, e)
+		r.endpoints[id] = newEndpoint(id, e)
 	}
-	return &Registry{tasks: tasks, agents: agents, endpoints: endpoints}, nil
+	return r, nil
 }
+
+// graph returns a compiled graph, or an *UnknownGraphError.
+func (r *Registry) graph(_, name string) (*document.Compiled, error) {
+	found, known := r.graphs[name]
+	if !known {
+		return nil, &UnknownGraphError{GraphID: name, Known: sortedKeys(r.graphs)}
+	}
+	return found, nil
+}
+
+// agentOf returns an agent of the runtime's own, or nil.
+func (r *Registry) agentOf(_, id string) *agent { return r.agents[id] }
 
 // Resolve returns the task that executes a run, and checks the input against
 // the task type's schema. It returns *UnknownAgentError, *UnknownTaskTypeError,
 // *UnknownGraphError, or a *violation.Error that names every field that does not fit.
-func (r *Registry) Resolve(_ string, target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
-	tasks := r.tasks
+func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
+	found, tasks := r.tasks[name], r.tasks
 	if target == engine.AgentTarget {
 		if remote := r.endpoints[agentID]; remote != nil {
 			return remote.run, nil
 		}
-		a, known := r.agents[agentID]
-		if !known {
+		a := r.agentOf(namespace, agentID)
+		if a == nil {
 			return nil, &UnknownAgentError{AgentID: agentID, Known: r.ids()}
 		}
-		tasks = a.tasks
+		found, tasks = a.task(name), a.tasks
 	}
-	found, known := tasks[name]
-	if !known {
+	if found == nil {
 		unknown := &UnknownTaskTypeError{TaskType: name, Known: sortedKeys(tasks), Agents: r.accepting(name)}
 		if target == engine.AgentTarget {
 			unknown.AgentID = agentID
@@ -123,14 +163,14 @@ func (r *Registry) Resolve(_ string, target engine.Target, agentID, name string,
 }
 
 // Defaults implements engine.Registry: built-in tasks have none.
-func (r *Registry) Defaults(_ string, target engine.Target, agentID string) engine.RunDefaults {
+func (r *Registry) Defaults(namespace string, target engine.Target, agentID string) engine.RunDefaults {
 	if target != engine.AgentTarget {
 		return engine.RunDefaults{}
 	}
 	if remote := r.endpoints[agentID]; remote != nil {
 		return remote.RunDefaults
 	}
-	if a := r.agents[agentID]; a != nil {
+	if a := r.agentOf(namespace, agentID); a != nil {
 		return a.defaults
 	}
 	return engine.RunDefaults{}

@@ -59,6 +59,9 @@ func (e *Engine) startSubRun(ctx context.Context, l *lease, key string, request 
 	if err != nil {
 		return Run{}, err
 	}
+	if started := e.index.get(run.Namespace, request.RunID); started != nil {
+		return e.read(ctx, started)
+	}
 	return e.createSubRun(ctx, run.Namespace, request)
 }
 

@@ -146,7 +146,7 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	registry, err := agent.New(provider, endpoints(i.cfg.HTTPAgents))
+	registry, err := agent.New(agent.Config{Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents)})
 	if err != nil {
 		return nil, err
 	}
