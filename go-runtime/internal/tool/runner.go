@@ -241,11 +241,11 @@ func bound(result Result, cfg Config) Result {
 	return result
 }
 
-// cut keeps the beginning of a text, and says how much more there was.
+// cut keeps the beginning of a text, and says that there was more.
 func cut(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}
 	kept := violation.Clip(text, most)
-	return fmt.Sprintf("%s\n[cut: the first %d of %d bytes]", kept, most, len(text))
+	return fmt.Sprintf("%s\n[cut: the first %d bytes]", kept, most)
 }
