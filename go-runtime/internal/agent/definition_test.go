@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 
+	"go.opentelemetry.io/otel/propagation"
+
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
@@ -79,7 +81,7 @@ func defining(t *testing.T, provider model.Provider, definitions ...string) *Reg
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	reach := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindAllString(strings.Join(definitions, ""), -1)
-	web, err := tool.NewWeb(tool.WebConfig{Prefixes: reach})
+	web, err := tool.NewWeb(tool.WebConfig{Prefixes: reach, Propagator: propagation.TraceContext{}})
 	if err != nil {
 		t.Fatal(err)
 	}
