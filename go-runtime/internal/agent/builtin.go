@@ -10,14 +10,13 @@ import (
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 )
 
 //go:embed builtin/*.schema.json
 var builtinFiles embed.FS
 
 // builtinTasks are the task types that need no agent.
-func builtinTasks(graphs map[string]*document.Compiled) (map[string]*taskType, error) {
+func builtinTasks(graphs Graphs) (map[string]*taskType, error) {
 	tasks := map[string]*taskType{
 		"echo":         {task: echo},
 		"example_task": {task: exampleTask},

@@ -59,7 +59,7 @@ func (s *said) texts(t *testing.T, eventType string) (count int, text string) {
 // talk resolves agent.run of an agent with a provider, and runs it.
 func talk(t *testing.T, provider model.Provider, agentID, input string, out *said) ([]byte, error) {
 	t.Helper()
-	registry, err := New(provider, nil)
+	registry, err := New(provider, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestCancelEndsTheCallOfTheModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := New(provider, nil)
+	registry, err := New(provider, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

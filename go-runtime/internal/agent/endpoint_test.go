@@ -32,7 +32,7 @@ func TestEndpointExecutesARun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := New(provider, map[string]Endpoint{"support": {URL: server.URL}})
+	registry, err := New(provider, map[string]Endpoint{"support": {URL: server.URL}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

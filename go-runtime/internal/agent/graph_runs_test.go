@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
@@ -20,17 +21,16 @@ import (
 // registryOf is one whose built-in tasks run a document as the graph "tested".
 func registryOf(t *testing.T, text string, kinds map[string]document.Kind) *Registry {
 	t.Helper()
-	parsed, err := document.Parse([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	definitions := builtIns{{Kind: definition.Graph, Name: "tested", Version: definition.VersionOf([]byte(text)), Text: []byte(text)}}
+	return registryWith(t, definitions, kinds)
+}
+
+// registryWith is one whose built-in tasks run the graphs among definitions.
+func registryWith(t *testing.T, definitions Definitions, kinds map[string]document.Kind) *Registry {
+	t.Helper()
 	all := map[string]document.Kind{"transform": document.Transform, "human": document.Human}
 	maps.Copy(all, kinds)
-	compiled, err := parsed.Compile(all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tasks, err := builtinTasks(map[string]*document.Compiled{"tested": compiled})
+	tasks, err := builtinTasks(newGraphs(definitions, all))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func (s *responder) Complete(_ context.Context, r model.Request) (model.Response
 // runGraph runs a task of the built-in ones, and returns its output and its events' types.
 func runGraph(t *testing.T, provider model.Provider, task, input string) (output map[string]any, events []string, err error) {
 	t.Helper()
-	registry, err := New(provider, nil)
+	registry, err := New(provider, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

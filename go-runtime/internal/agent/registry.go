@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
@@ -36,6 +37,8 @@ type Registry struct {
 	tasks     map[string]*taskType
 	agents    map[string]*agent
 	endpoints map[string]*endpoint
+	graphs    *graphs
+	builtIn   []definition.Definition
 }
 
 type agent struct {
@@ -51,25 +54,35 @@ type taskType struct {
 	name  string
 	input *schema
 	// check refuses what the schema takes and the work does not; it may be nil.
-	check func(input []byte) error
+	check func(namespace string, input []byte) error
 	task  engine.Task
 }
 
 // fits returns a *violation.Error for an input that the work does not take.
-func (t *taskType) fits(input []byte) error {
+func (t *taskType) fits(namespace string, input []byte) error {
 	if err := t.input.check("input", input); err != nil || t.check == nil {
 		return err
 	}
-	return t.check(input)
+	return t.check(namespace, input)
 }
 
 // New returns the built-in tasks, the agents of the catalog, which ask the
-// provider, and those that HTTP servers execute, by their ids. It fails when an id
-// is taken, an endpoint's defaults do not fit, or a file of the catalog is broken.
-func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error) {
-	graphs, err := loadGraphs(provider)
+// provider, and those that HTTP servers execute, by their ids. Graphs are looked up in
+// definitions, which have those of BuiltIn too; nil: only those. It fails when an id is
+// taken, an endpoint's defaults do not fit, or a file of the catalog is broken.
+func New(provider model.Provider, remote map[string]Endpoint, definitions Definitions) (*Registry, error) {
+	own, err := builtInGraphs()
 	if err != nil {
 		return nil, fmt.Errorf("load graphs: %w", err)
+	}
+	if definitions == nil {
+		definitions = builtIns(own)
+	}
+	graphs := newGraphs(definitions, graphKinds(provider))
+	for _, d := range own {
+		if _, err := graphs.compile(d.Text); err != nil {
+			return nil, fmt.Errorf("compile graph %s: %w", d.Name, err)
+		}
 	}
 	tasks, err := builtinTasks(graphs)
 	if err != nil {
@@ -89,13 +102,13 @@ func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error)
 		}
 		endpoints[id] = newEndpoint(id, e)
 	}
-	return &Registry{tasks: tasks, agents: agents, endpoints: endpoints}, nil
+	return &Registry{tasks: tasks, agents: agents, endpoints: endpoints, graphs: graphs, builtIn: own}, nil
 }
 
-// Resolve returns the task that executes a run, and checks the input against
-// the task type's schema. It returns *UnknownAgentError, *UnknownTaskTypeError,
+// Resolve returns the task that executes a run, and checks the input, unless it is nil,
+// against the task type's schema. It returns *UnknownAgentError, *UnknownTaskTypeError,
 // *UnknownGraphError, or a *violation.Error that names every field that does not fit.
-func (r *Registry) Resolve(_ string, target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
+func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
 	tasks := r.tasks
 	if target == engine.AgentTarget {
 		if remote := r.endpoints[agentID]; remote != nil {
@@ -115,7 +128,10 @@ func (r *Registry) Resolve(_ string, target engine.Target, agentID, name string,
 		}
 		return nil, unknown
 	}
-	if err := found.fits(input); err != nil {
+	if input == nil {
+		return found.task, nil
+	}
+	if err := found.fits(namespace, input); err != nil {
 		return nil, err
 	}
 	return found.task, nil

@@ -18,7 +18,7 @@ func newRegistry(tb testing.TB) *Registry {
 	if err != nil {
 		tb.Fatalf("model.New: %v", err)
 	}
-	registry, err := New(provider, nil)
+	registry, err := New(provider, nil, nil)
 	if err != nil {
 		tb.Fatalf("New: %v", err)
 	}

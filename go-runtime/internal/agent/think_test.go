@@ -51,7 +51,7 @@ func (s *scripted) Complete(_ context.Context, request model.Request) (model.Res
 // generate runs generate_code of codegen_agent with a provider.
 func generate(t *testing.T, provider model.Provider) ([]byte, error) {
 	t.Helper()
-	registry, err := New(provider, nil)
+	registry, err := New(provider, nil, nil)
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
