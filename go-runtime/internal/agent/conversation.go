@@ -59,7 +59,7 @@ type wireMessage struct {
 }
 
 // check refuses, by name, what fits the schema and still cannot be answered.
-func (c *conversation) check(input []byte) error {
+func (c *conversation) check(_ string, input []byte) error {
 	_, err := c.read(input)
 	return err
 }

@@ -37,7 +37,7 @@ func FuzzResolve(f *testing.F) {
 		if _, err := registry.Resolve("default", engine.TaskTarget, "", "sleep", input); err != nil {
 			checkViolation(t, err)
 		}
-		for _, a := range registry.Agents() {
+		for _, a := range registry.Agents("default") {
 			for _, task := range a.TaskTypes {
 				checkResolved(t, registry, engine.AgentTarget, a.ID, task.Name, input)
 			}

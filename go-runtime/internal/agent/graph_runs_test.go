@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"strconv"
@@ -12,32 +13,42 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
-// registryOf is one that has a document besides as the graph "tested", with kinds of nodes besides.
+// registryOf is one that has a document as the graph "tested", with kinds of nodes besides.
 func registryOf(t *testing.T, text string, kinds map[string]document.Kind) *Registry {
 	t.Helper()
-	r := newRegistry(t)
-	r.addGraph(t, text, kinds)
-	return r
+	return registryWith(t, builtIns{{
+		Kind: definition.Graph, Name: "tested", Version: definition.VersionOf([]byte(text)), Text: []byte(text),
+	}}, kinds)
 }
 
-func (r *Registry) addGraph(t *testing.T, text string, kinds map[string]document.Kind) {
+// registryWith is one whose graphs are those among definitions, with kinds of nodes besides.
+func registryWith(t *testing.T, definitions Definitions, kinds map[string]document.Kind) *Registry {
 	t.Helper()
-	parsed, err := document.Parse([]byte(text))
+	provider, err := model.New(model.Config{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := New(Config{Provider: provider, Definitions: definitions})
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := r.kinds()
 	maps.Copy(all, kinds)
-	compiled, err := parsed.Compile(all)
-	if err != nil {
-		t.Fatal(err)
+	r.graphs.compile = func(text []byte) (*document.Compiled, error) {
+		parsed, err := document.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		return parsed.Compile(all)
 	}
-	r.graphs[compiled.Name()] = compiled
+	return r
 }
 
 func (b *bench) runGraph(input string) string {

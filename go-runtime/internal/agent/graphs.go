@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
@@ -36,31 +37,28 @@ func addSpelling(tasks map[string]*taskType) {
 	tasks[spelled.name] = &spelled
 }
 
-// loadGraphs compiles the documents.
-func (r *Registry) loadGraphs() (map[string]*document.Compiled, error) {
+// loadGraphs returns the documents of the runtime's own, which compile.
+func (r *Registry) loadGraphs() ([]definition.Definition, error) {
 	files, err := fs.Glob(graphFiles, "graphs/*.yaml")
 	if err != nil {
 		return nil, err
 	}
-	kinds := r.kinds()
-	graphs := make(map[string]*document.Compiled, len(files))
+	graphs := make([]definition.Definition, 0, len(files))
 	for _, file := range files {
 		text, err := graphFiles.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		parsed, err := document.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", file, err)
-		}
-		compiled, err := parsed.Compile(kinds)
+		made, err := r.compileGraph(text)
 		if err != nil {
 			return nil, fmt.Errorf("compile %s: %w", file, err)
 		}
-		if want := strings.TrimSuffix(path.Base(file), ".yaml"); compiled.Name() != want {
-			return nil, fmt.Errorf("the graph of %s is called %q", file, compiled.Name())
+		if want := strings.TrimSuffix(path.Base(file), ".yaml"); made.Name() != want {
+			return nil, fmt.Errorf("the graph of %s is called %q", file, made.Name())
 		}
-		graphs[compiled.Name()] = compiled
+		graphs = append(graphs, definition.Definition{
+			Kind: definition.Graph, Name: made.Name(), Version: definition.VersionOf(text), Text: text, Description: made.Description,
+		})
 	}
 	return graphs, nil
 }
@@ -73,37 +71,53 @@ type graphTask struct {
 }
 
 // check refuses an unknown graph, and members that are none of its channels.
-func (t *graphTask) check(input []byte) error {
-	_, _, err := t.read(input)
-	return err
+func (t *graphTask) check(namespace string, input []byte) error {
+	name, members, err := t.read(input)
+	if err != nil {
+		return err
+	}
+	// What is current is in memory.
+	found, err := t.registry.currentGraph(context.Background(), namespace, name)
+	if err != nil {
+		return err
+	}
+	return checkChannels(found, members)
 }
 
-func (t *graphTask) read(input []byte) (*document.Compiled, graph.State, error) {
-	var members map[string]any
+// read splits an input into the name of a graph and what is for its channels.
+func (t *graphTask) read(input []byte) (name string, members graph.State, err error) {
 	if err := json.Unmarshal(input, &members); err != nil {
-		return nil, nil, violation.New("input", "is not valid JSON")
+		return "", nil, violation.New("input", "is not valid JSON")
 	}
-	name, _ := members[t.member].(string)
-	found, err := t.registry.graph("", name)
-	if err != nil {
-		return nil, nil, err
-	}
+	name, _ = members[t.member].(string)
 	delete(members, t.member)
+	return name, members, nil
+}
+
+func checkChannels(found *document.Compiled, members graph.State) error {
 	var wrong []error
 	for _, channel := range slices.Sorted(maps.Keys(members)) {
 		if !found.HasChannel(channel) {
 			wrong = append(wrong, violation.New("input."+channel, "is no channel of %s; its channels are %s",
-				name, strings.Join(found.Channels(), ", ")))
+				found.Name(), strings.Join(found.Channels(), ", ")))
 		}
 	}
-	return found, members, violation.Join(wrong...)
+	return violation.Join(wrong...)
 }
 
 // run implements engine.Task.
 func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
-	found, state, err := t.read(call.Input)
+	name, state, err := t.read(call.Input)
 	if err != nil {
 		return nil, err
+	}
+	found, err := t.registry.graphs.pin(ctx, call, name)
+	if err == nil {
+		// The graph may be another one than when the run was accepted.
+		err = checkChannels(found, state)
+	}
+	if err != nil {
+		return nil, graphFailure(name, err)
 	}
 	spending, err := newLedger(call, Budget{})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
@@ -35,12 +36,15 @@ type TaskType struct {
 // Registry resolves runs to what executes them; it implements engine.Registry.
 // It does not change after New, and is safe for concurrent use.
 type Registry struct {
-	provider  model.Provider
-	tooling   Tooling
-	tasks     map[string]*taskType
-	graphs    map[string]*document.Compiled
+	provider model.Provider
+	tooling  Tooling
+	tasks    map[string]*taskType
+	// agents are those of the catalog, and defined those that are data, as graphs are.
 	agents    map[string]*agent
 	endpoints map[string]*endpoint
+	graphs    *compiled[*document.Compiled]
+	defined   *compiled[*agent]
+	builtIn   []definition.Definition
 	// conversationInput is the schema of the input of conversations.
 	conversationInput *jsonschema.Schema
 }
@@ -69,12 +73,12 @@ type taskType struct {
 	// input is nil where any object will do.
 	input *jsonschema.Schema
 	// check refuses what the schema takes and the work does not; it may be nil.
-	check func(input []byte) error
+	check func(namespace string, input []byte) error
 	task  engine.Task
 }
 
 // fits returns a *violation.Error for an input that the work does not take.
-func (t *taskType) fits(input []byte) error {
+func (t *taskType) fits(namespace string, input []byte) error {
 	if t.input != nil {
 		if err := t.input.Check("input", input); err != nil {
 			return err
@@ -83,7 +87,7 @@ func (t *taskType) fits(input []byte) error {
 	if t.check == nil {
 		return nil
 	}
-	return t.check(input)
+	return t.check(namespace, input)
 }
 
 // Config is what a registry is made of.
@@ -93,6 +97,9 @@ type Config struct {
 	// Endpoints are agents that HTTP servers execute, by their ids.
 	Endpoints map[string]Endpoint
 	Tooling   Tooling
+	// Definitions has graphs and agents that are data, those of BuiltIn among them; nil:
+	// only those.
+	Definitions Definitions
 }
 
 // New returns the built-in tasks, the agents of the catalog, and those that HTTP servers
@@ -101,9 +108,15 @@ type Config struct {
 func New(cfg Config) (*Registry, error) {
 	r := &Registry{provider: cfg.Provider, tooling: cfg.Tooling, endpoints: make(map[string]*endpoint, len(cfg.Endpoints))}
 	var err error
-	if r.graphs, err = r.loadGraphs(); err != nil {
+	if r.builtIn, err = r.loadGraphs(); err != nil {
 		return nil, fmt.Errorf("load graphs: %w", err)
 	}
+	definitions := cfg.Definitions
+	if definitions == nil {
+		definitions = builtIns(r.builtIn)
+	}
+	r.graphs = newCompiled(definitions, definition.Graph, r.compileGraph)
+	r.defined = newCompiled(definitions, definition.Agent, r.compileAgent)
 	if r.tasks, err = r.builtinTasks(); err != nil {
 		return nil, fmt.Errorf("load built-in tasks: %w", err)
 	}
@@ -122,21 +135,10 @@ func New(cfg Config) (*Registry, error) {
 	return r, nil
 }
 
-// graph returns a compiled graph, or an *UnknownGraphError.
-func (r *Registry) graph(_, name string) (*document.Compiled, error) {
-	found, known := r.graphs[name]
-	if !known {
-		return nil, &UnknownGraphError{GraphID: name, Known: sortedKeys(r.graphs)}
-	}
-	return found, nil
-}
-
-// agentOf returns an agent of the runtime's own, or nil.
-func (r *Registry) agentOf(_, id string) *agent { return r.agents[id] }
-
 // Resolve returns the task that executes a run, and checks the input against
 // the task type's schema. It returns *UnknownAgentError, *UnknownTaskTypeError,
-// *UnknownGraphError, or a *violation.Error that names every field that does not fit.
+// *UnknownGraphError, or a *violation.Error that names every field that does not fit. A nil
+// input was checked when its run was accepted.
 func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
 	found, tasks := r.tasks[name], r.tasks
 	if target == engine.AgentTarget {
@@ -145,7 +147,7 @@ func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name
 		}
 		a := r.agentOf(namespace, agentID)
 		if a == nil {
-			return nil, &UnknownAgentError{AgentID: agentID, Known: r.ids()}
+			return nil, &UnknownAgentError{AgentID: agentID, Known: r.ids(namespace)}
 		}
 		found, tasks = a.task(name), a.tasks
 	}
@@ -156,8 +158,13 @@ func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name
 		}
 		return nil, unknown
 	}
-	if err := found.fits(input); err != nil {
-		return nil, err
+	if input != nil {
+		if err := found.fits(namespace, input); err != nil {
+			return nil, err
+		}
+	}
+	if target == engine.AgentTarget && r.agents[agentID] == nil {
+		return r.pinned(agentID, name), nil
 	}
 	return found.task, nil
 }
@@ -187,19 +194,24 @@ func (r *Registry) accepting(name string) []string {
 	return ids
 }
 
-// ids returns those of every agent, sorted.
-func (r *Registry) ids() []string {
+// ids returns those of every agent that a namespace sees, sorted.
+func (r *Registry) ids(namespace string) []string {
 	ids := append(sortedKeys(r.agents), sortedKeys(r.endpoints)...)
+	ids = append(ids, r.defined.names(namespace)...)
 	slices.Sort(ids)
 	return ids
 }
 
-// Agents describes every agent, sorted by id.
-func (r *Registry) Agents() []Agent {
-	agents := make([]Agent, 0, len(r.agents)+len(r.endpoints))
-	for _, id := range r.ids() {
-		a, own := r.agents[id]
-		if !own {
+// Agents describes every agent that a namespace sees, sorted by id.
+func (r *Registry) Agents(namespace string) []Agent {
+	ids := r.ids(namespace)
+	agents := make([]Agent, 0, len(ids))
+	for _, id := range ids {
+		a := r.agentOf(namespace, id)
+		if a == nil && r.endpoints[id] == nil {
+			continue
+		}
+		if a == nil {
 			agents = append(agents, Agent{ID: id, Description: "Executed by an HTTP server; takes any task type."})
 			continue
 		}

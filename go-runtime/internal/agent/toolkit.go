@@ -45,7 +45,7 @@ type toolkit struct {
 }
 
 // toolkitOf checks the tools of a definition; nil: it has none.
-func (r *Registry) toolkitOf(d *Definition) (*toolkit, error) {
+func (r *Registry) toolkitOf(d *Document) (*toolkit, error) {
 	if len(d.Tools)+len(d.Agents) == 0 {
 		return nil, nil
 	}

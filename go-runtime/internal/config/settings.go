@@ -89,6 +89,9 @@ type Config struct {
 	// HTTPAgents are the agents that HTTP servers execute, by agent id.
 	HTTPAgents map[string]HTTPAgent
 
+	// DefinitionsDir is a folder of graphs and agents that every namespace sees; see definition.ReadFolder. Empty: none.
+	DefinitionsDir string
+
 	// origins says where each setting's value came from, by name.
 	origins map[string]string
 }
@@ -280,6 +283,10 @@ func settings(c *Config) []setting {
 			name: "http-agents", fallback: "", value: (*httpAgentsValue)(&c.HTTPAgents),
 			help: "agents that HTTP servers execute: `id=url`, several with commas between; for runs that do not say, " +
 				"id=url;max-attempts=5;run-timeout=30s and the like of initial-backoff, max-backoff and multiplier",
+		},
+		{
+			name: "definitions-dir", fallback: "", value: (*textValue)(&c.DefinitionsDir),
+			help: "`folder` whose files graphs/*.yaml and agents/*.yaml, or .yml or .json, every namespace sees",
 		},
 	}
 }

@@ -179,7 +179,7 @@ func (e *Engine) prepare(ent *entry) (Task, Call, error) {
 		return nil, Call{}, err
 	}
 	if task == nil {
-		if task, err = e.registry.Resolve(run.Namespace, run.Target, run.AgentID, run.TaskType, input); err != nil {
+		if task, err = e.registry.Resolve(run.Namespace, run.Target, run.AgentID, run.TaskType, nil); err != nil {
 			return nil, Call{}, &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
 		}
 	}

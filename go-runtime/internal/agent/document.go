@@ -18,7 +18,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
-// Definition is an agent as data, YAML or JSON:
+// Document is an agent as data, YAML or JSON:
 //
 //	name: support_agent
 //	description: Answers customers of the shop.
@@ -32,7 +32,7 @@ import (
 //	parameters: {type: object, properties: {order: {type: string}}, required: [order]}
 //	output: {type: object, properties: {reply: {type: string}}, required: [reply]}
 //	budget: {tokens: 50000, cost_usd: 0.25, tool_calls: 20, seconds: 120}
-type Definition struct {
+type Document struct {
 	// Name is the agent's id: letters, digits, dashes and underscores.
 	Name         string `yaml:"name"`
 	Description  string `yaml:"description"`
@@ -79,14 +79,14 @@ type MCPTools struct {
 	Approval []string `yaml:"approval"`
 }
 
-const maxDefinitionBytes = 256 << 10
+const maxDocumentBytes = 256 << 10
 
-// ParseDefinition reads an agent. Its error is a *violation.Error or a *violation.TooLargeError.
-func ParseDefinition(text []byte) (*Definition, error) {
-	if len(text) > maxDefinitionBytes {
-		return nil, &violation.TooLargeError{Field: "agent", Size: len(text), Limit: maxDefinitionBytes}
+// ParseDocument reads an agent. Its error is a *violation.Error or a *violation.TooLargeError.
+func ParseDocument(text []byte) (*Document, error) {
+	if len(text) > maxDocumentBytes {
+		return nil, &violation.TooLargeError{Field: "agent", Size: len(text), Limit: maxDocumentBytes}
 	}
-	d := &Definition{}
+	d := &Document{}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
 	switch err := decoder.Decode(d); {
@@ -99,7 +99,7 @@ func ParseDefinition(text []byte) (*Definition, error) {
 }
 
 // compile makes the agent, and names all that is wrong with it.
-func (r *Registry) compile(d *Definition) (*agent, error) {
+func (r *Registry) compile(d *Document) (*agent, error) {
 	var wrong []error
 	add := func(field, format string, args ...any) { wrong = append(wrong, violation.New(field, format, args...)) }
 	if !namePattern.MatchString(d.Name) {

@@ -17,6 +17,7 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
@@ -87,16 +88,22 @@ func defining(t *testing.T, provider model.Provider, definitions ...string) *Reg
 	}
 	t.Cleanup(web.Stop)
 	runner := tool.NewRunner(tool.Config{}, log)
-	r, err := New(Config{Provider: provider, Tooling: Tooling{Runner: runner, Web: web, MCP: noServers{}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var all builtIns
 	for _, text := range definitions {
-		d, err := ParseDefinition([]byte(text))
+		d, err := ParseDocument([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.agents[d.Name], err = r.compile(d); err != nil {
+		all = append(all, definition.Definition{
+			Kind: definition.Agent, Name: d.Name, Version: definition.VersionOf([]byte(text)), Text: []byte(text),
+		})
+	}
+	r, err := New(Config{Provider: provider, Definitions: all, Tooling: Tooling{Runner: runner, Web: web, MCP: noServers{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range all {
+		if _, _, err := r.Check("default", d.Kind, d.Text); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -371,7 +378,7 @@ func TestAgentThatNeverAnswersEnds(t *testing.T) {
 func TestDefinitionsNameAllMistakes(t *testing.T) {
 	t.Parallel()
 	registry := defining(t, &acting{})
-	d, err := ParseDefinition([]byte(`
+	d, err := ParseDocument([]byte(`
 name: a b
 rounds: -1
 tools:
@@ -406,7 +413,7 @@ retry: {max_attempts: 1000}
 	}
 }
 
-func FuzzParseDefinition(f *testing.F) {
+func FuzzParseDocument(f *testing.F) {
 	f.Add([]byte(fmt.Sprintf(support, "http://127.0.0.1")))
 	f.Add([]byte(`{"name": "a", "instructions": "b", "tools": [{"function": {"name": "x.y"}}]}`))
 	log := slog.New(slog.DiscardHandler)
@@ -419,7 +426,7 @@ func FuzzParseDefinition(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		d, err := ParseDefinition(text)
+		d, err := ParseDocument(text)
 		if err != nil {
 			return
 		}
