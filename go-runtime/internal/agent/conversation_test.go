@@ -274,7 +274,7 @@ func TestCancelEndsTheCallOfTheModel(t *testing.T) {
 		close(gone)
 	}))
 	defer server.Close()
-	provider, err := model.New(model.Config{BaseURL: server.URL + "/v1", Model: "m"}, slog.New(slog.DiscardHandler))
+	provider, err := model.New(model.Config{OpenAI: model.Endpoint{BaseURL: server.URL + "/v1"}, Models: []string{"m"}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

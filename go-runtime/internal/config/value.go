@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -219,6 +221,54 @@ func (v *webURLValue) Set(raw string) error {
 }
 
 func (v *webURLValue) String() string { return string(*v) }
+
+// namesValue is names with commas between.
+type namesValue []string
+
+func (v *namesValue) Set(raw string) error {
+	var names []string
+	for part := range strings.SplitSeq(raw, ",") {
+		if name := strings.TrimSpace(part); name != "" {
+			names = append(names, name)
+		}
+	}
+	*v = names
+	return nil
+}
+
+func (v *namesValue) String() string { return strings.Join(*v, ",") }
+
+// maxSecretBytes is far above any key, and keeps a mistaken path from filling memory.
+const maxSecretBytes = 64 << 10
+
+// secretFileValue is the path of a file that holds a secret, as container
+// platforms mount them. White space around the secret is not part of it.
+type secretFileValue struct{ path, secret *string }
+
+func (v *secretFileValue) Set(raw string) error {
+	*v.path = raw
+	if raw == "" {
+		return nil
+	}
+	if *v.secret != "" {
+		return errors.New("the secret itself is set too: give one of them")
+	}
+	file, err := os.Open(raw)
+	if err != nil {
+		return err
+	}
+	defer file.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(file, maxSecretBytes))
+	if err != nil {
+		return err
+	}
+	if *v.secret = strings.TrimSpace(string(text)); *v.secret == "" {
+		return errors.New("the file is empty")
+	}
+	return nil
+}
+
+func (v *secretFileValue) String() string { return *v.path }
 
 type choiceValue struct {
 	field   *string

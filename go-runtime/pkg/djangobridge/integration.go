@@ -144,7 +144,12 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 	}
 	i.tickets = ticket.New(i.journal, nil, i.log)
 	provider, err := model.New(model.Config{
-		APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL, Model: i.cfg.Model, Timeout: i.cfg.ModelTimeout,
+		OpenAI:      model.Endpoint{APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL},
+		Anthropic:   model.Endpoint{APIKey: i.cfg.AnthropicAPIKey, BaseURL: i.cfg.AnthropicBaseURL},
+		Gemini:      model.Endpoint{APIKey: i.cfg.GeminiAPIKey, BaseURL: i.cfg.GeminiBaseURL},
+		Models:      i.cfg.Models,
+		Timeout:     i.cfg.ModelTimeout,
+		Concurrency: i.cfg.ModelConcurrency,
 	}, i.log)
 	if err != nil {
 		return nil, err
