@@ -30,7 +30,7 @@ func registryOf(t *testing.T, text string, kinds map[string]document.Kind) *Regi
 	if err != nil {
 		t.Fatal(err)
 	}
-	tasks, err := builtinTasks(map[string]*document.Compiled{"tested": compiled})
+	tasks, err := builtinTasks(nil, map[string]*document.Compiled{"tested": compiled})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error)
 	if err != nil {
 		return nil, fmt.Errorf("load graphs: %w", err)
 	}
-	tasks, err := builtinTasks(graphs)
+	tasks, err := builtinTasks(provider, graphs)
 	if err != nil {
 		return nil, fmt.Errorf("load built-in tasks: %w", err)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -51,7 +53,9 @@ type NewEvent struct {
 type StartRun struct {
 	Key     string
 	Request CreateRequest
-	Err     error
+	// TraceParent is the W3C trace context of the code that asks, or empty.
+	TraceParent string
+	Err         error
 }
 
 // Succeed ends a run with an output, a JSON object.
@@ -409,6 +413,8 @@ func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 	request.RunID = uuid.NewSHA1(runIDSpace, []byte(run.Namespace+"\x00sub_run\x00"+run.ID+"\x00"+key)).String()
 	request.IdempotencyKey, request.RequestID, request.Wait = "", "", false
 	request.Options.ParentID = run.ID
+	// In the trace of the run, and not of the worker's connection.
+	ctx = span.Continue(ctx, cmp.Or(r.StartRun.TraceParent, l.ent.traceOrigin().TraceParent))
 	number := r.Number
 	answer := *r
 	e.accepting.RLock()
