@@ -38,6 +38,8 @@ type Origin struct {
 	// Asked says that the run's metadata asks for a trace.
 	Asked   bool   `json:"trace_asked,omitempty"`
 	Project string `json:"trace_project,omitempty"`
+	// Enters says that what the run is a part of is in another project than its own.
+	Enters bool `json:"trace_enters,omitempty"`
 	// TraceURL is where the trace is shown, or empty.
 	TraceURL string `json:"trace_url,omitempty"`
 }
@@ -119,6 +121,7 @@ func (t *Tracer) Accept(ctx context.Context, run *Run, parent *Origin) Origin {
 	if wished.trace == nil && parent != nil {
 		origin.Asked, origin.Project = parent.Asked, parent.Project
 	}
+	origin.Enters = origin.Project != "" && (parent == nil || parent.Project != origin.Project)
 	caller := trace.SpanContextFromContext(ctx)
 	if !caller.IsValid() && parent != nil {
 		caller = parent.spanContext()
@@ -196,7 +199,7 @@ func (t *Tracer) Tell(origin Origin, run *Run, told Told) {
 	ctx = context.WithValue(decide(ctx, true), idsKey{}, ids{sc.TraceID(), sc.SpanID()})
 	s := t.scope(origin, run)
 	_, own := s.start(ctx, runName(run), told.Created, chain, run.TaskType, append(runAttributes(run),
-		attribute.String("agentruntime.state", told.State), attribute.Bool(RunRoot, true))...)
+		attribute.String("agentruntime.state", told.State), attribute.Bool(Enters, origin.Enters))...)
 	if own.Captures() {
 		own.Input(json.RawMessage(told.Input()))
 		own.Output(json.RawMessage(told.Output()))
@@ -207,8 +210,8 @@ func (t *Tracer) Tell(origin Origin, run *Run, told Told) {
 	own.span.End(trace.WithTimestamp(told.Ended))
 }
 
-// RunRoot is the attribute that marks the own span of a run.
-const RunRoot = "agentruntime.run"
+// Enters is the attribute of a run's own span that says what Origin.Enters does.
+const Enters = "agentruntime.enters_project"
 
 // StartAttempt begins the span of one attempt of a run, and has the spans that begin
 // with the returned context be the run's.

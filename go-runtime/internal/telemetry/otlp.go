@@ -100,16 +100,16 @@ func newLangSmith(getenv func(string) string) (*collector, error) {
 // there: what calls the run is not in that project, and LangSmith shows no span whose
 // parent is elsewhere.
 func rooted(s sdktrace.ReadOnlySpan, project string) sdktrace.ReadOnlySpan {
-	isRun, elsewhere := false, false
+	enters, elsewhere := false, false
 	for _, a := range s.Attributes() {
 		switch a.Key {
-		case span.RunRoot:
-			isRun = true
+		case span.Enters:
+			enters = a.Value.AsBool()
 		case "langsmith.trace.session_name":
 			elsewhere = a.Value.AsString() != project
 		}
 	}
-	if isRun && elsewhere {
+	if enters && elsewhere {
 		return rootSpan{s}
 	}
 	return s
