@@ -21,6 +21,7 @@ func (r *Registry) builtinTasks() (map[string]*taskType, error) {
 		"echo":         {task: echo},
 		"example_task": {task: exampleTask},
 		"sleep":        {task: sleep},
+		"traced_task":  {task: (&tracedTask{r.provider}).run},
 	}
 	for name, member := range graphTasks() {
 		work := &graphTask{registry: r, member: member}

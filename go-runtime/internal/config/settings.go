@@ -98,6 +98,12 @@ type Config struct {
 
 	// DefinitionsDir is a folder of graphs and agents that every namespace sees; see definition.ReadFolder. Empty: none.
 	DefinitionsDir string
+	// TraceContent is "never", "asked" or "always": whether inputs and outputs go into spans.
+	TraceContent string
+	// TraceRedact are the names of JSON members whose values are masked there.
+	TraceRedact []string
+	// TraceURL is where traces are shown, with {trace_id} in it; empty: nowhere.
+	TraceURL string
 
 	// origins says where each setting's value came from, by name.
 	origins map[string]string
@@ -321,6 +327,19 @@ func settings(c *Config) []setting {
 		{
 			name: "definitions-dir", fallback: "", value: (*textValue)(&c.DefinitionsDir),
 			help: "`folder` whose files graphs/*.yaml and agents/*.yaml, or .yml or .json, every namespace sees",
+		},
+		{
+			name: "trace-content", fallback: "asked", value: &choiceValue{&c.TraceContent, []string{"never", "asked", "always"}},
+			help: "inputs and outputs in traces: never, asked (of runs whose metadata has trace: true) or always",
+		},
+		{
+			name: "trace-redact", fallback: "password,passwd,secret,token,authorization,cookie,*_password,*_secret,*_token,*_key,apikey",
+			value: (*redactValue)(&c.TraceRedact),
+			help:  "`names` of JSON members whose values are masked in traces, with commas between; * stands for any characters",
+		},
+		{
+			name: "trace-url", fallback: "", value: (*traceURLValue)(&c.TraceURL),
+			help: "`url` at which a trace is shown, with {trace_id} in it",
 		},
 	}
 }

@@ -84,6 +84,9 @@ type Run struct {
 	Worker *Worker
 	// Sequence is that of the run's latest record in the journal.
 	Sequence uint64
+	// TraceID is that of the run's trace, empty when it is in none; TraceURL is where the
+	// trace is shown, or empty.
+	TraceID, TraceURL string
 
 	// begun counts how often the run began, as the same attempt or the next one.
 	begun int
