@@ -11,8 +11,6 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/packages/ssestream"
 	"github.com/openai/openai-go/v3/shared"
-
-	"github.com/djangobridge/djangobridge/go-runtime/internal/model/price"
 )
 
 const openAIBaseURL = "https://api.openai.com/v1/"
@@ -36,14 +34,6 @@ func newOpenAI(e Endpoint) *openAI {
 		options = append(options, option.WithAPIKey(e.APIKey))
 	}
 	return &openAI{completions: openai.NewChatCompletionService(options...), compatible: e.BaseURL != ""}
-}
-
-// openAILabel is who answers at an endpoint, as far as its address says.
-func openAILabel(e Endpoint) string {
-	if e.BaseURL == "" {
-		return openAIName
-	}
-	return cmp.Or(price.Provider(e.BaseURL), "openai-compatible")
 }
 
 func (p *openAI) ask(ctx context.Context, model string, request Request, constrained bool) (Response, error) {

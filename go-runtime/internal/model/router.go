@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model/price"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -33,11 +34,12 @@ type Router struct {
 
 // provider is one that is configured, and what its models share.
 type provider struct {
-	asker asker
-	// label is what Response.Provider says.
-	label   string
+	asker   asker
 	slots   *semaphore.Weighted
 	timeout time.Duration
+	prices  *price.List
+	// baseURL is empty for the provider's own.
+	baseURL string
 }
 
 // New returns a Router to what is configured. Without a key or a base URL it
@@ -61,15 +63,17 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 		return nil, violation.New("model", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	r.chain = chain
+	prices := price.New()
 	for _, k := range r.directory {
 		made := &provider{
-			label:   k.name,
+			prices:  prices,
+			baseURL: k.endpoint.BaseURL,
 			slots:   semaphore.NewWeighted(int64(cmp.Or(cfg.Concurrency, DefaultConcurrency))),
 			timeout: cmp.Or(cfg.Timeout, DefaultTimeout),
 		}
 		switch k.name {
 		case openAIName:
-			made.label, made.asker = openAILabel(k.endpoint), newOpenAI(k.endpoint)
+			made.asker = newOpenAI(k.endpoint)
 		case anthropicName:
 			made.asker = newAnthropic(k.endpoint)
 		case geminiName:
