@@ -125,7 +125,7 @@ func (s *Schema) Check(root string, text []byte) error {
 		return violation.New(root, "is not valid JSON")
 	}
 	document = bounded(document)
-	err, within := s.validate(document)
+	within, err := s.validate(document)
 	if !within {
 		return violation.New(root, "takes too long to check: its schema refers to itself too often for so deep a text")
 	}
@@ -139,11 +139,11 @@ func (s *Schema) Check(root string, text []byte) error {
 	return explain(root, document, failure)
 }
 
-func (s *Schema) validate(document any) (said error, within bool) {
+func (s *Schema) validate(document any) (within bool, said error) {
 	if s.budget != nil {
 		return s.budget.spend(s.compiled, document)
 	}
-	return s.compiled.Validate(document), true
+	return true, s.compiled.Validate(document)
 }
 
 // maxNumberText is longer than any number that is written without intent to harm.
