@@ -2,6 +2,7 @@ package telemetry_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -151,7 +152,11 @@ func TestCollectorCostsOnlyItsSpans(t *testing.T) {
 	t.Parallel()
 	const key = "lsv2_secret_key"
 	for name, answer := range map[string]http.HandlerFunc{
-		"hangs": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"hangs": func(_ http.ResponseWriter, r *http.Request) {
+			// A client that goes away is only seen once its request is read.
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+		},
 		"500 and tells the key": func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, strings.Repeat("no: "+r.Header.Get("X-Api-Key")+"\n", 1000), http.StatusInternalServerError)
 		},
