@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -59,16 +59,16 @@ func (s *said) texts(t *testing.T, eventType string) (count int, text string) {
 // talk resolves agent.run of an agent with a provider, and runs it.
 func talk(t *testing.T, provider model.Provider, agentID, input string, out *said) ([]byte, error) {
 	t.Helper()
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		t.Fatal(err)
 	}
 	call := engine.Call{RunID: "run-1", Attempt: 1, AgentID: agentID, TaskType: conversationTask, Input: []byte(input), Emit: out.emit}
-	task, err := registry.Resolve(engine.AgentTarget, agentID, conversationTask, call.Input)
+	task, err := registry.Resolve("default", engine.AgentTarget, agentID, conversationTask, call.Input)
 	if err != nil {
 		t.Fatalf("Resolve: %v", err)
 	}
-	return task(t.Context(), call)
+	return task(t.Context(), quietly(call))
 }
 
 func TestAgentAnswersAConversation(t *testing.T) {
@@ -85,13 +85,13 @@ func TestAgentAnswersAConversation(t *testing.T) {
 	], "params": {"tone": "kind"}}`, out)
 	const want = `{"final_output":{"response":"Use a <button> element."},` +
 		`"final_messages":[{"role":"assistant","content":"Use a <button> element."}],` +
-		`"usage":{"input_tokens":10,"output_tokens":5,"total_tokens":15},"metadata":{"model":"script-1","offline":false}}`
+		`"usage":{"input_tokens":10,"output_tokens":5,"total_tokens":15},"metadata":{"cost_usd":null,"model":"script-1","offline":false}}`
 	if err != nil || string(output) != want {
 		t.Errorf("output\n got: %s, %v\nwant: %s", output, err, want)
 	}
 	asked := provider.requests[0]
 	messages := []model.Message{{Role: model.User, Text: "Hello"}, {Role: model.Assistant, Text: "Hi!"}, {Role: model.User, Text: "A button,\nplease."}}
-	if !slices.Equal(asked.Messages, messages) || asked.Schema != nil || asked.Pieces == nil {
+	if !reflect.DeepEqual(asked.Messages, messages) || asked.Schema != nil || asked.Pieces == nil {
 		t.Errorf("asked %+v", asked)
 	}
 	for _, part := range []string{"take part in a conversation", "You are the frontend agent", "\n\nBe brief."} {
@@ -162,7 +162,7 @@ func TestAgentDoesATaskOfAConversation(t *testing.T) {
 	if answer.FinalOutput["summary"] != "It adds." || answer.FinalOutput["task_type"] != "generate_code" || answer.Usage.(map[string]any)["total_tokens"] != 15.0 {
 		t.Errorf("output %v, usage %v", answer.FinalOutput, answer.Usage)
 	}
-	if count, message := out.texts(t, eventMessage); count != 1 || message != text || len(out.events) != 1 {
+	if count, message := out.texts(t, eventMessage); count != 1 || message != text || len(out.events) != 2 || out.events[0].Type != eventUsage {
 		t.Errorf("events %v", out.events)
 	}
 }
@@ -235,7 +235,7 @@ func TestConversationsThatCannotBeAnsweredAreRefusedByName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task, err := registry.Resolve(engine.AgentTarget, "codegen_agent", conversationTask, []byte(test.input))
+			task, err := registry.Resolve("default", engine.AgentTarget, "codegen_agent", conversationTask, []byte(test.input))
 			var unfit *violation.Error
 			if task != nil || !errors.As(err, &unfit) {
 				t.Fatalf("Resolve = %v, %v; want a *violation.Error", task != nil, err)
@@ -274,16 +274,16 @@ func TestCancelEndsTheCallOfTheModel(t *testing.T) {
 		close(gone)
 	}))
 	defer server.Close()
-	provider, err := model.New(model.Config{BaseURL: server.URL + "/v1", Model: "m"}, slog.New(slog.DiscardHandler))
+	provider, err := model.New(model.Config{OpenAI: model.Endpoint{BaseURL: server.URL + "/v1"}, Models: []string{"m"}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		t.Fatal(err)
 	}
 	input := []byte(`{"messages": [{"role": "user", "content": "a"}]}`)
-	task, err := registry.Resolve(engine.AgentTarget, "codegen_agent", conversationTask, input)
+	task, err := registry.Resolve("default", engine.AgentTarget, "codegen_agent", conversationTask, input)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,7 @@ func TestCancelEndsTheCallOfTheModel(t *testing.T) {
 	out := &said{heard: make(chan engine.NewEvent, 10)}
 	ended := make(chan error, 1)
 	go func() {
-		_, err := task(ctx, engine.Call{AgentID: "codegen_agent", TaskType: conversationTask, Input: input, Emit: out.emit})
+		_, err := task(ctx, quietly(engine.Call{AgentID: "codegen_agent", TaskType: conversationTask, Input: input, Emit: out.emit}))
 		ended <- err
 	}()
 	if ev := <-out.heard; ev.Type != eventDelta || string(ev.Payload) != `{"content":"Well"}` {

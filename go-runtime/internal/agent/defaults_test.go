@@ -68,7 +68,7 @@ func TestAgentsSayWhatHoldsForTheirRuns(t *testing.T) {
 		"a task's label": {engine.TaskTarget, "support", engine.RunDefaults{}},
 		"nobody's":       {engine.AgentTarget, "nobody", engine.RunDefaults{}},
 	} {
-		if got := registry.Defaults(tc.target, tc.agentID); !reflect.DeepEqual(got, tc.want) {
+		if got := registry.Defaults("default", tc.target, tc.agentID); !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
 		}
 	}
@@ -93,7 +93,7 @@ func TestDefaultsThatDoNotFit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = New(provider, map[string]Endpoint{"support": {RunDefaults: engine.RunDefaults{Retry: &engine.RetryPolicy{Multiplier: -1}}}})
+	_, err = New(Config{Provider: provider, Endpoints: map[string]Endpoint{"support": {RunDefaults: engine.RunDefaults{Retry: &engine.RetryPolicy{Multiplier: -1}}}}})
 	if err == nil || !strings.Contains(err.Error(), "support.retry.multiplier") {
 		t.Errorf("err = %v", err)
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -18,21 +19,32 @@ func newRegistry(tb testing.TB) *Registry {
 	if err != nil {
 		tb.Fatalf("model.New: %v", err)
 	}
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		tb.Fatalf("New: %v", err)
 	}
 	return registry
 }
 
+// quietly fills in what an engine gives a call, where the test does not.
+func quietly(call engine.Call) engine.Call {
+	if call.Emit == nil {
+		call.Emit = func(context.Context, ...engine.NewEvent) error { return nil }
+	}
+	if call.Record == nil {
+		call.Record = func(context.Context, string, []byte) error { return nil }
+	}
+	return call
+}
+
 // run resolves a call, executes it, and decodes the output.
 func run(tb testing.TB, registry *Registry, target engine.Target, call engine.Call) map[string]any {
 	tb.Helper()
-	task, err := registry.Resolve(target, call.AgentID, call.TaskType, call.Input)
+	task, err := registry.Resolve("default", target, call.AgentID, call.TaskType, call.Input)
 	if err != nil {
 		tb.Fatalf("Resolve(%s, %s): %v", call.AgentID, call.TaskType, err)
 	}
-	output, err := task(tb.Context(), call)
+	output, err := task(tb.Context(), quietly(call))
 	if err != nil {
 		tb.Fatalf("run %s of %s: %v", call.TaskType, call.AgentID, err)
 	}
@@ -71,7 +83,7 @@ func TestResolveTakesTheGuidesInputs(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task, err := registry.Resolve(test.target, test.agentID, test.taskType, []byte(test.input))
+			task, err := registry.Resolve("default", test.target, test.agentID, test.taskType, []byte(test.input))
 			if err != nil || task == nil {
 				t.Fatalf("Resolve = %v, %v; want a task", task != nil, err)
 			}
@@ -98,11 +110,11 @@ func TestResolveRefusesWhatItDoesNotKnow(t *testing.T) {
 		},
 		"a mistyped built-in task": {
 			engine.TaskTarget, "", "example_tsk",
-			`no built-in task is called "example_tsk" (did you mean "example_task"?); known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep`,
+			`no built-in task is called "example_tsk" (did you mean "example_task"?); known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep, traced_task`,
 		},
 		"a task type of an agent": {
 			engine.TaskTarget, "anyone", "generate_code",
-			`no built-in task is called "generate_code"; known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep; ` +
+			`no built-in task is called "generate_code"; known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep, traced_task; ` +
 				`"generate_code" is a task type of agent codegen_agent`,
 		},
 		"a task type of another agent": {
@@ -114,7 +126,7 @@ func TestResolveRefusesWhatItDoesNotKnow(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task, err := registry.Resolve(test.target, test.agentID, test.taskType, []byte(`{}`))
+			task, err := registry.Resolve("default", test.target, test.agentID, test.taskType, []byte(`{}`))
 			if task != nil || err == nil || err.Error() != test.want {
 				t.Errorf("Resolve error\n got: %v\nwant: %s", err, test.want)
 			}
@@ -126,12 +138,12 @@ func TestUnknownErrorsCarryTheirFacts(t *testing.T) {
 	t.Parallel()
 	registry := newRegistry(t)
 
-	_, err := registry.Resolve(engine.AgentTarget, "nobody", "echo", []byte(`{}`))
+	_, err := registry.Resolve("default", engine.AgentTarget, "nobody", "echo", []byte(`{}`))
 	var noAgent *UnknownAgentError
 	if !errors.As(err, &noAgent) || noAgent.AgentID != "nobody" || len(noAgent.Known) != 4 {
 		t.Errorf("unknown agent: %#v", err)
 	}
-	_, err = registry.Resolve(engine.AgentTarget, "codegen_agent", "echo", []byte(`{}`))
+	_, err = registry.Resolve("default", engine.AgentTarget, "codegen_agent", "echo", []byte(`{}`))
 	var noTask *UnknownTaskTypeError
 	if !errors.As(err, &noTask) || noTask.TaskType != "echo" || noTask.AgentID != "codegen_agent" {
 		t.Errorf("unknown task type: %#v", err)
@@ -168,7 +180,7 @@ func TestResolveNamesEveryFieldThatDoesNotFit(t *testing.T) {
 			if test.agentID == "" {
 				target = engine.TaskTarget
 			}
-			task, err := registry.Resolve(target, test.agentID, test.taskType, []byte(test.input))
+			task, err := registry.Resolve("default", target, test.agentID, test.taskType, []byte(test.input))
 			var unfit *violation.Error
 			if task != nil || !errors.As(err, &unfit) {
 				t.Fatalf("Resolve = %v, %v; want a *violation.Error", task != nil, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -50,7 +51,7 @@ func (s *scripted) Complete(_ context.Context, request model.Request) (model.Res
 // generate runs generate_code of codegen_agent with a provider.
 func generate(t *testing.T, provider model.Provider) ([]byte, error) {
 	t.Helper()
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
@@ -58,11 +59,11 @@ func generate(t *testing.T, provider model.Provider) ([]byte, error) {
 		RunID: "run-1", Attempt: 1, AgentID: "codegen_agent", TaskType: "generate_code",
 		Input: []byte(`{"language":"python","task":"Add 12345678901234567890"}`),
 	}
-	task, err := registry.Resolve(engine.AgentTarget, call.AgentID, call.TaskType, call.Input)
+	task, err := registry.Resolve("default", engine.AgentTarget, call.AgentID, call.TaskType, call.Input)
 	if err != nil {
 		t.Fatalf("Resolve: %v", err)
 	}
-	return task(t.Context(), call)
+	return task(t.Context(), quietly(call))
 }
 
 // answerWith is a fitting answer but for the path of its file.
@@ -74,7 +75,7 @@ func TestThinkingReturnsTheAnswerAndItsOrigin(t *testing.T) {
 	t.Parallel()
 	provider := &scripted{answers: []string{answerWith("src/add.py")}}
 	output, err := generate(t, provider)
-	const want = `{"agent_id":"codegen_agent","explanation":"e",` +
+	const want = `{"agent_id":"codegen_agent","cost_usd":null,"explanation":"e",` +
 		`"files":[{"content":"x = 1 < 2\n","language":"python","path":"src/add.py"}],` +
 		`"model":"script-1","notes":[],"offline":false,"summary":"s","task_type":"generate_code",` +
 		`"usage":{"input_tokens":10,"output_tokens":5,"total_tokens":15}}`
@@ -115,7 +116,7 @@ func TestThinkingLetsTheModelRepairOnce(t *testing.T) {
 				t.Fatalf("output = %s, %v; want the repair, and the tokens of both answers", output, err)
 			}
 			messages := provider.requests[1].Messages
-			if len(messages) != 3 || messages[1] != (model.Message{Role: model.Assistant, Text: test.first}) {
+			if len(messages) != 3 || !reflect.DeepEqual(messages[1], model.Message{Role: model.Assistant, Text: test.first}) {
 				t.Fatalf("the repair was asked with %v", messages)
 			}
 			if !strings.Contains(messages[2].Text, test.mistake) {

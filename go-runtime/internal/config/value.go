@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -222,21 +224,68 @@ func (v *webURLValue) Set(raw string) error {
 
 func (v *webURLValue) String() string { return string(*v) }
 
-// redactValue is names of JSON members with commas between.
+// namesValue is names with commas between.
+type namesValue []string
+
+func (v *namesValue) Set(raw string) error {
+	var names []string
+	for part := range strings.SplitSeq(raw, ",") {
+		if name := strings.TrimSpace(part); name != "" {
+			names = append(names, name)
+		}
+	}
+	*v = names
+	return nil
+}
+
+func (v *namesValue) String() string { return strings.Join(*v, ",") }
+
+// maxSecretBytes is far above any key, and keeps a mistaken path from filling memory.
+const maxSecretBytes = 64 << 10
+
+// secretFileValue is the path of a file that holds a secret, as container
+// platforms mount them. White space around the secret is not part of it.
+type secretFileValue struct{ path, secret *string }
+
+func (v *secretFileValue) Set(raw string) error {
+	*v.path = raw
+	if raw == "" {
+		return nil
+	}
+	if *v.secret != "" {
+		return errors.New("the secret itself is set too: give one of them")
+	}
+	file, err := os.Open(raw)
+	if err != nil {
+		return err
+	}
+	defer file.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(file, maxSecretBytes))
+	if err != nil {
+		return err
+	}
+	if *v.secret = strings.TrimSpace(string(text)); *v.secret == "" {
+		return errors.New("the file is empty")
+	}
+	return nil
+}
+
+func (v *secretFileValue) String() string { return *v.path }
+
+// redactValue is names of JSON members.
 type redactValue []string
 
 func (v *redactValue) Set(raw string) error {
-	var names []string
-	for name := range strings.SplitSeq(raw, ",") {
-		if name = strings.TrimSpace(name); name == "" {
-			continue
-		}
+	var names namesValue
+	if err := names.Set(raw); err != nil {
+		return err
+	}
+	for _, name := range names {
 		if err := span.CheckRedact(name); err != nil {
 			return err
 		}
-		names = append(names, name)
 	}
-	*v = names
+	*v = redactValue(names)
 	return nil
 }
 

@@ -274,7 +274,7 @@ func (e *Engine) resolveOne(namespace string, o *order) (err error) {
 	if r.Target == WorkerTarget {
 		return nil
 	}
-	o.task, err = e.registry.Resolve(r.Target, r.AgentID, r.TaskType, r.Input)
+	o.task, err = e.registry.Resolve(namespace, r.Target, r.AgentID, r.TaskType, r.Input)
 	if err != nil && r.Target == AgentTarget && e.sched.knows(namespace, r.AgentID) {
 		r.Target = WorkerTarget
 		return nil
@@ -376,7 +376,7 @@ func (e *Engine) firstRecord(namespace string, o *order, now time.Time) record {
 		},
 	}
 	if o.task != nil {
-		e.limit(&rec.Run, e.registry.Defaults(r.Target, r.AgentID))
+		e.limit(&rec.Run, e.registry.Defaults(namespace, r.Target, r.AgentID))
 	} else {
 		// A worker's agent says the rest once the run begins.
 		rec.Run.MaxAttempts = e.policyOf(&rec.Run, nil).MaxAttempts

@@ -26,14 +26,14 @@ type tasks map[string]Task
 
 var errNoSuchTask = errors.New("no such task")
 
-func (t tasks) Resolve(_ Target, _, taskType string, _ []byte) (Task, error) {
+func (t tasks) Resolve(_ string, _ Target, _, taskType string, _ []byte) (Task, error) {
 	if task := t[taskType]; task != nil {
 		return task, nil
 	}
 	return nil, errNoSuchTask
 }
 
-func (t tasks) Defaults(Target, string) RunDefaults { return RunDefaults{} }
+func (t tasks) Defaults(string, Target, string) RunDefaults { return RunDefaults{} }
 
 // agents is a Registry of plain functions by task type, with what holds for the runs of each agent.
 type agents struct {
@@ -42,7 +42,7 @@ type agents struct {
 	defaults map[string]RunDefaults
 }
 
-func (a agents) Defaults(_ Target, agentID string) RunDefaults { return a.defaults[agentID] }
+func (a agents) Defaults(_ string, _ Target, agentID string) RunDefaults { return a.defaults[agentID] }
 
 // gate is a task that says when it has begun and returns when it is let go.
 type gate struct {

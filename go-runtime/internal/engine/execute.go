@@ -62,7 +62,7 @@ func (e *Engine) attempt(ent *entry) {
 				return errUnchanged
 			}
 			run.begin(e.cfg.Now().UTC(), nil)
-			e.limit(run, e.registry.Defaults(run.Target, run.AgentID))
+			e.limit(run, e.registry.Defaults(run.Namespace, run.Target, run.AgentID))
 			return nil
 		})
 		if err != nil {
@@ -75,7 +75,7 @@ func (e *Engine) attempt(ent *entry) {
 	}
 	call.Attempt = run.Attempt
 	log := &taskLog{engine: e, lease: &lease{ent: ent, token: run.Lease, place: -1}, visibilities: run.options().Visibility}
-	call.Emit, call.Record, call.Commit = log.emit, log.record, log.commit
+	call.Emit, call.Record, call.Commit, call.StartRun = log.emit, log.record, log.commit, log.startRun
 	e.execute(ctx, ent, run, task, call)
 }
 
@@ -153,6 +153,10 @@ func (t *taskLog) commit(ctx context.Context) error {
 	return t.engine.stream.Commit(ctx, newest)
 }
 
+func (t *taskLog) startRun(ctx context.Context, key string, request CreateRequest) (Run, error) {
+	return t.engine.startSubRun(ctx, t.lease, key, request)
+}
+
 // prepare returns the run's task and call. After a restart the task is looked up
 // and the input read again.
 func (e *Engine) prepare(ent *entry) (Task, Call, error) {
@@ -169,7 +173,7 @@ func (e *Engine) prepare(ent *entry) (Task, Call, error) {
 		return nil, Call{}, err
 	}
 	if task == nil {
-		if task, err = e.registry.Resolve(run.Target, run.AgentID, run.TaskType, input); err != nil {
+		if task, err = e.registry.Resolve(run.Namespace, run.Target, run.AgentID, run.TaskType, nil); err != nil {
 			return nil, Call{}, &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
 		}
 	}
@@ -241,8 +245,9 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 	if failure == nil {
 		payload = output
 	} else if parked, parks := errors.AsType[*ParkedError](failure); parks {
-		asked := &Wait{InterruptID: parked.InterruptID, Payload: parked.Payload}
-		if err := e.checkPark(nil, asked); err != nil {
+		asked := &Wait{InterruptID: parked.InterruptID, Payload: parked.Payload, Runs: parked.Runs}
+		run := ent.snapshot()
+		if err := e.checkPark(&run, asked); err != nil {
 			failure = &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
 		} else {
 			wait, payload = asked, asked.Payload
@@ -271,7 +276,7 @@ func (e *Engine) finish(ent *entry, output []byte, failure error) {
 			e.park(run, wait)
 			return nil
 		}
-		e.settle(run, failure, e.registry.Defaults(run.Target, run.AgentID).Retry, now)
+		e.settle(run, failure, e.registry.Defaults(run.Namespace, run.Target, run.AgentID).Retry, now)
 		return nil
 	}
 	run, err := e.change(ctx, ent, payload, change)

@@ -1,19 +1,14 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -48,16 +43,6 @@ type NewEvent struct {
 	Payload []byte
 }
 
-// StartRun asks for a sub-run; Key names it in its parent. Err, if it is set, is
-// what is wrong with the request already.
-type StartRun struct {
-	Key     string
-	Request CreateRequest
-	// TraceParent is the W3C trace context of the code that asks, or empty.
-	TraceParent string
-	Err         error
-}
-
 // Succeed ends a run with an output, a JSON object.
 type Succeed struct{ Output []byte }
 
@@ -76,9 +61,6 @@ const (
 	maxEventTypeBytes = 200
 	maxStepKeyBytes   = 300
 	maxFailureBytes   = 4000
-	// maxSubRunDepth is how many sub-runs may be under one another. A run that
-	// waits for its own holds no place, so that nothing else ends a chain of them.
-	maxSubRunDepth = 100
 )
 
 // Report takes what the worker says, in order. What cannot be kept is answered
@@ -384,92 +366,6 @@ func (e *Engine) recallReport(ctx context.Context, l *lease) (uint64, error) {
 		return 0, err
 	}
 	return l.report, nil
-}
-
-// startRun creates the sub-run that a report asks for, and answers in its own time.
-func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
-	e := c.engine
-	request, key := r.StartRun.Request, r.StartRun.Key
-	if r.StartRun.Err != nil {
-		return r.StartRun.Err
-	}
-	if key == "" {
-		return violation.New("start_run.key", "is required")
-	}
-	if err := checkText("start_run.key", key, maxStepKeyBytes); err != nil {
-		return err
-	}
-	run := l.ent.snapshot()
-	if !l.holds(&run) {
-		return ErrLeaseLost
-	}
-	if e.isDeep(&run) {
-		return violation.New("start_run", "it would be sub-run %d of one another, and %d are the most; does the agent run itself?",
-			maxSubRunDepth+1, maxSubRunDepth)
-	}
-	if c := request.Options.Concurrency; c != nil && e.isHeldAbove(&run, c.Key) {
-		return violation.New("start_run.run.concurrency.key", "%q is that of a run which waits for this one", c.Key)
-	}
-	request.RunID = uuid.NewSHA1(runIDSpace, []byte(run.Namespace+"\x00sub_run\x00"+run.ID+"\x00"+key)).String()
-	request.IdempotencyKey, request.RequestID, request.Wait = "", "", false
-	request.Options.ParentID = run.ID
-	// In the trace of the run, and not of the worker's connection.
-	ctx = span.Continue(ctx, cmp.Or(r.StartRun.TraceParent, l.ent.traceOrigin().TraceParent))
-	number := r.Number
-	answer := *r
-	e.accepting.RLock()
-	defer e.accepting.RUnlock()
-	if e.isStopping() {
-		return ErrStopped
-	}
-	e.running.Go(func() {
-		child, _, err := e.CreateRun(context.WithoutCancel(ctx), run.Namespace, request)
-		if err != nil {
-			c.refuse(&answer, err)
-			return
-		}
-		if ent := e.index.get(run.Namespace, child.ID); ent != nil {
-			// The parent may have ended before it was there to be cancelled with that.
-			e.cancelWithParent(e.work, ent)
-		}
-		c.order(func(o *Orders) {
-			o.Children = append(o.Children, ChildRun{ParentID: run.ID, Lease: l.token, Report: number, Run: child})
-		})
-	})
-	return nil
-}
-
-// isDeep reports whether a run is as far below others as one may be.
-func (e *Engine) isDeep(run *Run) bool {
-	depth := -1
-	for range e.withParents(run) {
-		depth++
-	}
-	return depth >= maxSubRunDepth
-}
-
-// isHeldAbove reports whether a run, or one that it is a part of, has a concurrency key.
-func (e *Engine) isHeldAbove(run *Run, key string) bool {
-	for above := range e.withParents(run) {
-		if c := above.options().Concurrency; c != nil && c.Key == key {
-			return true
-		}
-	}
-	return false
-}
-
-// withParents gives a run, and those that it is a part of, as far as they are kept.
-func (e *Engine) withParents(run *Run) iter.Seq[*Run] {
-	return func(yield func(*Run) bool) {
-		for yield(run) {
-			ent := e.index.get(run.Namespace, run.options().ParentID)
-			if ent == nil {
-				return
-			}
-			above := ent.snapshot()
-			run = &above
-		}
-	}
 }
 
 // shorten bounds what a worker says about a failure.

@@ -235,4 +235,6 @@ const (
 	ReasonQueueTimedOut     Reason = "QUEUE_TIMED_OUT"
 	// ReasonLeaseLost is why an attempt ended whose worker was not heard of any more.
 	ReasonLeaseLost Reason = "LEASE_LOST"
+	// ReasonBudgetExceeded is why a run ended that took what its budget allows.
+	ReasonBudgetExceeded Reason = "BUDGET_EXCEEDED"
 )

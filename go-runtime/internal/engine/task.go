@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -27,22 +28,32 @@ type Call struct {
 	Record func(ctx context.Context, key string, result []byte) error
 	// Commit waits until what was emitted and recorded is durable.
 	Commit func(ctx context.Context) error
+	// StartRun creates a sub-run of this run, or returns the one that was started under
+	// the key before, as it is now. A *ParkedError waits for its end.
+	StartRun func(ctx context.Context, key string, request CreateRequest) (Run, error)
 	// Steps are what earlier calls with this run recorded, in order, and Answers those to
 	// the interrupts at which they parked it.
 	Steps   []Step
 	Answers []Answer
 }
 
-// ParkedError is the error of a task whose run waits for an answer. It holds no place
-// meanwhile; with the answer, which ResumeRun brings, the task is called again, as a part
-// of the same attempt.
+// ParkedError is the error of a task whose run waits for an answer, or for the ends of
+// sub-runs. It holds no place meanwhile; with the answer, which ResumeRun brings, or once
+// all of the sub-runs have ended, the task is called again, as a part of the same attempt.
 type ParkedError struct {
 	InterruptID string
 	// Payload is the question, a JSON text.
 	Payload []byte
+	// Runs are the ids of sub-runs, where no answer is waited for.
+	Runs []string
 }
 
-func (e *ParkedError) Error() string { return "the run waits for an answer to " + e.InterruptID }
+func (e *ParkedError) Error() string {
+	if e.InterruptID == "" {
+		return "the run waits for " + strings.Join(e.Runs, ", ")
+	}
+	return "the run waits for an answer to " + e.InterruptID
+}
 
 // Task does the work of one run and returns a JSON object. It stops soon after
 // ctx ends, and tolerates being run again with the same Call: after a crash it is.
@@ -74,10 +85,11 @@ func (e *TaskError) Unwrap() error { return e.Cause }
 
 // Registry knows what can be run.
 type Registry interface {
-	// Resolve returns the task for a run and checks the input against its
-	// schema. Its errors are the registry's own (no such agent, no such task
-	// type, input that does not fit) and pass through CreateRun unchanged.
-	Resolve(target Target, agentID, taskType string, input []byte) (Task, error)
+	// Resolve returns the task for a run of a namespace and checks the input against
+	// its schema. Its errors are the registry's own (no such agent, no such task
+	// type, input that does not fit) and pass through CreateRun unchanged. A nil input is
+	// that of a run that was accepted, and so was checked by what held then.
+	Resolve(namespace string, target Target, agentID, taskType string, input []byte) (Task, error)
 	// Defaults returns what holds for the runs of an agent that do not say.
-	Defaults(target Target, agentID string) RunDefaults
+	Defaults(namespace string, target Target, agentID string) RunDefaults
 }

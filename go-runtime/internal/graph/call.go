@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -24,11 +25,19 @@ type Call struct {
 	called int
 }
 
-// interruptError leaves a node that asks; it is no failure of its.
-type interruptError struct{ value any }
+// interruptError leaves a node that asks or awaits; it is no failure of its.
+type interruptError struct {
+	value any
+	run   string
+}
+
+// Waits reports whether the error of a node says that it waits for something, and so is no failure.
+func Waits(err error) bool {
+	return errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError))
+}
 
 func (*interruptError) Error() string {
-	return "the node asks, and its error must be returned as it is"
+	return "the node waits, and its error must be returned as it is"
 }
 
 // Interrupt asks something, such as a person: the first call returns an error, which the
@@ -44,8 +53,13 @@ func (c *Call) Interrupt(question any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, &interruptError{value}
+	return nil, &interruptError{value: value}
 }
+
+// Await is the error of a node that waits for the end of a run elsewhere. Whoever runs
+// the graph answers it, with anything, once that has ended: the node is called again from
+// its top and looks for itself.
+func (*Call) Await(run string) error { return &interruptError{run: run} }
 
 // Emit tells who observes the run of something. The name is the caller's own.
 func (c *Call) Emit(name string, data any) {

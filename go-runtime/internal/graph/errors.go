@@ -26,7 +26,7 @@ func (e *InterruptedError) Error() string {
 	return "the run waits for answers to " + strings.Join(idsOf(e.Interrupts), ", ")
 }
 
-// Interrupt is a question of a node.
+// Interrupt is what a node waits for: an answer to a question of its, or the end of a run.
 type Interrupt struct {
 	// ID names it in the thread, and is what its answer is given to. Those of subgraphs
 	// have the tasks that they belong to before them: `task/id`.
@@ -34,6 +34,8 @@ type Interrupt struct {
 	// Node is the node that asks; of a subgraph, `node/node`.
 	Node  string `json:"node"`
 	Value any    `json:"value"`
+	// Run is the run whose end is awaited, in the place of an answer; empty: it is a question.
+	Run string `json:"run,omitempty"`
 }
 
 func idsOf(questions []Interrupt) []string {

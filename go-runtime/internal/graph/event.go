@@ -10,6 +10,8 @@ const (
 	NodeFailed   Kind = "node.failed"
 	// Asked tells of a question that is open now.
 	Asked Kind = "interrupt"
+	// Awaits tells of a run that a node waits for.
+	Awaits Kind = "awaits"
 	// StepDone tells of the state that a step left.
 	StepDone Kind = "step"
 	// Custom events are a node's own.

@@ -168,6 +168,9 @@ func (r *run) answer(answers map[string]any) error {
 			return fmt.Errorf("answer to %s: %w", question.ID, err)
 		}
 		task, below := taskOf(question.ID)
+		if question.Run != "" && below == "" {
+			continue
+		}
 		if below == "" {
 			if r.at.Answers == nil {
 				r.at.Answers = map[string][]any{}
@@ -310,7 +313,7 @@ func (r *run) do(ctx context.Context) (returned []finished, questions []Interrup
 			returned = append(returned, finished{task, commands[i]})
 		case errors.As(errs[i], &asks):
 			id := fmt.Sprintf("%s.%d", task.ID, len(r.at.Answers[task.ID]))
-			questions = append(questions, Interrupt{ID: id, Node: task.Node, Value: asks.value})
+			questions = append(questions, Interrupt{ID: id, Node: task.Node, Value: asks.value, Run: asks.run})
 		case errors.As(errs[i], &waits):
 			for _, question := range waits.Interrupts {
 				question.ID, question.Node = task.ID+"/"+question.ID, task.Node+"/"+question.Node
@@ -322,7 +325,11 @@ func (r *run) do(ctx context.Context) (returned []finished, questions []Interrup
 	}
 	if err == nil {
 		for _, question := range questions {
-			r.tell(Event{Kind: Asked, Node: question.Node, Data: question})
+			kind := Asked
+			if question.Run != "" {
+				kind = Awaits
+			}
+			r.tell(Event{Kind: kind, Node: question.Node, Data: question})
 		}
 	}
 	return returned, questions, err
@@ -365,7 +372,7 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 			r.tell(Event{Kind: NodeFinished, Node: task.Node, Task: task.ID, Data: command.Update})
 			return command, nil
 		}
-		if errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError)) {
+		if Waits(err) {
 			return Command{}, err
 		}
 		r.tell(Event{Kind: NodeFailed, Node: task.Node, Task: task.ID, Data: err.Error()})
@@ -391,10 +398,9 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // endNode ends the span of a node. One that asks has not failed.
 func endNode(spanned *span.Span, command Command, err error) {
-	if errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError)) {
+	if Waits(err) {
 		err = nil
-	}
-	if err == nil {
+	} else if err == nil {
 		spanned.Output(command)
 	}
 	spanned.End(err)

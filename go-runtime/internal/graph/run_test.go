@@ -461,3 +461,55 @@ func TestEventsAreInOrder(t *testing.T) {
 		t.Errorf("%d events of the subgraphs' own, want 20", progress)
 	}
 }
+
+// TestNodesAwaitRunsElsewhere has two nodes wait for runs, one of them in a subgraph,
+// beside one that asks; a runner that looks too early waits again.
+func TestNodesAwaitRunsElsewhere(t *testing.T) {
+	t.Parallel()
+	ended := map[string]bool{}
+	waits := func(run string) Node {
+		return does(func(_ context.Context, call *Call, _ State) (Command, error) {
+			if !ended[run] {
+				return Command{}, call.Await(run)
+			}
+			asked, err := call.Interrupt(run)
+			return Command{Update: State{"seen": asked}}, err
+		})
+	}
+	below := list().Node("w", waits("below")).Edge(Start, "w")
+	g := list().Node("own", waits("beside")).Edge(Start, "own").
+		Node("sub", does(func(ctx context.Context, call *Call, _ State) (Command, error) {
+			state, err := call.Run(ctx, below, State{})
+			return Command{Update: State{"seen": state["seen"]}}, err
+		})).Edge(Start, "sub")
+	saver := &Memory{}
+	run := func(r Request) (map[string]string, State) {
+		t.Helper()
+		r.Thread = "t"
+		state, err := g.Run(t.Context(), r, Options{Saver: saver, Parallel: 1})
+		open := map[string]string{}
+		if waiting, isWaiting := errors.AsType[*InterruptedError](err); isWaiting {
+			for _, i := range waiting.Interrupts {
+				open[i.Node+" "+i.Run] = i.ID
+			}
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		return open, state
+	}
+	open, _ := run(Request{Input: State{}})
+	both := map[string]any{open["own beside"]: nil, open["sub/w below"]: nil}
+	if len(open) != 2 || len(both) != 2 {
+		t.Fatalf("open are %v", open)
+	}
+	if open, _ = run(Request{Answers: both}); len(open) != 2 {
+		t.Fatalf("neither has ended, and open are %v", open)
+	}
+	ended["beside"], ended["below"] = true, true
+	open, _ = run(Request{Answers: both})
+	if open["own "] == "" || open["sub/w "] == "" {
+		t.Fatalf("both ask, and open are %v", open)
+	}
+	_, state := run(Request{Answers: map[string]any{open["own "]: "a", open["sub/w "]: "b"}})
+	wantState(t, state, `{"seen": ["a", "b"]}`)
+}

@@ -14,11 +14,11 @@ import (
 // echoes is a registry in which every task returns its input.
 type echoes struct{}
 
-func (echoes) Resolve(engine.Target, string, string, []byte) (engine.Task, error) {
+func (echoes) Resolve(string, engine.Target, string, string, []byte) (engine.Task, error) {
 	return func(_ context.Context, call engine.Call) ([]byte, error) { return call.Input, nil }, nil
 }
 
-func (echoes) Defaults(engine.Target, string) engine.RunDefaults { return engine.RunDefaults{} }
+func (echoes) Defaults(string, engine.Target, string) engine.RunDefaults { return engine.RunDefaults{} }
 
 // system is an engine on a journal of its own, which creates the runs of stores.
 type system struct {

@@ -15,7 +15,7 @@ import (
 // asking is a task that asks once.
 type asking struct{}
 
-func (asking) Resolve(engine.Target, string, string, []byte) (engine.Task, error) {
+func (asking) Resolve(string, engine.Target, string, string, []byte) (engine.Task, error) {
 	return func(ctx context.Context, call engine.Call) ([]byte, error) {
 		_, node := span.StartNode(ctx, "graph", "ask")
 		defer node.End(nil)
@@ -26,7 +26,7 @@ func (asking) Resolve(engine.Target, string, string, []byte) (engine.Task, error
 	}, nil
 }
 
-func (asking) Defaults(engine.Target, string) engine.RunDefaults { return engine.RunDefaults{} }
+func (asking) Defaults(string, engine.Target, string) engine.RunDefaults { return engine.RunDefaults{} }
 
 // TestTraceSurvivesARestart has a run wait for an answer while the runtime is another
 // process: what follows the answer is in the same trace, under the same span.
