@@ -248,8 +248,10 @@ func (r *Registry) callNode(
 			return nil, err
 		}
 		call := callOf(ctx)
-		done, err := r.tooling.Runner.Do(ctx, found, tool.Call{
-			Namespace: call.Namespace, RunID: call.RunID, ID: call.RunID + "." + node.Task.ID, Arguments: text,
+		done, err := spanTool(ctx, found.Name, "", string(text), func(ctx context.Context) (tool.Result, error) {
+			return r.tooling.Runner.Do(ctx, found, tool.Call{
+				Namespace: call.Namespace, RunID: call.RunID, ID: call.RunID + "." + node.Task.ID, Arguments: text,
+			})
 		})
 		if err != nil {
 			return nil, err

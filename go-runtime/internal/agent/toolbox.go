@@ -37,7 +37,9 @@ type delegated struct {
 // use does what a model wants done, and tells of it. What the model can mend is a result
 // that Failed.
 func (b *toolbox) use(ctx context.Context, node *graph.Call, wanted model.ToolCall) (tool.Result, error) {
-	done, err := b.attempt(ctx, node, wanted)
+	done, err := spanTool(ctx, wanted.Name, wanted.ID, wanted.Arguments, func(ctx context.Context) (tool.Result, error) {
+		return b.attempt(ctx, node, wanted)
+	})
 	if err != nil {
 		return tool.Result{}, err
 	}

@@ -240,24 +240,6 @@ func (v *namesValue) Set(raw string) error {
 
 func (v *namesValue) String() string { return strings.Join(*v, ",") }
 
-// redactValue is names of JSON members with commas between.
-type redactValue []string
-
-func (v *redactValue) Set(raw string) error {
-	var names []string
-	for name := range strings.SplitSeq(raw, ",") {
-		if name = strings.TrimSpace(name); name == "" {
-			continue
-		}
-		if err := span.CheckRedact(name); err != nil {
-			return err
-		}
-		names = append(names, name)
-	}
-	*v = names
-	return nil
-}
-
 // maxSecretBytes is far above any key, and keeps a mistaken path from filling memory.
 const maxSecretBytes = 64 << 10
 
@@ -289,6 +271,23 @@ func (v *secretFileValue) Set(raw string) error {
 }
 
 func (v *secretFileValue) String() string { return *v.path }
+
+// redactValue is names of JSON members.
+type redactValue []string
+
+func (v *redactValue) Set(raw string) error {
+	var names namesValue
+	if err := names.Set(raw); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := span.CheckRedact(name); err != nil {
+			return err
+		}
+	}
+	*v = redactValue(names)
+	return nil
+}
 
 func (v *redactValue) String() string { return strings.Join(*v, ",") }
 

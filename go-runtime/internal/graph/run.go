@@ -372,7 +372,7 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 			r.tell(Event{Kind: NodeFinished, Node: task.Node, Task: task.ID, Data: command.Update})
 			return command, nil
 		}
-		if errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError)) {
+		if Waits(err) {
 			return Command{}, err
 		}
 		r.tell(Event{Kind: NodeFailed, Node: task.Node, Task: task.ID, Data: err.Error()})
@@ -398,10 +398,9 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // endNode ends the span of a node. One that asks has not failed.
 func endNode(spanned *span.Span, command Command, err error) {
-	if errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError)) {
+	if Waits(err) {
 		err = nil
-	}
-	if err == nil {
+	} else if err == nil {
 		spanned.Output(command)
 	}
 	spanned.End(err)
