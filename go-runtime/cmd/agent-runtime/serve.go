@@ -23,8 +23,10 @@ file and the folder of definitions again. Exit code: 0 after a stop, 1 when it f
 configuration has mistakes.
 
 A flag goes before its environment variable, that before the configuration
-file, that before the default. OPENAI_API_KEY gives the model's key; the
-OTEL_* variables of OpenTelemetry turn on tracing.
+file, that before the default. OPENAI_API_KEY, ANTHROPIC_API_KEY and
+GEMINI_API_KEY give the keys of the models' providers, or the same with _FILE
+name files that hold them; the OTEL_* variables of OpenTelemetry turn on
+tracing.
 
 Flags:
 `

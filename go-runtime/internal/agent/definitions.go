@@ -44,108 +44,120 @@ func (b builtIns) List(_ string, kind definition.Kind) []definition.Definition {
 	return slices.DeleteFunc(slices.Clone(b), func(d definition.Definition) bool { return d.Kind != kind })
 }
 
-// Graph is a version of a graph that can be run.
-type Graph struct {
-	*document.Compiled
-
-	Version string
-}
-
-// Graphs finds graphs.
-type Graphs interface {
-	// Graph returns a version of a graph that a namespace sees; "": the current one. Errors:
-	// *UnknownGraphError, a *violation.Error where this runtime cannot run it, the journal's.
-	Graph(ctx context.Context, namespace, name, version string) (Graph, error)
-}
-
-// maxCompiledBytes bounds the graphs that are kept compiled, each of which takes about
-// compiledPerByte of its text.
+// maxCompiledBytes bounds what is kept compiled of a kind, each document of which takes
+// about compiledPerByte of its text.
 const (
 	maxCompiledBytes = 64 << 20
 	compiledPerByte  = 8
 )
 
-// graphs compiles what is defined, once for each version. It implements Graphs.
-type graphs struct {
+// compiled is the documents of a kind, each version of which is compiled once.
+type compiled[T any] struct {
 	definitions Definitions
-	kinds       map[string]document.Kind
-	compiled    *recent.Cache[compiledKey, *sized]
+	kind        definition.Kind
+	compile     func(text []byte) (T, error)
+	cache       *recent.Cache[compiledKey, *version[T]]
 }
 
 type compiledKey struct{ namespace, name, version string }
 
-type sized struct {
-	graph *document.Compiled
+// version is one of a document, compiled.
+type version[T any] struct {
+	is    T
+	name  string
 	bytes int
 }
 
-func newGraphs(definitions Definitions, kinds map[string]document.Kind) *graphs {
-	return &graphs{
-		definitions: definitions, kinds: kinds,
-		compiled: recent.New(maxCompiledBytes, func(_ compiledKey, s *sized) int { return s.bytes }),
+func newCompiled[T any](definitions Definitions, kind definition.Kind, compile func([]byte) (T, error)) *compiled[T] {
+	return &compiled[T]{
+		definitions: definitions, kind: kind, compile: compile,
+		cache: recent.New(maxCompiledBytes, func(_ compiledKey, v *version[T]) int { return v.bytes }),
 	}
 }
 
-// Graph implements Graphs.
-func (g *graphs) Graph(ctx context.Context, namespace, name, version string) (Graph, error) {
-	found, err := g.definitions.Get(ctx, namespace, definition.Graph, name, version)
-	if errors.As(err, new(*definition.NotFoundError)) && version == "" {
-		return Graph{}, &UnknownGraphError{GraphID: name, Known: g.known(namespace)}
-	}
-	if err != nil {
-		return Graph{}, err
-	}
-	key := compiledKey{found.Namespace, found.Name, found.Version}
-	if kept, known := g.compiled.Get(key); known {
-		return Graph{kept.graph, found.Version}, nil
-	}
-	compiled, err := g.compile(found.Text)
-	if err != nil {
-		return Graph{}, fmt.Errorf("version %s of graph %s: %w", found.Version, name, err)
-	}
-	g.compiled.Add(key, &sized{compiled, compiledPerByte * len(found.Text)})
-	return Graph{compiled, found.Version}, nil
-}
-
-func (g *graphs) known(namespace string) []string {
-	var names []string
-	for _, d := range g.definitions.List(namespace, definition.Graph) {
-		names = append(names, d.Name)
-	}
-	return names
-}
-
-func (g *graphs) compile(text []byte) (*document.Compiled, error) {
-	parsed, err := document.Parse(text)
+// get returns a version that a namespace sees; "": the current one. Errors:
+// *definition.NotFoundError, a *violation.Error where this runtime cannot run it, the journal's.
+func (c *compiled[T]) get(ctx context.Context, namespace, name, wanted string) (*version[T], error) {
+	found, err := c.definitions.Get(ctx, namespace, c.kind, name, wanted)
 	if err != nil {
 		return nil, err
 	}
-	return parsed.Compile(g.kinds)
+	key := compiledKey{found.Namespace, found.Name, found.Version}
+	if kept, known := c.cache.Get(key); known {
+		return kept, nil
+	}
+	is, err := c.compile(found.Text)
+	if err != nil {
+		return nil, fmt.Errorf("version %s of %s %s: %w", found.Version, c.kind, name, err)
+	}
+	v := &version[T]{is: is, name: found.Version, bytes: compiledPerByte * len(found.Text)}
+	c.cache.Add(key, v)
+	return v, nil
 }
 
-// pin returns the graph that a run uses under a name: the version with which it began,
+// pin returns the document that a run uses under a name: the version with which it began,
 // else the current one, which is noted for later calls with the run.
-func pin(ctx context.Context, graphs Graphs, call engine.Call, name string) (Graph, error) {
-	key := "graph: " + name
+func (c *compiled[T]) pin(ctx context.Context, call engine.Call, name string) (is T, err error) {
+	key := string(c.kind) + ": " + name
 	var pinned struct {
 		Version string `json:"version"`
 	}
 	at := slices.IndexFunc(call.Steps, func(step engine.Step) bool { return step.Key == key })
 	if at >= 0 {
 		if err := json.Unmarshal(call.Steps[at].Result, &pinned); err != nil {
-			return Graph{}, fmt.Errorf("read version of graph %s: %w", name, err)
+			return is, fmt.Errorf("read version of %s %s: %w", c.kind, name, err)
 		}
 	}
-	found, err := graphs.Graph(ctx, call.Namespace, name, pinned.Version)
-	if err != nil || at >= 0 {
-		return found, err
+	found, err := c.get(ctx, call.Namespace, name, pinned.Version)
+	if err != nil {
+		return is, err
 	}
-	pinned.Version = found.Version
+	if at >= 0 {
+		return found.is, nil
+	}
+	pinned.Version = found.name
 	text, err := encode(pinned)
 	if err != nil {
-		return Graph{}, err
+		return is, err
 	}
-	return found, call.Record(ctx, key, text)
+	return found.is, call.Record(ctx, key, text)
+}
+
+// names are those that a namespace sees, sorted.
+func (c *compiled[T]) names(namespace string) []string {
+	var names []string
+	for _, d := range c.definitions.List(namespace, c.kind) {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+// currentGraph returns the graph that a namespace has under a name, or an *UnknownGraphError.
+func (r *Registry) currentGraph(ctx context.Context, namespace, name string) (*document.Compiled, error) {
+	found, err := r.graphs.get(ctx, namespace, name, "")
+	if errors.As(err, new(*definition.NotFoundError)) {
+		return nil, &UnknownGraphError{GraphID: name, Known: r.graphs.names(namespace)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return found.is, nil
+}
+
+func (r *Registry) compileGraph(text []byte) (*document.Compiled, error) {
+	parsed, err := document.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return parsed.Compile(r.kinds())
+}
+
+func (r *Registry) compileAgent(text []byte) (*agent, error) {
+	d, err := ParseDocument(text)
+	if err != nil {
+		return nil, err
+	}
+	return r.compile(d)
 }
 
 // BuiltIn returns the documents that are part of the runtime.
@@ -155,12 +167,47 @@ func (r *Registry) BuiltIn() []definition.Definition { return r.builtIn }
 // *violation.Error that names every mistake with its place in the document, or a
 // *violation.TooLargeError.
 func (r *Registry) Check(_ string, kind definition.Kind, text []byte) (name, description string, err error) {
-	if kind != definition.Graph {
-		return "", "", violation.New("kind", "this runtime takes documents of graphs only")
+	switch kind {
+	case definition.Graph:
+		made, err := r.compileGraph(text)
+		if err != nil {
+			return "", "", err
+		}
+		return made.Name(), made.Description, nil
+	case definition.Agent:
+		made, err := r.compileAgent(text)
+		if err != nil {
+			return "", "", err
+		}
+		if _, taken := r.agents[made.id]; taken || r.endpoints[made.id] != nil {
+			return "", "", violation.New("name", "%s is an agent of the runtime's own", made.id)
+		}
+		return made.id, made.description, nil
 	}
-	compiled, err := r.graphs.compile(text)
+	return "", "", violation.New("kind", "must be %s or %s, is %q", definition.Graph, definition.Agent, kind)
+}
+
+// agentOf returns an agent of the runtime's own, or one that is registered in a namespace; nil:
+// there is none.
+func (r *Registry) agentOf(namespace, id string) *agent {
+	if a := r.agents[id]; a != nil {
+		return a
+	}
+	// What is current is in memory.
+	found, err := r.defined.get(context.Background(), namespace, id, "")
 	if err != nil {
-		return "", "", err
+		return nil
 	}
-	return compiled.Name(), compiled.Description, nil
+	return found.is
+}
+
+// pinned has a run of an agent that is data go on with the version that it began with.
+func (r *Registry) pinned(id, taskType string) engine.Task {
+	return func(ctx context.Context, call engine.Call) ([]byte, error) {
+		a, err := r.defined.pin(ctx, call, id)
+		if err != nil {
+			return nil, err
+		}
+		return a.task(taskType).task(ctx, call)
+	}
 }

@@ -145,7 +145,7 @@ func TestGraphsAreSeenInTheirNamespaceOnly(t *testing.T) {
 
 func TestCheckNamesEveryMistakeWithItsPlace(t *testing.T) {
 	t.Parallel()
-	registry, err := New(&responder{}, nil, nil)
+	registry, err := New(Config{Provider: &responder{}})
 	if err != nil {
 		t.Fatal(err)
 	}

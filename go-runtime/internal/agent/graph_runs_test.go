@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"strconv"
@@ -16,25 +17,38 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
-// registryOf is one whose built-in tasks run a document as the graph "tested".
+// registryOf is one that has a document as the graph "tested", with kinds of nodes besides.
 func registryOf(t *testing.T, text string, kinds map[string]document.Kind) *Registry {
 	t.Helper()
-	definitions := builtIns{{Kind: definition.Graph, Name: "tested", Version: definition.VersionOf([]byte(text)), Text: []byte(text)}}
-	return registryWith(t, definitions, kinds)
+	return registryWith(t, builtIns{{
+		Kind: definition.Graph, Name: "tested", Version: definition.VersionOf([]byte(text)), Text: []byte(text),
+	}}, kinds)
 }
 
-// registryWith is one whose built-in tasks run the graphs among definitions.
+// registryWith is one whose graphs are those among definitions, with kinds of nodes besides.
 func registryWith(t *testing.T, definitions Definitions, kinds map[string]document.Kind) *Registry {
 	t.Helper()
-	all := map[string]document.Kind{"transform": document.Transform, "human": document.Human}
-	maps.Copy(all, kinds)
-	tasks, err := builtinTasks(newGraphs(definitions, all))
+	provider, err := model.New(model.Config{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Registry{tasks: tasks}
+	r, err := New(Config{Provider: provider, Definitions: definitions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := r.kinds()
+	maps.Copy(all, kinds)
+	r.graphs.compile = func(text []byte) (*document.Compiled, error) {
+		parsed, err := document.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		return parsed.Compile(all)
+	}
+	return r
 }
 
 func (b *bench) runGraph(input string) string {

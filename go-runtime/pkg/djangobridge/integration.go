@@ -25,6 +25,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/telemetry"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/ticket"
@@ -107,10 +108,10 @@ func New(cfg config.Config, version string, getenv func(string) string, log *slo
 			return nil, err
 		}
 	}
-	if i.tracing, err = telemetry.New(version, getenv); err != nil {
+	if i.tracing, err = telemetry.New(version, getenv, log); err != nil {
 		return nil, err
 	}
-	registry, err := i.newStores()
+	registry, err := i.newStores(i.newTracer(getenv))
 	if err != nil {
 		return nil, errors.Join(err, i.tracing.Stop(context.Background()))
 	}
@@ -119,7 +120,7 @@ func New(cfg config.Config, version string, getenv func(string) string, log *slo
 }
 
 // newStores makes what keeps and does the work, and returns what can be run.
-func (i *Integration) newStores() (*agent.Registry, error) {
+func (i *Integration) newStores(tracer *span.Tracer) (*agent.Registry, error) {
 	var err error
 	i.journal, err = journal.New(journal.Config{
 		DataDir:         i.cfg.DataDir,
@@ -144,13 +145,20 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 	}
 	i.tickets = ticket.New(i.journal, nil, i.log)
 	provider, err := model.New(model.Config{
-		APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL, Model: i.cfg.Model, Timeout: i.cfg.ModelTimeout,
+		OpenAI:      model.Endpoint{APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL},
+		Anthropic:   model.Endpoint{APIKey: i.cfg.AnthropicAPIKey, BaseURL: i.cfg.AnthropicBaseURL},
+		Gemini:      model.Endpoint{APIKey: i.cfg.GeminiAPIKey, BaseURL: i.cfg.GeminiBaseURL},
+		Models:      i.cfg.Models,
+		Timeout:     i.cfg.ModelTimeout,
+		Concurrency: i.cfg.ModelConcurrency,
 	}, i.log)
 	if err != nil {
 		return nil, err
 	}
 	i.definitions = definition.New(i.journal, nil, i.log)
-	registry, err := agent.New(provider, endpoints(i.cfg.HTTPAgents), i.definitions)
+	registry, err := agent.New(agent.Config{
+		Provider: model.Traced(provider), Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +177,7 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 
 		KeepEnded:    i.cfg.KeepRuns,
 		KeepEndedFor: i.cfg.KeepRunsFor,
-		Tracer:       i.tracing.Provider().Tracer("agentruntime/engine"),
+		Tracer:       tracer,
 	}, i.journal, registry, i.log)
 	if err != nil {
 		return nil, err
@@ -194,7 +202,7 @@ func endpoints(configured map[string]config.HTTPAgent) map[string]agent.Endpoint
 
 // newEdge makes the two servers around the stores.
 func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
-	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal))
+	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal), spanFigures{i.tracing})
 	access := guard{tokens: i.tokens}
 	observers, endObservers := context.WithCancel(context.Background())
 	i.endObservers = endObservers

@@ -107,6 +107,8 @@ const (
 	ErrorReason_ERROR_REASON_ATTEMPTS_EXHAUSTED ErrorReason = 38
 	// The run could have begun for longer than its queue timeout.
 	ErrorReason_ERROR_REASON_QUEUE_TIMED_OUT ErrorReason = 39
+	// The run has taken what its budget allows: tokens, cost, calls of tools or seconds.
+	ErrorReason_ERROR_REASON_BUDGET_EXCEEDED ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -147,6 +149,7 @@ var (
 		37: "ERROR_REASON_RUN_CANCELLED",
 		38: "ERROR_REASON_ATTEMPTS_EXHAUSTED",
 		39: "ERROR_REASON_QUEUE_TIMED_OUT",
+		40: "ERROR_REASON_BUDGET_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -184,6 +187,7 @@ var (
 		"ERROR_REASON_RUN_CANCELLED":         37,
 		"ERROR_REASON_ATTEMPTS_EXHAUSTED":    38,
 		"ERROR_REASON_QUEUE_TIMED_OUT":       39,
+		"ERROR_REASON_BUDGET_EXCEEDED":       40,
 	}
 )
 
@@ -218,7 +222,7 @@ var File_agentruntime_v1_error_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\x8e\t\n" +
+	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xb0\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12!\n" +
@@ -255,7 +259,8 @@ const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\"ERROR_REASON_RUN_DEADLINE_EXCEEDED\x10$\x12\x1e\n" +
 	"\x1aERROR_REASON_RUN_CANCELLED\x10%\x12#\n" +
 	"\x1fERROR_REASON_ATTEMPTS_EXHAUSTED\x10&\x12 \n" +
-	"\x1cERROR_REASON_QUEUE_TIMED_OUT\x10'B\xd2\x01\n" +
+	"\x1cERROR_REASON_QUEUE_TIMED_OUT\x10'\x12 \n" +
+	"\x1cERROR_REASON_BUDGET_EXCEEDED\x10(B\xd2\x01\n" +
 	"\x13com.agentruntime.v1B\n" +
 	"ErrorProtoP\x01ZRgithub.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1;agentruntimev1\xa2\x02\x03AXX\xaa\x02\x0fAgentruntime.V1\xca\x02\x0fAgentruntime\\V1\xe2\x02\x1bAgentruntime\\V1\\GPBMetadata\xea\x02\x10Agentruntime::V1b\x06proto3"
 
