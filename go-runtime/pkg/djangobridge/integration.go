@@ -157,7 +157,7 @@ func (i *Integration) newStores(tracer *span.Tracer) (*agent.Registry, error) {
 	}
 	i.definitions = definition.New(i.journal, nil, i.log)
 	registry, err := agent.New(agent.Config{
-		Provider: model.Traced(provider), Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions,
+		Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions,
 	})
 	if err != nil {
 		return nil, err
