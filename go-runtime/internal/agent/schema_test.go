@@ -68,7 +68,7 @@ func TestInputSchemasTellTheirReader(t *testing.T) {
 	t.Parallel()
 	registry := newRegistry(t)
 	tasks := registry.TaskTypes()
-	for _, a := range registry.Agents() {
+	for _, a := range registry.Agents("default") {
 		if a.Description == "" || a.Model != "offline" || len(a.TaskTypes) == 0 {
 			t.Errorf("agent %s lacks a description, its model or task types: %+v", a.ID, a)
 		}

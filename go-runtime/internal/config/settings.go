@@ -96,6 +96,15 @@ type Config struct {
 	// HTTPAgents are the agents that HTTP servers execute, by agent id.
 	HTTPAgents map[string]HTTPAgent
 
+	// DefinitionsDir is a folder of graphs and agents that every namespace sees; see definition.ReadFolder. Empty: none.
+	DefinitionsDir string
+	// TraceContent is "never", "asked" or "always": whether inputs and outputs go into spans.
+	TraceContent string
+	// TraceRedact are the names of JSON members whose values are masked there.
+	TraceRedact []string
+	// TraceURL is where traces are shown, with {trace_id} in it; empty: nowhere.
+	TraceURL string
+
 	// origins says where each setting's value came from, by name.
 	origins map[string]string
 }
@@ -314,6 +323,23 @@ func settings(c *Config) []setting {
 			name: "http-agents", fallback: "", value: (*httpAgentsValue)(&c.HTTPAgents),
 			help: "agents that HTTP servers execute: `id=url`, several with commas between; for runs that do not say, " +
 				"id=url;max-attempts=5;run-timeout=30s and the like of initial-backoff, max-backoff and multiplier",
+		},
+		{
+			name: "definitions-dir", fallback: "", value: (*textValue)(&c.DefinitionsDir),
+			help: "`folder` whose files graphs/*.yaml and agents/*.yaml, or .yml or .json, every namespace sees",
+		},
+		{
+			name: "trace-content", fallback: "asked", value: &choiceValue{&c.TraceContent, []string{"never", "asked", "always"}},
+			help: "inputs and outputs in traces: never, asked (of runs whose metadata has trace: true) or always",
+		},
+		{
+			name: "trace-redact", fallback: "password,passwd,secret,token,authorization,cookie,*_password,*_secret,*_token,*_key,apikey",
+			value: (*redactValue)(&c.TraceRedact),
+			help:  "`names` of JSON members whose values are masked in traces, with commas between; * stands for any characters",
+		},
+		{
+			name: "trace-url", fallback: "", value: (*traceURLValue)(&c.TraceURL),
+			help: "`url` at which a trace is shown, with {trace_id} in it",
 		},
 	}
 }

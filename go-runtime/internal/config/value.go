@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 )
 
 // value is the field a setting fills. Set's error says what would be right, in
@@ -269,6 +271,42 @@ func (v *secretFileValue) Set(raw string) error {
 }
 
 func (v *secretFileValue) String() string { return *v.path }
+
+// redactValue is names of JSON members.
+type redactValue []string
+
+func (v *redactValue) Set(raw string) error {
+	var names namesValue
+	if err := names.Set(raw); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := span.CheckRedact(name); err != nil {
+			return err
+		}
+	}
+	*v = redactValue(names)
+	return nil
+}
+
+func (v *redactValue) String() string { return strings.Join(*v, ",") }
+
+// traceURLValue is a web URL with a place for a trace's id.
+type traceURLValue string
+
+const maxTraceURL = 500
+
+func (v *traceURLValue) Set(raw string) error {
+	u, err := url.Parse(strings.NewReplacer("{trace_id}", "0", "{run_id}", "0").Replace(raw))
+	if raw != "" && (err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") ||
+		!strings.Contains(raw, "{trace_id}") || len(raw) > maxTraceURL) {
+		return fmt.Errorf("want an http:// or https:// URL without user and password, with {trace_id} in it, of at most %d bytes", maxTraceURL)
+	}
+	*v = traceURLValue(raw)
+	return nil
+}
+
+func (v *traceURLValue) String() string { return string(*v) }
 
 type choiceValue struct {
 	field   *string

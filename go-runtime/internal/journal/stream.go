@@ -295,3 +295,16 @@ func (s *Stream) Purge(ctx context.Context, subject string) error {
 	s.newest.clear()
 	return nil
 }
+
+// PurgeBefore removes the records of a subject whose sequence is below seq.
+// Sequences are not reused.
+func (s *Stream) PurgeBefore(ctx context.Context, subject string, seq uint64) error {
+	if err := s.thin(ctx); err != nil {
+		return fmt.Errorf("purge %s of %s before %d: %w", subject, s.cfg.Name, seq, err)
+	}
+	if err := s.log.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(seq)); err != nil {
+		return fmt.Errorf("purge %s of %s before %d: %w", subject, s.cfg.Name, seq, s.requestError(ctx, err))
+	}
+	s.newest.clear()
+	return nil
+}

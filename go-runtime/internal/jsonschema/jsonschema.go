@@ -26,6 +26,8 @@ type Schema struct {
 	// open says that every object fits.
 	open     bool
 	compiled *validator.Schema
+	// budget bounds a check; nil where none is needed.
+	budget *budget
 }
 
 // New compiles a schema. The name stands for it in errors and begins the address
@@ -50,9 +52,16 @@ func New(name string, raw []byte) (*Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse schema %s: %w", name, err)
 	}
+	document = bounded(document)
 	compiler := validator.NewCompiler()
 	compiler.DefaultDraft(validator.Draft2020)
 	compiler.UseLoader(validator.SchemeURLLoader{})
+	var spending *budget
+	if refers(document) {
+		spending = &budget{}
+		compiler.RegisterVocabulary(spending.vocabulary())
+		compiler.AssertVocabs()
+	}
 	if err := compiler.AddResource(name, document); err != nil {
 		return nil, fmt.Errorf("add schema %s: %w", name, err)
 	}
@@ -66,7 +75,7 @@ func New(name string, raw []byte) (*Schema, error) {
 	}
 	return &Schema{
 		raw: raw, description: head.Description, required: head.Required, texts: texts,
-		open: isOpen(document), compiled: compiled,
+		open: isOpen(document), compiled: compiled, budget: spending,
 	}, nil
 }
 
@@ -116,7 +125,10 @@ func (s *Schema) Check(root string, text []byte) error {
 		return violation.New(root, "is not valid JSON")
 	}
 	document = bounded(document)
-	err = s.compiled.Validate(document)
+	within, err := s.validate(document)
+	if !within {
+		return violation.New(root, "takes too long to check: its schema refers to itself too often for so deep a text")
+	}
 	if err == nil {
 		return nil
 	}
@@ -127,12 +139,19 @@ func (s *Schema) Check(root string, text []byte) error {
 	return explain(root, document, failure)
 }
 
+func (s *Schema) validate(document any) (within bool, said error) {
+	if s.budget != nil {
+		return s.budget.spend(s.compiled, document)
+	}
+	return true, s.compiled.Validate(document)
+}
+
 // maxNumberText is longer than any number that is written without intent to harm.
 const maxNumberText = 32
 
 // bounded replaces numbers that are costly to compare exactly (1e999999 has a
-// million digits) by the nearest double. Only the validator sees the copy: the
-// text itself stays as it was written.
+// million digits) by the nearest double, in a schema as in a text. Only the validator
+// sees the copy: the text itself stays as it was written.
 func bounded(document any) any {
 	switch value := document.(type) {
 	case map[string]any:

@@ -121,7 +121,9 @@ func (r *Router) Check(models string) error {
 // Complete implements Provider.
 func (r *Router) Complete(ctx context.Context, request Request) (Response, error) {
 	if len(r.chain) == 0 {
-		return offline{}.Complete(ctx, request)
+		return traced(ctx, reference{offlineName, offlineName}, request, func(ctx context.Context) (Response, error) {
+			return offline{}.Complete(ctx, request)
+		})
 	}
 	chain := r.chain
 	if request.Model != "" {
@@ -135,7 +137,11 @@ func (r *Router) Complete(ctx context.Context, request Request) (Response, error
 	}
 	var failures []*Error
 	for i, asked := range chain {
-		response, begun, err := r.target(asked).complete(ctx, request)
+		var begun bool
+		response, err := traced(ctx, asked, request, func(ctx context.Context) (response Response, err error) {
+			response, begun, err = r.target(asked).complete(ctx, request)
+			return response, err
+		})
 		failure, failed := errors.AsType[*Error](err)
 		if !failed {
 			return response, err

@@ -153,7 +153,8 @@ func (r *Runner) await(ctx context.Context, f *flight) (o outcome, landed bool) 
 func (r *Runner) invoke(ctx context.Context, t Tool, call Call) (o outcome) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			r.log.Error("tool panicked", "tool", t.Name, "run_id", call.RunID, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+			r.log.Error("tool panicked", "tool", t.Name, "run_id", call.RunID,
+				"panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
 			o = outcome{err: errPanicked}
 		}
 	}()
@@ -241,11 +242,11 @@ func bound(result Result, cfg Config) Result {
 	return result
 }
 
-// cut keeps the beginning of a text, and says how much more there was.
+// cut keeps the beginning of a text, and says that there was more.
 func cut(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}
 	kept := violation.Clip(text, most)
-	return fmt.Sprintf("%s\n[cut: the first %d of %d bytes]", kept, most, len(text))
+	return fmt.Sprintf("%s\n[cut: the first %d bytes]", kept, most)
 }

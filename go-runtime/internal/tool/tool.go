@@ -67,18 +67,29 @@ const anyObject = `{"type": "object"}`
 
 // check returns a *violation.Error for a tool that cannot be offered, and compiles its schema.
 func (t Tool) check(field string) (*jsonschema.Schema, error) {
-	var errName, errCall, errTimeout error
-	if !namePattern.MatchString(t.Name) {
-		errName = violation.New(field+".name", "must be 1 to %d letters, digits, underscores and dashes", MaxNameBytes)
-	}
+	var errCall error
 	if t.Call == nil {
 		errCall = violation.New(field+".call", "is required")
+	}
+	schema, errSchema := compileSchema(field+".schema", t.Schema)
+	return schema, violation.Join(t.checkNames(field), errCall, errSchema)
+}
+
+// checkForm is check for a tool that cannot be called yet.
+func (t Tool) checkForm(field string) error {
+	_, err := compileSchema(field+".schema", t.Schema)
+	return violation.Join(t.checkNames(field), err)
+}
+
+func (t Tool) checkNames(field string) error {
+	var errName, errTimeout error
+	if !namePattern.MatchString(t.Name) {
+		errName = violation.New(field+".name", "must be 1 to %d letters, digits, underscores and dashes", MaxNameBytes)
 	}
 	if t.Timeout < 0 {
 		errTimeout = violation.New(field+".timeout", "must not be negative")
 	}
-	schema, errSchema := compileSchema(field+".schema", t.Schema)
-	return schema, violation.Join(errName, errCall, errTimeout, errSchema)
+	return violation.Join(errName, errTimeout)
 }
 
 // compileSchema compiles the schema of a tool's arguments.
