@@ -302,7 +302,7 @@ func TestTheCircuitOpensAndIsTriedAgain(t *testing.T) {
 		}
 
 		// One request tries, and fails; then one succeeds, while others are refused.
-		time.Sleep(openFor + time.Second)
+		<-time.After(openFor + time.Second)
 		if _, err := call(); err == nil || first.count() != tolerated+2 {
 			t.Errorf("Complete error = %v after %d requests", err, first.count())
 		}
@@ -310,7 +310,7 @@ func TestTheCircuitOpensAndIsTriedAgain(t *testing.T) {
 			t.Errorf("Complete error = %v after %d requests", err, first.count())
 		}
 		broken = false
-		time.Sleep(openFor + time.Second)
+		<-time.After(openFor + time.Second)
 		var probe sync.WaitGroup
 		probe.Go(func() {
 			if response, err := call(); err != nil || response.Text != "Back." {
@@ -341,8 +341,12 @@ func TestTheCircuitStaysClosedForWhatIsNoOutage(t *testing.T) {
 	t.Parallel()
 	reader := errors.New("enough")
 	for name, reply := range map[string]func(ctx context.Context, n int, model string, request Request) (Response, error){
-		"refusals": func(context.Context, int, string, Request) (Response, error) { return Response{}, &Error{Kind: Refused} },
-		"readers":  func(_ context.Context, _ int, _ string, request Request) (Response, error) { return Response{}, request.Pieces("x") },
+		"refusals": func(context.Context, int, string, Request) (Response, error) {
+			return Response{}, &Error{Kind: Refused}
+		},
+		"readers": func(_ context.Context, _ int, _ string, request Request) (Response, error) {
+			return Response{}, request.Pieces("x")
+		},
 		"not in a row": func(_ context.Context, n int, _ string, _ Request) (Response, error) {
 			if n%tolerated == 0 {
 				return Response{}, nil
