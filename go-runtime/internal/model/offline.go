@@ -38,5 +38,5 @@ func (offline) Complete(ctx context.Context, request Request) (Response, error) 
 			}
 		}
 	}
-	return Response{Text: text, Model: offlineName, Offline: true, FinishReason: "stop"}, nil
+	return Response{Text: text, Provider: offlineName, Model: offlineName, Offline: true, FinishReason: "stop"}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -71,19 +72,23 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 			slots:   semaphore.NewWeighted(int64(cmp.Or(cfg.Concurrency, DefaultConcurrency))),
 			timeout: cmp.Or(cfg.Timeout, DefaultTimeout),
 		}
-		switch k.name {
-		case openAIName:
-			made.asker = newOpenAI(k.endpoint)
-		case anthropicName:
-			made.asker = newAnthropic(k.endpoint)
-		case geminiName:
-			if made.asker, err = newGemini(k.endpoint); err != nil {
-				return nil, err
-			}
+		if made.asker, err = makeAsker(k, newHTTPClient()); err != nil {
+			return nil, err
 		}
 		r.providers[k.name] = made
 	}
 	return r, nil
+}
+
+// makeAsker returns what asks a kind of provider through client.
+func makeAsker(k kind, client *http.Client) (asker, error) {
+	switch k.name {
+	case anthropicName:
+		return newAnthropic(k.endpoint, client), nil
+	case geminiName:
+		return newGemini(k.endpoint, client)
+	}
+	return newOpenAI(k.endpoint, client), nil
 }
 
 // Name is the kind of provider that is asked first, or offline.
