@@ -300,7 +300,8 @@ func (v *traceURLValue) Set(raw string) error {
 	u, err := url.Parse(strings.NewReplacer("{trace_id}", "0", "{run_id}", "0").Replace(raw))
 	if raw != "" && (err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") ||
 		!strings.Contains(raw, "{trace_id}") || len(raw) > maxTraceURL) {
-		return fmt.Errorf("want an http:// or https:// URL without user and password, with {trace_id} in it, of at most %d bytes", maxTraceURL)
+		return fmt.Errorf("want an http:// or https:// URL without user and password, with {trace_id} in it, of at most %d bytes",
+			maxTraceURL)
 	}
 	*v = traceURLValue(raw)
 	return nil
