@@ -146,7 +146,11 @@ func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name
 			return remote.run, nil
 		}
 		a := r.agentOf(namespace, agentID)
-		if a == nil {
+		switch {
+		case a == nil && input == nil:
+			// It was deleted; the version with which the run began is kept.
+			return r.pinned(agentID, name), nil
+		case a == nil:
 			return nil, &UnknownAgentError{AgentID: agentID, Known: r.ids(namespace)}
 		}
 		found, tasks = a.task(name), a.tasks

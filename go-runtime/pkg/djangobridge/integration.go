@@ -217,6 +217,9 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})
 	agentruntimev1.RegisterWorkerServiceServer(i.server, &workerService{engine: i.engine, streams: i.streams})
+	agentruntimev1.RegisterDefinitionServiceServer(i.server, &definitionService{
+		store: i.definitions, checker: i.checker, engine: i.engine,
+	})
 	i.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	if i.cfg.HTTP == "" {
 		return
