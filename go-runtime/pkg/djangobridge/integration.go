@@ -22,6 +22,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/event"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/gateway"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/mcp"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
@@ -59,6 +60,8 @@ type Integration struct {
 	events    *event.Log
 	engine    *engine.Engine
 	tickets   *ticket.Office
+	toolbox   *toolbox
+	handler   *mcp.Handler
 	schedules *schedule.Store
 	gateway   *gateway.Server
 	server    *grpc.Server
@@ -106,6 +109,9 @@ func New(cfg config.Config, version string, getenv func(string) string, log *slo
 	}
 	if i.tracing, err = telemetry.New(version, getenv); err != nil {
 		return nil, err
+	}
+	if i.toolbox, err = newToolbox(cfg, version, getenv, i.tracing, log); err != nil {
+		return nil, errors.Join(err, i.tracing.Stop(context.Background()))
 	}
 	registry, err := i.newStores()
 	if err != nil {
@@ -186,7 +192,7 @@ func endpoints(configured map[string]config.HTTPAgent) map[string]agent.Endpoint
 
 // newEdge makes the two servers around the stores.
 func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
-	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal))
+	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal), i.toolbox.figure())
 	access := guard{tokens: i.tokens}
 	observers, endObservers := context.WithCancel(context.Background())
 	i.endObservers = endObservers
@@ -208,6 +214,10 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	cfg := gateway.Config{Address: i.cfg.HTTP, Readiness: i.readiness, Metrics: m.registry, Streams: i.streamConfig(m)}
 	if i.cfg.HTTPExposed() {
 		cfg.TLS, cfg.Authorize = tlsConfig, access.mayReadMetrics
+	}
+	if i.cfg.MCP {
+		i.handler = i.newHandler(registry, access)
+		cfg.MCP = i.handler
 	}
 	i.gateway = gateway.New(cfg, i.log)
 }
@@ -312,6 +322,9 @@ func (i *Integration) stop(ctx context.Context) error {
 	if i.gateway != nil {
 		i.gateway.Drain()
 	}
+	if i.handler != nil {
+		i.handler.Drain()
+	}
 
 	i.newcomers.turnAway()
 	ended := make(chan struct{})
@@ -333,7 +346,7 @@ func (i *Integration) stop(ctx context.Context) error {
 	// What is left is flushed and closed even when the time to drain is over.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	errs = append(errs, i.events.Stop(closing), i.state.Stop(closing), i.journal.Stop(closing), i.tracing.Stop(closing))
+	errs = append(errs, i.toolbox.stop(closing), i.events.Stop(closing), i.state.Stop(closing), i.journal.Stop(closing), i.tracing.Stop(closing))
 	if i.gateway != nil {
 		errs = append(errs, i.gateway.Stop(closing))
 	}
