@@ -49,7 +49,7 @@ func openAIDialect() dialect {
 		empty:     whole(`{"role":"assistant","content":""}`, "stop"),
 		midStream: events(chunk(`{"content":"Forty"}`, "null"),
 			`data: {"error":{"message":"`+payload+` `+testKey+`","type":"server_error","code":null}}`),
-		midStreamLimit: events(`data: {"error":{"message":"`+payload+`","type":"requests","code":"rate_limit_exceeded"}}`),
+		midStreamLimit: events(`data: {"error":{"message":"` + payload + `","type":"requests","code":"rate_limit_exceeded"}}`),
 		endsEarly:      events(chunk(`{"content":"Forty"}`, "null")),
 		failure: func(code, message string) string {
 			return fmt.Sprintf(`{"error":{"message":%q,"type":"error","param":null,"code":%q}}`, message, code)

@@ -341,8 +341,12 @@ func TestTheCircuitStaysClosedForWhatIsNoOutage(t *testing.T) {
 	t.Parallel()
 	reader := errors.New("enough")
 	for name, reply := range map[string]func(ctx context.Context, n int, model string, request Request) (Response, error){
-		"refusals": func(context.Context, int, string, Request) (Response, error) { return Response{}, &Error{Kind: Refused} },
-		"readers":  func(_ context.Context, _ int, _ string, request Request) (Response, error) { return Response{}, request.Pieces("x") },
+		"refusals": func(context.Context, int, string, Request) (Response, error) {
+			return Response{}, &Error{Kind: Refused}
+		},
+		"readers": func(_ context.Context, _ int, _ string, request Request) (Response, error) {
+			return Response{}, request.Pieces("x")
+		},
 		"not in a row": func(_ context.Context, n int, _ string, _ Request) (Response, error) {
 			if n%tolerated == 0 {
 				return Response{}, nil
