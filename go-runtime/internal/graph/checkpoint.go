@@ -59,9 +59,11 @@ func taskID(thread string, step int, node string, place int) string {
 type Checkpoint struct {
 	// Revision is its number among those of the thread, from 1 on, which the next one is
 	// saved behind; 0: none was saved.
-	Revision uint64    `json:"-"`
-	Source   Source    `json:"source"`
-	Time     time.Time `json:"time"`
+	Revision uint64 `json:"-"`
+	// Graph is the name of the graph that it is of.
+	Graph  string    `json:"graph"`
+	Source Source    `json:"source"`
+	Time   time.Time `json:"time"`
 	// Parent is the revision that a Forked one was made of.
 	Parent uint64 `json:"parent,omitempty"`
 	Status Status `json:"status"`
@@ -92,6 +94,19 @@ type Checkpoint struct {
 	// of what was packed since.
 	whole, deltas int
 }
+
+// Durability is when what a run has done by then outlives a crash.
+type Durability string
+
+// The durabilities.
+const (
+	// Async is soon after each step, and when the run waits or has ended.
+	Async Durability = "async"
+	// Sync is before the next step begins.
+	Sync Durability = "sync"
+	// Exit is when the run waits or has ended; see Options.OnlyEnds.
+	Exit Durability = "exit"
+)
 
 // Saver keeps the checkpoints of threads.
 type Saver interface {

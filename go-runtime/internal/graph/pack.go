@@ -10,8 +10,8 @@ import (
 // what was folded makes of that of the checkpoint before it.
 type packed struct {
 	// Whole comes first: IsWhole reads no further.
-	Whole bool `json:"whole,omitempty"`
-	Checkpoint //nolint:embeddedstructfieldcheck // JSON has the fields in this order
+	Whole      bool `json:"whole,omitempty"`
+	Checkpoint      //nolint:embeddedstructfieldcheck // JSON has the fields in this order
 }
 
 const wholePrefix = `{"whole":true`

@@ -287,7 +287,7 @@ func (r *run) save(ctx context.Context) error {
 	if r.options.Saver == nil {
 		return nil
 	}
-	r.at.Time = time.Now().UTC()
+	r.at.Graph, r.at.Time = r.graph.name, time.Now().UTC()
 	if err := r.options.Saver.Save(ctx, r.thread, r.at); err != nil {
 		return fmt.Errorf("save thread %s: %w", r.thread, err)
 	}
