@@ -144,7 +144,9 @@ func (e *Engine) changeInTurn(
 			ent.deadline.Stop()
 		}
 		ent.task, ent.input = nil, nil
-		close(ent.ended)
+		if ent.ended != nil {
+			close(ent.ended)
+		}
 		for _, w := range ent.watchers {
 			w.add(ent)
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/tidwall/btree"
 )
@@ -39,7 +40,8 @@ type entry struct {
 	queueTimer *time.Timer
 	// deadline fires when the run has to end; nil without one.
 	deadline *time.Timer
-	// ended is closed when the run has ended; then watchers are told.
+	// ended is closed when the run has ended; then watchers are told. nil: nobody waits for
+	// that, and most runs are waited for by nobody.
 	ended    chan struct{}
 	watchers []*watcher
 
@@ -58,15 +60,28 @@ func newEntry(r *record) *entry {
 		named:       r.Run.named,
 		turn:        make(chan struct{}, 1),
 		run:         r.Run,
-		ended:       make(chan struct{}),
 	}
 	if ent.created == 0 {
 		ent.created = r.Run.Sequence
 	}
-	if r.Run.State.Ended() {
-		close(ent.ended)
+	// Many runs have the same of these, and each would have a copy.
+	for _, text := range []*string{&ent.run.Namespace, &ent.run.AgentID, &ent.run.TaskType} {
+		*text = unique.Make(*text).Value()
 	}
 	return ent
+}
+
+// end is closed when the run has ended.
+func (ent *entry) end() <-chan struct{} {
+	ent.mu.Lock()
+	defer ent.mu.Unlock()
+	if ent.ended == nil {
+		ent.ended = make(chan struct{})
+		if ent.run.State.Ended() {
+			close(ent.ended)
+		}
+	}
+	return ent.ended
 }
 
 // delay has the run begin no earlier than after d.

@@ -225,12 +225,8 @@ func TestConversationTakesFewBytes(t *testing.T) {
 	for _, durability := range []graph.Durability{graph.Sync, graph.Async} {
 		thread := string(durability)
 		s.mustRun(t, g, durability, graph.Request{Thread: thread, Input: graph.State{}})
-		written := 0
-		_, err := s.stream.Scan(t.Context(), 0, false, []string{rootSubject(namespace, thread)}, func(r journal.Record) error {
-			written += len(r.Data)
-			return nil
-		})
-		if most := 3 * messages * size; err != nil || written > most || written < messages*size {
+		written, err := s.Bytes(t.Context(), namespace, thread)
+		if most := int64(3 * messages * size); err != nil || written > most || written < messages*size {
 			t.Errorf("%s: %d bytes were written, want %d at most: %v", durability, written, most, err)
 		}
 	}

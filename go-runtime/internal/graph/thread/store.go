@@ -168,6 +168,17 @@ func describe(r journal.Record) (Thread, error) {
 	return t, nil
 }
 
+// Bytes is how many the records of a thread have, without those of its subgraphs. It
+// reads them.
+func (s *Store) Bytes(ctx context.Context, namespace, thread string) (int64, error) {
+	var bytes int64
+	_, err := s.stream.Scan(ctx, 0, false, []string{rootSubject(namespace, thread)}, func(r journal.Record) error {
+		bytes += int64(len(r.Data))
+		return nil
+	})
+	return bytes, err
+}
+
 // Delete removes a thread with all its checkpoints and those of its subgraphs; one that
 // there is not is no error. A run of it that is under way ends with graph.ErrConflict.
 func (s *Store) Delete(ctx context.Context, namespace, thread string) error {
