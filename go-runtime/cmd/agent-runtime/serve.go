@@ -19,12 +19,14 @@ const serveUsage = `Usage: agent-runtime serve [flags]
 
 Takes calls until SIGTERM or SIGINT, then drains: calls and runs in flight have
 --drain-timeout to end; a second signal ends at once. SIGHUP reads the tokens
-file again. Exit code: 0 after a stop, 1 when it failed, 2 when the
+file and the folder of definitions again. Exit code: 0 after a stop, 1 when it failed, 2 when the
 configuration has mistakes.
 
 A flag goes before its environment variable, that before the configuration
-file, that before the default. OPENAI_API_KEY gives the model's key; the
-OTEL_* variables of OpenTelemetry turn on tracing.
+file, that before the default. OPENAI_API_KEY, ANTHROPIC_API_KEY and
+GEMINI_API_KEY give the keys of the models' providers, or the same with _FILE
+name files that hold them; the OTEL_* variables of OpenTelemetry turn on
+tracing.
 
 Flags:
 `
@@ -62,7 +64,7 @@ func serve(ctx context.Context, args []string, getenv func(string) string, to st
 			return finish(to, drain(ctx, cfg, runtime, signals))
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				reload(runtime, log)
+				reload(ctx, runtime, log)
 				continue
 			}
 			if started != nil {
@@ -94,12 +96,12 @@ func drain(ctx context.Context, cfg config.Config, runtime *djangobridge.Integra
 	}
 }
 
-func reload(runtime *djangobridge.Integration, log *slog.Logger) {
-	if err := runtime.Reload(); err != nil {
-		log.Error("tokens not reloaded", "err", err)
+func reload(ctx context.Context, runtime *djangobridge.Integration, log *slog.Logger) {
+	if err := runtime.Reload(ctx); err != nil {
+		log.Error("files not read again", "err", err)
 		return
 	}
-	log.Info("tokens reloaded")
+	log.Info("files read again")
 }
 
 func finish(to streams, err error) int {

@@ -10,21 +10,21 @@ import (
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 )
 
 //go:embed builtin/*.schema.json
 var builtinFiles embed.FS
 
 // builtinTasks are the task types that need no agent.
-func builtinTasks(graphs map[string]*document.Compiled) (map[string]*taskType, error) {
+func (r *Registry) builtinTasks() (map[string]*taskType, error) {
 	tasks := map[string]*taskType{
 		"echo":         {task: echo},
 		"example_task": {task: exampleTask},
 		"sleep":        {task: sleep},
+		"traced_task":  {task: (&tracedTask{r.provider}).run},
 	}
 	for name, member := range graphTasks() {
-		work := &graphTask{graphs: graphs, member: member}
+		work := &graphTask{registry: r, member: member}
 		tasks[name] = &taskType{check: work.check, task: work.run}
 	}
 	for name, task := range tasks {

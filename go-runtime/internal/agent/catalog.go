@@ -14,7 +14,9 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 // The catalog holds a folder per agent, named by its id:
@@ -43,23 +45,26 @@ const (
 	answerTemplateFile     = "answer.tmpl"
 )
 
-func loadCatalog(provider model.Provider) (map[string]*agent, error) {
+func (r *Registry) loadCatalog() error {
 	files, err := fs.Sub(catalogFiles, "catalog")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	loader := catalogLoader{files: files, provider: provider}
+	loader := catalogLoader{files: files, provider: r.provider}
+	if r.conversationInput, err = loader.schema(conversationSchemaFile); err != nil {
+		return err
+	}
 	folders, err := loader.folders(".")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	agents := make(map[string]*agent, len(folders))
+	r.agents = make(map[string]*agent, len(folders))
 	for _, id := range folders {
-		if agents[id], err = loader.agent(id); err != nil {
-			return nil, fmt.Errorf("load agent %s: %w", id, err)
+		if r.agents[id], err = loader.agent(id); err != nil {
+			return fmt.Errorf("load agent %s: %w", id, err)
 		}
 	}
-	return agents, nil
+	return nil
 }
 
 type catalogLoader struct {
@@ -132,7 +137,7 @@ func (l catalogLoader) conversation(agentID string, tasks map[string]*taskType) 
 		return nil, fmt.Errorf("parse %s: %w", answerTemplateFile, err)
 	}
 	talking := &conversation{
-		provider: l.provider, agentID: agentID, instructions: instructions, tasks: tasks, answer: answer,
+		loop: loop{provider: l.provider, instructions: instructions}, agentID: agentID, tasks: tasks, message: answer,
 	}
 	return &taskType{name: conversationTask, input: input, check: talking.check, task: talking.run}, nil
 }
@@ -156,17 +161,18 @@ func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
 		return nil, err
 	}
 	thinking := &thinker{
-		provider:     l.provider,
-		instructions: instructions,
-		answer:       answer,
-		sample:       sample,
+		loop: loop{
+			provider: l.provider, instructions: instructions, answer: answer, answerName: name,
+			check: func(text string) *violation.Error { return checkFiles([]byte(text)) },
+		},
+		sample: sample,
 	}
 	return &taskType{name: name, input: input, task: thinking.run}, nil
 }
 
 // answerSchema is one schema of what every answer has and what the answers of a
 // task type have besides: providers take no references between schemas.
-func (l catalogLoader) answerSchema(folder string) (*schema, error) {
+func (l catalogLoader) answerSchema(folder string) (*jsonschema.Schema, error) {
 	common, err := fs.ReadFile(l.files, answerSchemaFile)
 	if err != nil {
 		return nil, err
@@ -186,7 +192,7 @@ func (l catalogLoader) answerSchema(folder string) (*schema, error) {
 	return newSchema(file, merged)
 }
 
-func (l catalogLoader) schema(file string) (*schema, error) {
+func (l catalogLoader) schema(file string) (*jsonschema.Schema, error) {
 	raw, err := fs.ReadFile(l.files, file)
 	if err != nil {
 		return nil, err

@@ -26,12 +26,12 @@ const (
 // conversation has an agent answer messages, in words or by doing one of its other
 // task types. Its output is that of an agent in Python.
 type conversation struct {
-	provider     model.Provider
-	agentID      string
-	instructions string
-	tasks        map[string]*taskType
-	// answer writes what another task type made as a message.
-	answer *template.Template
+	loop
+
+	agentID string
+	tasks   map[string]*taskType
+	// message writes what another task type made as a message.
+	message *template.Template
 }
 
 // turn is what an agent is asked for.
@@ -59,7 +59,7 @@ type wireMessage struct {
 }
 
 // check refuses, by name, what fits the schema and still cannot be answered.
-func (c *conversation) check(input []byte) error {
+func (c *conversation) check(_ string, input []byte) error {
 	_, err := c.read(input)
 	return err
 }
@@ -115,7 +115,7 @@ func (c *conversation) readTask(t *turn, quotedName, given json.RawMessage) erro
 			c.agentID, suggestion(name, known), strings.Join(known, ", "))
 	}
 	t.input = given
-	if field, text := t.task.input.missingText(input), t.lastOfUser(); field != "" && text != "" {
+	if field, text := t.task.input.MissingText(input), t.lastOfUser(); field != "" && text != "" {
 		written, err := encode(text)
 		if err != nil {
 			return fmt.Errorf("write %s: %w", field, err)
@@ -125,7 +125,7 @@ func (c *conversation) readTask(t *turn, quotedName, given json.RawMessage) erro
 			return fmt.Errorf("write input: %w", err)
 		}
 	}
-	return t.task.input.check("input.params.input", t.input)
+	return t.task.input.Check("input.params.input", t.input)
 }
 
 // lastOfUser is the text of the user's last message, or empty.
@@ -179,21 +179,29 @@ func (c *conversation) run(ctx context.Context, call engine.Call) ([]byte, error
 // talk has the model answer, and emits the answer while it comes.
 func (c *conversation) talk(ctx context.Context, call engine.Call, asked turn) (runOutput, error) {
 	said := newDeltas(func(text string) error { return emitContent(ctx, call, eventDelta, text) })
-	response, err := c.provider.Complete(ctx, model.Request{
-		Instructions: strings.Join(append([]string{c.instructions}, asked.instructions...), "\n\n"),
-		Messages:     asked.messages,
-		Sample: func(notice string) (string, error) {
+	made, err := c.loop.run(ctx, call, assignment{
+		instructions: asked.instructions,
+		messages:     asked.messages,
+		sample: func(notice string) (string, error) {
 			return notice + "\n\nYou said to " + c.agentID + ": " + asked.lastOfUser(), nil
 		},
-		Pieces: said.add,
+		pieces: said.add,
 	})
 	if failed := said.close(); err == nil {
 		err = failed
 	}
 	if err != nil {
-		return runOutput{}, modelFailure(err)
+		return runOutput{}, err
 	}
-	return newRunOutput(map[string]any{}, response.Text, response.Usage, response.Model, response.Offline), nil
+	output := map[string]any{}
+	if c.answer != nil {
+		if output, err = made.object(); err != nil {
+			return runOutput{}, err
+		}
+	}
+	about := map[string]any{}
+	made.ledger.describe(about)
+	return newRunOutput(output, made.text, about), nil
 }
 
 // doTask does another of the agent's task types.
@@ -210,19 +218,23 @@ func (c *conversation) doTask(ctx context.Context, call engine.Call, asked turn)
 		return runOutput{}, fmt.Errorf("read output of %s: %w", call.TaskType, err)
 	}
 	var text strings.Builder
-	if err := c.answer.Execute(&text, output); err != nil {
+	if err := c.message.Execute(&text, output); err != nil {
 		return runOutput{}, fmt.Errorf("write output of %s as a message: %w", call.TaskType, err)
 	}
-	return newRunOutput(output, strings.TrimSpace(text.String()), output["usage"], output["model"], output["offline"]), nil
+	return newRunOutput(output, strings.TrimSpace(text.String()), output), nil
 }
 
-func newRunOutput(output map[string]any, text string, usage, modelName, offline any) runOutput {
+// newRunOutput has who answered, and what it took, from about.
+func newRunOutput(output map[string]any, text string, about map[string]any) runOutput {
 	output["response"] = text
 	return runOutput{
 		FinalOutput:   output,
 		FinalMessages: []wireMessage{{Role: string(model.Assistant), Content: text}},
-		Usage:         usage,
-		Metadata:      map[string]any{"model": modelName, "offline": offline},
+		Usage:         about["usage"],
+		Metadata: map[string]any{
+			"model": about["model"], "offline": about["offline"],
+			"cost_usd": about["cost_usd"], "price_version": about["price_version"],
+		},
 	}
 }
 

@@ -59,7 +59,7 @@ func (s *said) texts(t *testing.T, eventType string) (count int, text string) {
 // talk resolves agent.run of an agent with a provider, and runs it.
 func talk(t *testing.T, provider model.Provider, agentID, input string, out *said) ([]byte, error) {
 	t.Helper()
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func talk(t *testing.T, provider model.Provider, agentID, input string, out *sai
 	if err != nil {
 		t.Fatalf("Resolve: %v", err)
 	}
-	return task(t.Context(), call)
+	return task(t.Context(), quietly(call))
 }
 
 func TestAgentAnswersAConversation(t *testing.T) {
@@ -85,7 +85,7 @@ func TestAgentAnswersAConversation(t *testing.T) {
 	], "params": {"tone": "kind"}}`, out)
 	const want = `{"final_output":{"response":"Use a <button> element."},` +
 		`"final_messages":[{"role":"assistant","content":"Use a <button> element."}],` +
-		`"usage":{"input_tokens":10,"output_tokens":5,"total_tokens":15},"metadata":{"model":"script-1","offline":false}}`
+		`"usage":{"input_tokens":10,"output_tokens":5,"total_tokens":15},"metadata":{"cost_usd":null,"model":"script-1","offline":false,"price_version":null}}`
 	if err != nil || string(output) != want {
 		t.Errorf("output\n got: %s, %v\nwant: %s", output, err, want)
 	}
@@ -162,7 +162,7 @@ func TestAgentDoesATaskOfAConversation(t *testing.T) {
 	if answer.FinalOutput["summary"] != "It adds." || answer.FinalOutput["task_type"] != "generate_code" || answer.Usage.(map[string]any)["total_tokens"] != 15.0 {
 		t.Errorf("output %v, usage %v", answer.FinalOutput, answer.Usage)
 	}
-	if count, message := out.texts(t, eventMessage); count != 1 || message != text || len(out.events) != 1 {
+	if count, message := out.texts(t, eventMessage); count != 1 || message != text || len(out.events) != 2 || out.events[0].Type != eventUsage {
 		t.Errorf("events %v", out.events)
 	}
 }
@@ -274,11 +274,11 @@ func TestCancelEndsTheCallOfTheModel(t *testing.T) {
 		close(gone)
 	}))
 	defer server.Close()
-	provider, err := model.New(model.Config{BaseURL: server.URL + "/v1", Model: "m"}, slog.New(slog.DiscardHandler))
+	provider, err := model.New(model.Config{OpenAI: model.Endpoint{BaseURL: server.URL + "/v1"}, Models: []string{"m"}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,7 @@ func TestCancelEndsTheCallOfTheModel(t *testing.T) {
 	out := &said{heard: make(chan engine.NewEvent, 10)}
 	ended := make(chan error, 1)
 	go func() {
-		_, err := task(ctx, engine.Call{AgentID: "codegen_agent", TaskType: conversationTask, Input: input, Emit: out.emit})
+		_, err := task(ctx, quietly(engine.Call{AgentID: "codegen_agent", TaskType: conversationTask, Input: input, Emit: out.emit}))
 		ended <- err
 	}()
 	if ev := <-out.heard; ev.Type != eventDelta || string(ev.Payload) != `{"content":"Well"}` {

@@ -93,7 +93,7 @@ func TestDefaultsThatDoNotFit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = New(provider, map[string]Endpoint{"support": {RunDefaults: engine.RunDefaults{Retry: &engine.RetryPolicy{Multiplier: -1}}}})
+	_, err = New(Config{Provider: provider, Endpoints: map[string]Endpoint{"support": {RunDefaults: engine.RunDefaults{Retry: &engine.RetryPolicy{Multiplier: -1}}}}})
 	if err == nil || !strings.Contains(err.Error(), "support.retry.multiplier") {
 		t.Errorf("err = %v", err)
 	}

@@ -96,7 +96,7 @@ func open(t *testing.T, dir string, s *server, defaults engine.RunDefaults) *ben
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := New(provider, map[string]Endpoint{"support": {URL: s.URL, RunDefaults: defaults}})
+	registry, err := New(Config{Provider: provider, Endpoints: map[string]Endpoint{"support": {URL: s.URL, RunDefaults: defaults}}})
 	if err != nil {
 		t.Fatal(err)
 	}

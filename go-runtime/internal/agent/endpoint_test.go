@@ -32,7 +32,7 @@ func TestEndpointExecutesARun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := New(provider, map[string]Endpoint{"support": {URL: server.URL}})
+	registry, err := New(Config{Provider: provider, Endpoints: map[string]Endpoint{"support": {URL: server.URL}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,8 +44,8 @@ func TestEndpointExecutesARun(t *testing.T) {
 	if err != nil || string(output) != `{"answer":42}` {
 		t.Fatalf("%s, %v", output, err)
 	}
-	if !slices.ContainsFunc(registry.Agents(), func(a Agent) bool { return a.ID == "support" }) {
-		t.Errorf("agents %v", registry.Agents())
+	if !slices.ContainsFunc(registry.Agents("default"), func(a Agent) bool { return a.ID == "support" }) {
+		t.Errorf("agents %v", registry.Agents("default"))
 	}
 }
 

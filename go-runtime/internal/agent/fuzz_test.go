@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -36,7 +37,7 @@ func FuzzResolve(f *testing.F) {
 		if _, err := registry.Resolve("default", engine.TaskTarget, "", "sleep", input); err != nil {
 			checkViolation(t, err)
 		}
-		for _, a := range registry.Agents() {
+		for _, a := range registry.Agents("default") {
 			for _, task := range a.TaskTypes {
 				checkResolved(t, registry, engine.AgentTarget, a.ID, task.Name, input)
 			}
@@ -51,7 +52,7 @@ func checkResolved(t *testing.T, registry *Registry, target engine.Target, agent
 		checkViolation(t, err)
 		return
 	}
-	output, err := task(t.Context(), engine.Call{AgentID: agentID, TaskType: taskType, Input: input, Emit: discard})
+	output, err := task(t.Context(), quietly(engine.Call{AgentID: agentID, TaskType: taskType, Input: input, Emit: discard}))
 	if err != nil {
 		t.Fatalf("%s/%s took %q and failed: %v", agentID, taskType, input, err)
 	}
@@ -68,7 +69,7 @@ func discard(context.Context, ...engine.NewEvent) error { return nil }
 func checkViolation(t *testing.T, err error) {
 	t.Helper()
 	var unfit *violation.Error
-	if !errors.As(err, &unfit) || len(unfit.Violations) == 0 || len(unfit.Violations) > maxViolations+1 {
+	if !errors.As(err, &unfit) || len(unfit.Violations) == 0 || len(unfit.Violations) > jsonschema.MaxViolations+1 {
 		t.Fatalf("refused with %#v, want a *violation.Error", err)
 	}
 }

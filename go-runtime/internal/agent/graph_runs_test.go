@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"strconv"
@@ -12,29 +13,42 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
-// registryOf is one whose built-in tasks run a document as the graph "tested".
+// registryOf is one that has a document as the graph "tested", with kinds of nodes besides.
 func registryOf(t *testing.T, text string, kinds map[string]document.Kind) *Registry {
 	t.Helper()
-	parsed, err := document.Parse([]byte(text))
+	return registryWith(t, builtIns{{
+		Kind: definition.Graph, Name: "tested", Version: definition.VersionOf([]byte(text)), Text: []byte(text),
+	}}, kinds)
+}
+
+// registryWith is one whose graphs are those among definitions, with kinds of nodes besides.
+func registryWith(t *testing.T, definitions Definitions, kinds map[string]document.Kind) *Registry {
+	t.Helper()
+	provider, err := model.New(model.Config{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]document.Kind{"transform": document.Transform, "human": document.Human}
+	r, err := New(Config{Provider: provider, Definitions: definitions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := r.kinds()
 	maps.Copy(all, kinds)
-	compiled, err := parsed.Compile(all)
-	if err != nil {
-		t.Fatal(err)
+	r.graphs.compile = func(text []byte) (*document.Compiled, error) {
+		parsed, err := document.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		return parsed.Compile(all)
 	}
-	tasks, err := builtinTasks(map[string]*document.Compiled{"tested": compiled})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Registry{tasks: tasks}
+	return r
 }
 
 func (b *bench) runGraph(input string) string {

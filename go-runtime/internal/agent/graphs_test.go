@@ -39,7 +39,7 @@ func (s *responder) Complete(_ context.Context, r model.Request) (model.Response
 // runGraph runs a task of the built-in ones, and returns its output and its events' types.
 func runGraph(t *testing.T, provider model.Provider, task, input string) (output map[string]any, events []string, err error) {
 	t.Helper()
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestReasoningGraphDraftsUntilItsReviewIsFine(t *testing.T) {
 	if !strings.Contains(again, "draft 2") || !strings.Contains(again, "too short") || !strings.Contains(again, "Why?") {
 		t.Errorf("asked %q", again)
 	}
-	if n := len(events); n != 10 || events[0] != "graph.node.started" || events[n-1] != "graph.node.finished" {
+	if n := len(events); n != 15 || events[1] != eventUsage || events[0] != "graph.node.started" || events[n-1] != "graph.node.finished" {
 		t.Errorf("events %v", events)
 	}
 }

@@ -8,7 +8,10 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
@@ -33,9 +36,17 @@ type TaskType struct {
 // Registry resolves runs to what executes them; it implements engine.Registry.
 // It does not change after New, and is safe for concurrent use.
 type Registry struct {
-	tasks     map[string]*taskType
+	provider model.Provider
+	tooling  Tooling
+	tasks    map[string]*taskType
+	// agents are those of the catalog, and defined those that are data, as graphs are.
 	agents    map[string]*agent
 	endpoints map[string]*endpoint
+	graphs    *compiled[*document.Compiled]
+	defined   *compiled[*agent]
+	builtIn   []definition.Definition
+	// conversationInput is the schema of the input of conversations.
+	conversationInput *jsonschema.Schema
 }
 
 type agent struct {
@@ -43,93 +54,130 @@ type agent struct {
 	description string
 	model       string
 	tasks       map[string]*taskType
-	defaults    engine.RunDefaults
+	// other does the task types that are not among tasks; nil: there are no others.
+	other    *taskType
+	defaults engine.RunDefaults
+}
+
+// task returns what does a task type, or nil.
+func (a *agent) task(name string) *taskType {
+	if found, known := a.tasks[name]; known {
+		return found
+	}
+	return a.other
 }
 
 // taskType is a description, the schema that inputs are held to, and the work.
 type taskType struct {
-	name  string
-	input *schema
+	name string
+	// input is nil where any object will do.
+	input *jsonschema.Schema
 	// check refuses what the schema takes and the work does not; it may be nil.
-	check func(input []byte) error
+	check func(namespace string, input []byte) error
 	task  engine.Task
 }
 
 // fits returns a *violation.Error for an input that the work does not take.
-func (t *taskType) fits(input []byte) error {
-	if err := t.input.check("input", input); err != nil || t.check == nil {
-		return err
+func (t *taskType) fits(namespace string, input []byte) error {
+	if t.input != nil {
+		if err := t.input.Check("input", input); err != nil {
+			return err
+		}
 	}
-	return t.check(input)
+	if t.check == nil {
+		return nil
+	}
+	return t.check(namespace, input)
 }
 
-// New returns the built-in tasks, the agents of the catalog, which ask the
-// provider, and those that HTTP servers execute, by their ids. It fails when an id
-// is taken, an endpoint's defaults do not fit, or a file of the catalog is broken.
-func New(provider model.Provider, remote map[string]Endpoint) (*Registry, error) {
-	graphs, err := loadGraphs(provider)
-	if err != nil {
+// Config is what a registry is made of.
+type Config struct {
+	// Provider is asked by graphs and agents.
+	Provider model.Provider
+	// Endpoints are agents that HTTP servers execute, by their ids.
+	Endpoints map[string]Endpoint
+	Tooling   Tooling
+	// Definitions has graphs and agents that are data, those of BuiltIn among them; nil:
+	// only those.
+	Definitions Definitions
+}
+
+// New returns the built-in tasks, the agents of the catalog, and those that HTTP servers
+// execute. It fails when an id is taken, an endpoint's defaults do not fit, or a file of
+// the catalog is broken.
+func New(cfg Config) (*Registry, error) {
+	r := &Registry{provider: cfg.Provider, tooling: cfg.Tooling, endpoints: make(map[string]*endpoint, len(cfg.Endpoints))}
+	var err error
+	if r.builtIn, err = r.loadGraphs(); err != nil {
 		return nil, fmt.Errorf("load graphs: %w", err)
 	}
-	tasks, err := builtinTasks(graphs)
-	if err != nil {
+	definitions := cfg.Definitions
+	if definitions == nil {
+		definitions = builtIns(r.builtIn)
+	}
+	r.graphs = newCompiled(definitions, definition.Graph, r.compileGraph)
+	r.defined = newCompiled(definitions, definition.Agent, r.compileAgent)
+	if r.tasks, err = r.builtinTasks(); err != nil {
 		return nil, fmt.Errorf("load built-in tasks: %w", err)
 	}
-	agents, err := loadCatalog(provider)
-	if err != nil {
+	if err := r.loadCatalog(); err != nil {
 		return nil, fmt.Errorf("load agents: %w", err)
 	}
-	endpoints := make(map[string]*endpoint, len(remote))
-	for id, e := range remote {
-		if _, taken := agents[id]; taken {
+	for id, e := range cfg.Endpoints {
+		if _, taken := r.agents[id]; taken {
 			return nil, fmt.Errorf("the HTTP agent %s has the id of an agent of the runtime's own", id)
 		}
 		if err := e.Check(id); err != nil {
 			return nil, fmt.Errorf("load HTTP agents: %w", err)
 		}
-		endpoints[id] = newEndpoint(id, e)
+		r.endpoints[id] = newEndpoint(id, e)
 	}
-	return &Registry{tasks: tasks, agents: agents, endpoints: endpoints}, nil
+	return r, nil
 }
 
 // Resolve returns the task that executes a run, and checks the input against
 // the task type's schema. It returns *UnknownAgentError, *UnknownTaskTypeError,
-// *UnknownGraphError, or a *violation.Error that names every field that does not fit.
-func (r *Registry) Resolve(_ string, target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
-	tasks := r.tasks
+// *UnknownGraphError, or a *violation.Error that names every field that does not fit. A nil
+// input was checked when its run was accepted.
+func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name string, input []byte) (engine.Task, error) {
+	found, tasks := r.tasks[name], r.tasks
 	if target == engine.AgentTarget {
 		if remote := r.endpoints[agentID]; remote != nil {
 			return remote.run, nil
 		}
-		a, known := r.agents[agentID]
-		if !known {
-			return nil, &UnknownAgentError{AgentID: agentID, Known: r.ids()}
+		a := r.agentOf(namespace, agentID)
+		if a == nil {
+			return nil, &UnknownAgentError{AgentID: agentID, Known: r.ids(namespace)}
 		}
-		tasks = a.tasks
+		found, tasks = a.task(name), a.tasks
 	}
-	found, known := tasks[name]
-	if !known {
+	if found == nil {
 		unknown := &UnknownTaskTypeError{TaskType: name, Known: sortedKeys(tasks), Agents: r.accepting(name)}
 		if target == engine.AgentTarget {
 			unknown.AgentID = agentID
 		}
 		return nil, unknown
 	}
-	if err := found.fits(input); err != nil {
-		return nil, err
+	if input != nil {
+		if err := found.fits(namespace, input); err != nil {
+			return nil, err
+		}
+	}
+	if target == engine.AgentTarget && r.agents[agentID] == nil {
+		return r.pinned(agentID, name), nil
 	}
 	return found.task, nil
 }
 
 // Defaults implements engine.Registry: built-in tasks have none.
-func (r *Registry) Defaults(_ string, target engine.Target, agentID string) engine.RunDefaults {
+func (r *Registry) Defaults(namespace string, target engine.Target, agentID string) engine.RunDefaults {
 	if target != engine.AgentTarget {
 		return engine.RunDefaults{}
 	}
 	if remote := r.endpoints[agentID]; remote != nil {
 		return remote.RunDefaults
 	}
-	if a := r.agents[agentID]; a != nil {
+	if a := r.agentOf(namespace, agentID); a != nil {
 		return a.defaults
 	}
 	return engine.RunDefaults{}
@@ -146,19 +194,24 @@ func (r *Registry) accepting(name string) []string {
 	return ids
 }
 
-// ids returns those of every agent, sorted.
-func (r *Registry) ids() []string {
+// ids returns those of every agent that a namespace sees, sorted.
+func (r *Registry) ids(namespace string) []string {
 	ids := append(sortedKeys(r.agents), sortedKeys(r.endpoints)...)
+	ids = append(ids, r.defined.names(namespace)...)
 	slices.Sort(ids)
 	return ids
 }
 
-// Agents describes every agent, sorted by id.
-func (r *Registry) Agents() []Agent {
-	agents := make([]Agent, 0, len(r.agents)+len(r.endpoints))
-	for _, id := range r.ids() {
-		a, own := r.agents[id]
-		if !own {
+// Agents describes every agent that a namespace sees, sorted by id.
+func (r *Registry) Agents(namespace string) []Agent {
+	ids := r.ids(namespace)
+	agents := make([]Agent, 0, len(ids))
+	for _, id := range ids {
+		a := r.agentOf(namespace, id)
+		if a == nil && r.endpoints[id] == nil {
+			continue
+		}
+		if a == nil {
 			agents = append(agents, Agent{ID: id, Description: "Executed by an HTTP server; takes any task type."})
 			continue
 		}
@@ -176,7 +229,7 @@ func describe(tasks map[string]*taskType) []TaskType {
 	described := make([]TaskType, 0, len(tasks))
 	for _, name := range sortedKeys(tasks) {
 		t := tasks[name]
-		described = append(described, TaskType{Name: name, Description: t.input.description, InputSchema: t.input.raw})
+		described = append(described, TaskType{Name: name, Description: t.input.Description(), InputSchema: t.input.Raw()})
 	}
 	return described
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -18,11 +19,22 @@ func newRegistry(tb testing.TB) *Registry {
 	if err != nil {
 		tb.Fatalf("model.New: %v", err)
 	}
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		tb.Fatalf("New: %v", err)
 	}
 	return registry
+}
+
+// quietly fills in what an engine gives a call, where the test does not.
+func quietly(call engine.Call) engine.Call {
+	if call.Emit == nil {
+		call.Emit = func(context.Context, ...engine.NewEvent) error { return nil }
+	}
+	if call.Record == nil {
+		call.Record = func(context.Context, string, []byte) error { return nil }
+	}
+	return call
 }
 
 // run resolves a call, executes it, and decodes the output.
@@ -32,7 +44,7 @@ func run(tb testing.TB, registry *Registry, target engine.Target, call engine.Ca
 	if err != nil {
 		tb.Fatalf("Resolve(%s, %s): %v", call.AgentID, call.TaskType, err)
 	}
-	output, err := task(tb.Context(), call)
+	output, err := task(tb.Context(), quietly(call))
 	if err != nil {
 		tb.Fatalf("run %s of %s: %v", call.TaskType, call.AgentID, err)
 	}
@@ -98,11 +110,11 @@ func TestResolveRefusesWhatItDoesNotKnow(t *testing.T) {
 		},
 		"a mistyped built-in task": {
 			engine.TaskTarget, "", "example_tsk",
-			`no built-in task is called "example_tsk" (did you mean "example_task"?); known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep`,
+			`no built-in task is called "example_tsk" (did you mean "example_task"?); known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep, traced_task`,
 		},
 		"a task type of an agent": {
 			engine.TaskTarget, "anyone", "generate_code",
-			`no built-in task is called "generate_code"; known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep; ` +
+			`no built-in task is called "generate_code"; known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep, traced_task; ` +
 				`"generate_code" is a task type of agent codegen_agent`,
 		},
 		"a task type of another agent": {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"text/template"
 	"unicode"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 )
 
 // sample makes the answer that stands in for a model's when none is configured:
@@ -180,4 +182,51 @@ func orDefault(value, other any) any {
 		}
 	}
 	return value
+}
+
+// sampleOf is an answer that fits a schema, made without a model: texts are the given one.
+func sampleOf(schema *jsonschema.Schema, text string) (string, error) {
+	if schema == nil {
+		return text, nil
+	}
+	var described map[string]any
+	if err := json.Unmarshal(schema.Raw(), &described); err != nil {
+		return "", err
+	}
+	made, err := encode(sampleValue(described, text, 0))
+	return string(made), err
+}
+
+// sampleValue is a value for a JSON Schema, as far as it says what it wants plainly.
+func sampleValue(schema map[string]any, text string, depth int) any {
+	const deepest = 10
+	if choices, limited := schema["enum"].([]any); limited && len(choices) > 0 {
+		return choices[0]
+	}
+	kind := schema["type"]
+	if several, many := kind.([]any); many && len(several) > 0 {
+		kind = several[0]
+	}
+	switch kind {
+	case "string":
+		return text
+	case "integer", "number":
+		return orDefault(schema["minimum"], 0)
+	case "boolean":
+		return false
+	case "array":
+		return []any{}
+	case "null":
+		return nil
+	}
+	object := map[string]any{}
+	properties, _ := schema["properties"].(map[string]any)
+	required, _ := schema["required"].([]any)
+	for _, name := range required {
+		property, _ := properties[fmt.Sprint(name)].(map[string]any)
+		if depth < deepest {
+			object[fmt.Sprint(name)] = sampleValue(property, text, depth+1)
+		}
+	}
+	return object
 }

@@ -40,7 +40,7 @@ func offlineCases(tb testing.TB, registry *Registry) map[string]offlineCase {
 		"codegen_agent/write_tests.go":             {"codegen_agent", "write_tests", `{"language": "go", "code": "package main"}`},
 		"codegen_agent/write_tests.cobol":          {"codegen_agent", "write_tests", `{"language": "cobol", "code": "ADD 1 TO X."}`},
 	}
-	for _, a := range registry.Agents() {
+	for _, a := range registry.Agents("default") {
 		for _, task := range a.TaskTypes {
 			if task.Name == conversationTask {
 				continue

@@ -9,16 +9,14 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
-// thinker does one task type of one agent: it asks the model, checks the answer,
-// and lets the model repair it once.
+// thinker does one task type of one agent: its model is given the task as data, and
+// answers with an object.
 type thinker struct {
-	provider     model.Provider
-	instructions string
-	answer       *schema
-	sample       *sample
+	loop
+
+	sample *sample
 }
 
 // question is the user message: the task as data, apart from the instructions.
@@ -33,42 +31,38 @@ func (t *thinker) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write question: %w", err)
 	}
-	request := model.Request{
-		Instructions: t.instructions,
-		Messages:     []model.Message{{Role: model.User, Text: string(asked)}},
-		Schema:       &model.Schema{Name: call.TaskType, JSON: t.answer.raw},
-		Sample: func(notice string) (string, error) {
-			return t.sample.render(call.Input, notice)
-		},
-	}
-	response, err := t.provider.Complete(ctx, request)
+	made, err := t.loop.run(ctx, call, assignment{
+		messages: []model.Message{{Role: model.User, Text: string(asked)}},
+		sample:   func(notice string) (string, error) { return t.sample.render(call.Input, notice) },
+	})
 	if err != nil {
-		return nil, modelFailure(err)
+		return nil, err
 	}
-	unfit := t.checkAnswer(response.Text)
-	if unfit == nil {
-		return result(call, response)
+	output, err := made.object()
+	if err != nil {
+		return nil, err
 	}
+	output["agent_id"], output["task_type"] = call.AgentID, call.TaskType
+	made.ledger.describe(output)
+	return encode(output)
+}
 
-	spent := response.Usage
-	request.Messages = append(request.Messages,
-		model.Message{Role: model.Assistant, Text: response.Text},
-		model.Message{Role: model.User, Text: "Your answer does not fit: " + unfit.Error() +
-			". Send the whole answer again, as one JSON object that fits."})
-	response, err = t.provider.Complete(ctx, request)
-	if err != nil {
-		return nil, modelFailure(err)
+// object is an answer that is one, with what was planned and checked.
+func (r result) object() (map[string]any, error) {
+	// Decoded rather than copied: a name given twice is then given once.
+	var output map[string]any
+	decoder := json.NewDecoder(strings.NewReader(r.text))
+	decoder.UseNumber()
+	if err := decoder.Decode(&output); err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
 	}
-	if unfit := t.checkAnswer(response.Text); unfit != nil {
-		return nil, &engine.TaskError{
-			Reason: engine.ReasonModelFailed,
-			Message: fmt.Sprintf("the answer of model %s does not fit its schema, nor does its repair (%d mistakes)",
-				response.Model, len(unfit.Violations)),
-			Retryable: true,
-		}
+	if r.plan != "" {
+		output["plan"] = r.plan
 	}
-	response.Usage = response.Usage.Add(spent)
-	return result(call, response)
+	if r.checks != nil {
+		output["checks"] = r.checks
+	}
+	return output, nil
 }
 
 // modelFailure passes the end of the context on, and makes every other failure
@@ -85,33 +79,4 @@ func modelFailure(err error) error {
 		RetryAfter: min(failure.RetryAfter, longestRetryAfter),
 		Cause:      failure.Cause,
 	}
-}
-
-// checkAnswer returns what does not fit in a model's answer, or nil.
-func (t *thinker) checkAnswer(text string) *violation.Error {
-	var unfit *violation.Error
-	if err := t.answer.check("answer", []byte(text)); err != nil {
-		if !errors.As(err, &unfit) {
-			return violation.New("answer", "cannot be checked")
-		}
-		return unfit
-	}
-	return checkFiles([]byte(text))
-}
-
-// result adds to a fitting answer who gave it, and what it took.
-func result(call engine.Call, response model.Response) ([]byte, error) {
-	// Decoded rather than copied: a name given twice is then given once.
-	var output map[string]any
-	decoder := json.NewDecoder(strings.NewReader(response.Text))
-	decoder.UseNumber()
-	if err := decoder.Decode(&output); err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
-	}
-	output["agent_id"] = call.AgentID
-	output["task_type"] = call.TaskType
-	output["model"] = response.Model
-	output["offline"] = response.Offline
-	output["usage"] = response.Usage
-	return encode(output)
 }

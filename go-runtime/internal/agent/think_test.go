@@ -51,7 +51,7 @@ func (s *scripted) Complete(_ context.Context, request model.Request) (model.Res
 // generate runs generate_code of codegen_agent with a provider.
 func generate(t *testing.T, provider model.Provider) ([]byte, error) {
 	t.Helper()
-	registry, err := New(provider, nil)
+	registry, err := New(Config{Provider: provider})
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
@@ -63,7 +63,7 @@ func generate(t *testing.T, provider model.Provider) ([]byte, error) {
 	if err != nil {
 		t.Fatalf("Resolve: %v", err)
 	}
-	return task(t.Context(), call)
+	return task(t.Context(), quietly(call))
 }
 
 // answerWith is a fitting answer but for the path of its file.
@@ -75,7 +75,7 @@ func TestThinkingReturnsTheAnswerAndItsOrigin(t *testing.T) {
 	t.Parallel()
 	provider := &scripted{answers: []string{answerWith("src/add.py")}}
 	output, err := generate(t, provider)
-	const want = `{"agent_id":"codegen_agent","explanation":"e",` +
+	const want = `{"agent_id":"codegen_agent","cost_usd":null,"explanation":"e",` +
 		`"files":[{"content":"x = 1 < 2\n","language":"python","path":"src/add.py"}],` +
 		`"model":"script-1","notes":[],"offline":false,"summary":"s","task_type":"generate_code",` +
 		`"usage":{"input_tokens":10,"output_tokens":5,"total_tokens":15}}`

@@ -8,9 +8,10 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
 const askingOnce = `
@@ -45,19 +46,18 @@ func openJournal(tb testing.TB, dir string) *site {
 // begin starts the rest.
 func (s *site) begin() {
 	s.tb.Helper()
-	parsed, err := document.Parse([]byte(askingOnce))
+	provider, err := model.New(model.Config{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	compiled, err := parsed.Compile(map[string]document.Kind{"human": document.Human})
+	asking := definition.Definition{
+		Kind: definition.Graph, Name: "tested", Version: definition.VersionOf([]byte(askingOnce)), Text: []byte(askingOnce),
+	}
+	registry, err := New(Config{Provider: provider, Definitions: builtIns{asking}})
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	tasks, err := builtinTasks(map[string]*document.Compiled{"tested": compiled})
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	if s.Engine, err = engine.New(engine.Config{}, s.journal, &Registry{tasks: tasks}, slog.New(slog.DiscardHandler)); err != nil {
+	if s.Engine, err = engine.New(engine.Config{}, s.journal, registry, slog.New(slog.DiscardHandler)); err != nil {
 		s.tb.Fatal(err)
 	}
 	if err := s.Start(s.tb.Context()); err != nil {

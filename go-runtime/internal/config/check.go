@@ -41,7 +41,7 @@ func (c Config) contradictions() []Mistake {
 	if c.Replicas%2 == 0 {
 		mistake("replicas", strconv.Itoa(c.Replicas), "want 1, 3 or 5: an even number survives no more failures")
 	}
-	if c.OpenAIBaseURL != "" && c.Model == "" {
+	if c.OpenAIBaseURL != "" && len(c.Models) == 0 {
 		mistake("model", "", "openai-base-url needs the name of a model")
 	}
 	if c.NATSURL != "" && c.Replicas == 1 && c.Durability == "fsync" {

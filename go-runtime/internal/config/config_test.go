@@ -154,6 +154,77 @@ func TestTheSettingsOwnVariableGoesBeforeTheAlias(t *testing.T) {
 	}
 }
 
+func TestModels(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, nil, "--model= openai/gpt-5-mini, anthropic/claude-opus-5,")
+	if err != nil || !slices.Equal(c.Models, []string{"openai/gpt-5-mini", "anthropic/claude-opus-5"}) {
+		t.Errorf("models = %q, %v", c.Models, err)
+	}
+	if c, err := load(t, nil); err != nil || len(c.Models) != 0 || c.ModelConcurrency != 64 {
+		t.Errorf("defaults = %+v, %v", c, err)
+	}
+}
+
+func TestKeysOfProviders(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, "\n  secret-of-file\r\n")
+	keys := func(c config.Config) []string { return []string{c.OpenAIAPIKey, c.AnthropicAPIKey, c.GeminiAPIKey} }
+	for name, test := range map[string]struct {
+		environment map[string]string
+		args        []string
+		want        []string
+	}{
+		"the vendors' variables": {
+			map[string]string{"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b", "GEMINI_API_KEY": "c"}, nil, []string{"a", "b", "c"},
+		},
+		"files in variables": {
+			map[string]string{"OPENAI_API_KEY_FILE": file, "AGENT_RUNTIME_GEMINI_API_KEY_FILE": file},
+			nil,
+			[]string{"secret-of-file", "", "secret-of-file"},
+		},
+		"files in flags": {nil, []string{"--anthropic-api-key-file=" + file}, []string{"", "secret-of-file", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := load(t, test.environment, test.args...)
+			if err != nil || !slices.Equal(keys(c), test.want) {
+				t.Fatalf("keys = %q, %v; want %q", keys(c), err, test.want)
+			}
+			var text strings.Builder
+			if _, err := c.WriteTo(&text); err != nil || strings.Contains(text.String(), "secret-of-file") {
+				t.Errorf("%v, settings in effect:\n%s", err, text.String())
+			}
+			again, err := load(t, test.environment, "--config="+writeFile(t, text.String()))
+			if err != nil || !slices.Equal(keys(again), test.want) {
+				t.Errorf("read back: %q, %v", keys(again), err)
+			}
+		})
+	}
+}
+
+func TestFilesOfKeysThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		path, key, want string
+	}{
+		"absent":            {filepath.Join(t.TempDir(), "absent"), "", "no such file"},
+		"a folder":          {t.TempDir(), "", "is a directory"},
+		"empty":             {writeFile(t, " \n"), "", "the file is empty"},
+		"beside the secret": {writeFile(t, "of-the-file"), "of-the-environment", "give one of them"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := load(t, map[string]string{"GEMINI_API_KEY": test.key}, "--gemini-api-key-file="+test.path)
+			if got := mistakes(t, err); !slices.Equal(got, []string{"gemini-api-key-file"}) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("mistakes = %v, want %s", err, test.want)
+			}
+			if strings.Contains(err.Error(), "of-the-") {
+				t.Errorf("a secret got into %v", err)
+			}
+		})
+	}
+}
+
 func TestStreamOrigins(t *testing.T) {
 	t.Parallel()
 	c, err := load(t, map[string]string{"AGENT_RUNTIME_STREAM_ORIGINS": "https://a.example, http://localhost:3000,"})

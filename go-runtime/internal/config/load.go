@@ -193,6 +193,10 @@ func (c Config) WriteTo(w io.Writer) (int64, error) {
 	var text strings.Builder
 	for _, s := range settings(&c) {
 		shown := s.value.String()
+		// One that comes from a file is shown by the file's setting.
+		if s.secret && shown != "" && c.origins[s.name] == "default" {
+			continue
+		}
 		if s.secret && shown != "" {
 			fmt.Fprintf(&text, "# %s is set (%s)\n", s.name, c.origins[s.name])
 			continue

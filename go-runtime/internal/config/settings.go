@@ -77,17 +77,33 @@ type Config struct {
 	// LogFormat is "json", "text", or "auto": text on a terminal, else json.
 	LogFormat string
 
-	// Model is the name of the language model; empty: the provider's usual one.
-	Model string
-	// OpenAIBaseURL is an OpenAI-compatible endpoint; empty: OpenAI's own.
-	OpenAIBaseURL string
-	// OpenAIAPIKey is a secret. Without it and OpenAIBaseURL the offline model answers.
-	OpenAIAPIKey string
+	// Models are the names of the language models, the next of which is asked where
+	// one fails; empty: the provider's usual one.
+	Models []string
+	// OpenAIBaseURL is an OpenAI-compatible endpoint, the other two are gateways to the
+	// providers' APIs; empty: their own.
+	OpenAIBaseURL, AnthropicBaseURL, GeminiBaseURL string
+	// OpenAIAPIKey, AnthropicAPIKey and GeminiAPIKey are secrets. Without any of them and
+	// OpenAIBaseURL the offline model answers.
+	OpenAIAPIKey, AnthropicAPIKey, GeminiAPIKey string
+	// OpenAIAPIKeyFile and the others are files that hold the keys; empty: none.
+	OpenAIAPIKeyFile, AnthropicAPIKeyFile, GeminiAPIKeyFile string
 	// ModelTimeout is the longest one answer of the model may take.
 	ModelTimeout time.Duration
+	// ModelConcurrency is how many requests each provider is sent at a time.
+	ModelConcurrency int
 
 	// HTTPAgents are the agents that HTTP servers execute, by agent id.
 	HTTPAgents map[string]HTTPAgent
+
+	// DefinitionsDir is a folder of graphs and agents that every namespace sees; see definition.ReadFolder. Empty: none.
+	DefinitionsDir string
+	// TraceContent is "never", "asked" or "always": whether inputs and outputs go into spans.
+	TraceContent string
+	// TraceRedact are the names of JSON members whose values are masked there.
+	TraceRedact []string
+	// TraceURL is where traces are shown, with {trace_id} in it; empty: nowhere.
+	TraceURL string
 
 	// origins says where each setting's value came from, by name.
 	origins map[string]string
@@ -264,14 +280,41 @@ func settings(c *Config) []setting {
 		},
 
 		{
-			name: "model", fallback: "", value: (*textValue)(&c.Model),
-			help: "`name` of the language model; empty: the provider's usual one",
+			name: "model", fallback: "", value: (*namesValue)(&c.Models),
+			help: "`name` of the language model, such as openai/gpt-5-mini; of several with commas between the next is asked " +
+				"where one fails; empty: the provider's usual one",
 		},
 		{
 			name: "openai-base-url", fallback: "", value: (*webURLValue)(&c.OpenAIBaseURL), alias: "OPENAI_BASE_URL",
 			help: "`url` of an OpenAI-compatible endpoint",
 		},
 		{name: "openai-api-key", fallback: "", value: (*textValue)(&c.OpenAIAPIKey), alias: "OPENAI_API_KEY", secret: true},
+		{
+			name: "openai-api-key-file", fallback: "", value: &secretFileValue{&c.OpenAIAPIKeyFile, &c.OpenAIAPIKey},
+			alias: "OPENAI_API_KEY_FILE", help: "`file` that holds the key of openai-api-key",
+		},
+		{
+			name: "anthropic-base-url", fallback: "", value: (*webURLValue)(&c.AnthropicBaseURL), alias: "ANTHROPIC_BASE_URL",
+			help: "`url` of a gateway to Anthropic's API",
+		},
+		{name: "anthropic-api-key", fallback: "", value: (*textValue)(&c.AnthropicAPIKey), alias: "ANTHROPIC_API_KEY", secret: true},
+		{
+			name: "anthropic-api-key-file", fallback: "", value: &secretFileValue{&c.AnthropicAPIKeyFile, &c.AnthropicAPIKey},
+			alias: "ANTHROPIC_API_KEY_FILE", help: "`file` that holds the key of anthropic-api-key",
+		},
+		{
+			name: "gemini-base-url", fallback: "", value: (*webURLValue)(&c.GeminiBaseURL), alias: "GOOGLE_GEMINI_BASE_URL",
+			help: "`url` of a gateway to the Gemini API",
+		},
+		{name: "gemini-api-key", fallback: "", value: (*textValue)(&c.GeminiAPIKey), alias: "GEMINI_API_KEY", secret: true},
+		{
+			name: "gemini-api-key-file", fallback: "", value: &secretFileValue{&c.GeminiAPIKeyFile, &c.GeminiAPIKey},
+			alias: "GEMINI_API_KEY_FILE", help: "`file` that holds the key of gemini-api-key",
+		},
+		{
+			name: "model-concurrency", fallback: "64", value: &intValue{&c.ModelConcurrency, 1, 100_000},
+			help: "`number` of requests that each provider of models is sent at a time",
+		},
 		{
 			name: "model-timeout", fallback: "2m", value: &durationValue{&c.ModelTimeout, time.Second, time.Hour},
 			help: "longest one answer of the model may take",
@@ -280,6 +323,23 @@ func settings(c *Config) []setting {
 			name: "http-agents", fallback: "", value: (*httpAgentsValue)(&c.HTTPAgents),
 			help: "agents that HTTP servers execute: `id=url`, several with commas between; for runs that do not say, " +
 				"id=url;max-attempts=5;run-timeout=30s and the like of initial-backoff, max-backoff and multiplier",
+		},
+		{
+			name: "definitions-dir", fallback: "", value: (*textValue)(&c.DefinitionsDir),
+			help: "`folder` whose files graphs/*.yaml and agents/*.yaml, or .yml or .json, every namespace sees",
+		},
+		{
+			name: "trace-content", fallback: "asked", value: &choiceValue{&c.TraceContent, []string{"never", "asked", "always"}},
+			help: "inputs and outputs in traces: never, asked (of runs whose metadata has trace: true) or always",
+		},
+		{
+			name: "trace-redact", fallback: "password,passwd,secret,token,authorization,cookie,*_password,*_secret,*_token,*_key,apikey",
+			value: (*redactValue)(&c.TraceRedact),
+			help:  "`names` of JSON members whose values are masked in traces, with commas between; * stands for any characters",
+		},
+		{
+			name: "trace-url", fallback: "", value: (*traceURLValue)(&c.TraceURL),
+			help: "`url` at which a trace is shown, with {trace_id} in it",
 		},
 	}
 }

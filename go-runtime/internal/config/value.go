@@ -4,15 +4,19 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 )
 
 // value is the field a setting fills. Set's error says what would be right, in
@@ -219,6 +223,90 @@ func (v *webURLValue) Set(raw string) error {
 }
 
 func (v *webURLValue) String() string { return string(*v) }
+
+// namesValue is names with commas between.
+type namesValue []string
+
+func (v *namesValue) Set(raw string) error {
+	var names []string
+	for part := range strings.SplitSeq(raw, ",") {
+		if name := strings.TrimSpace(part); name != "" {
+			names = append(names, name)
+		}
+	}
+	*v = names
+	return nil
+}
+
+func (v *namesValue) String() string { return strings.Join(*v, ",") }
+
+// maxSecretBytes is far above any key, and keeps a mistaken path from filling memory.
+const maxSecretBytes = 64 << 10
+
+// secretFileValue is the path of a file that holds a secret, as container
+// platforms mount them. White space around the secret is not part of it.
+type secretFileValue struct{ path, secret *string }
+
+func (v *secretFileValue) Set(raw string) error {
+	*v.path = raw
+	if raw == "" {
+		return nil
+	}
+	if *v.secret != "" {
+		return errors.New("the secret itself is set too: give one of them")
+	}
+	file, err := os.Open(raw)
+	if err != nil {
+		return err
+	}
+	defer file.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(file, maxSecretBytes))
+	if err != nil {
+		return err
+	}
+	if *v.secret = strings.TrimSpace(string(text)); *v.secret == "" {
+		return errors.New("the file is empty")
+	}
+	return nil
+}
+
+func (v *secretFileValue) String() string { return *v.path }
+
+// redactValue is names of JSON members.
+type redactValue []string
+
+func (v *redactValue) Set(raw string) error {
+	var names namesValue
+	if err := names.Set(raw); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := span.CheckRedact(name); err != nil {
+			return err
+		}
+	}
+	*v = redactValue(names)
+	return nil
+}
+
+func (v *redactValue) String() string { return strings.Join(*v, ",") }
+
+// traceURLValue is a web URL with a place for a trace's id.
+type traceURLValue string
+
+const maxTraceURL = 500
+
+func (v *traceURLValue) Set(raw string) error {
+	u, err := url.Parse(strings.NewReplacer("{trace_id}", "0", "{run_id}", "0").Replace(raw))
+	if raw != "" && (err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") ||
+		!strings.Contains(raw, "{trace_id}") || len(raw) > maxTraceURL) {
+		return fmt.Errorf("want an http:// or https:// URL without user and password, with {trace_id} in it, of at most %d bytes", maxTraceURL)
+	}
+	*v = traceURLValue(raw)
+	return nil
+}
+
+func (v *traceURLValue) String() string { return string(*v) }
 
 type choiceValue struct {
 	field   *string

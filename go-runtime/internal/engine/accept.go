@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -316,11 +315,11 @@ func (e *Engine) makeRoom(namespace string, orders []*order) (giveBack func(), e
 // the queue; where a place is taken for it, it is the beginning of its first
 // attempt. Runs that the journal has already are taken up.
 func (e *Engine) appendFirst(ctx context.Context, namespace string, orders []*order) error {
-	now, trace := e.cfg.Now().UTC(), traceParent(ctx)
+	now := e.cfg.Now().UTC()
 	messages := make([]journal.Message, len(orders))
 	for i, o := range orders {
 		o.record = e.firstRecord(namespace, o, now)
-		o.record.TraceParent = trace
+		e.placeInTrace(ctx, &o.record)
 		data, err := o.record.encode()
 		if err != nil {
 			return err
@@ -453,10 +452,4 @@ func (e *Engine) adopt(ctx context.Context, namespace, id string) (*entry, error
 		return ent, e.resume(e.work, ent)
 	}
 	return ent, nil
-}
-
-func traceParent(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier["traceparent"]
 }

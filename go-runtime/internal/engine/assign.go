@@ -114,6 +114,6 @@ func (s *Session) beginAttempt(ent *entry, worker *Worker) (Assignment, error) {
 	run.Input = input
 	return Assignment{
 		Run: run, Lease: run.Lease, StepTimeout: run.options().StepTimeout,
-		Steps: p.Steps, Answers: p.Answers, Checkpoint: p.Checkpoint, TraceParent: ent.traceParent,
+		Steps: p.Steps, Answers: p.Answers, Checkpoint: p.Checkpoint, Trace: ent.traceOrigin(),
 	}, nil
 }

@@ -123,7 +123,11 @@ func (e *Engine) changeInTurn(
 	}
 	rec := record{
 		ID: uuid.NewString(), Run: next, Created: ent.created, Hash: ent.hash,
-		TraceParent: ent.traceParent, Payload: payload,
+		Trace: ent.traceOrigin(), Payload: payload,
+	}
+	tells := next.State.Ended() || next.asks()
+	if tells {
+		rec.Trace.Under = ""
 	}
 	seq, err := e.appendSurely(ctx, &rec, before.Sequence)
 	if err != nil {
@@ -137,8 +141,12 @@ func (e *Engine) changeInTurn(
 		e.payloads.Add(seq, payload)
 	}
 
+	if tells {
+		e.tell(ctx, ent, &next, payload)
+	}
+
 	ent.mu.Lock()
-	ent.run = next
+	ent.run, ent.trace = next, kept(rec.Trace)
 	if next.State.Ended() {
 		if ent.deadline != nil {
 			ent.deadline.Stop()

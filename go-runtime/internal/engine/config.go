@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 )
 
 // Config sets an engine's limits. A zero field takes its default.
@@ -36,8 +35,8 @@ type Config struct {
 	KeepEndedFor time.Duration
 	// Now is the wall clock; default time.Now.
 	Now func() time.Time
-	// Tracer makes a span of each attempt; default none.
-	Tracer trace.Tracer
+	// Tracer makes the spans of runs; default none.
+	Tracer *span.Tracer
 }
 
 func (c Config) withDefaults() Config {
@@ -53,7 +52,7 @@ func (c Config) withDefaults() Config {
 		c.Now = time.Now
 	}
 	if c.Tracer == nil {
-		c.Tracer = noop.NewTracerProvider().Tracer("")
+		c.Tracer = span.New(span.Config{})
 	}
 	return c
 }

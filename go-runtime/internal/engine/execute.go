@@ -2,15 +2,11 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
-
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
@@ -88,8 +84,8 @@ func (e *Engine) attempt(ent *entry) {
 func (e *Engine) execute(ctx context.Context, ent *entry, run Run, task Task, call Call) {
 	ctx, stopTimer := context.WithTimeoutCause(ctx, run.RunTimeout, errRunTimeout)
 	defer stopTimer()
-	ctx, span := e.startSpan(ctx, ent, run)
-	defer span.End()
+	ctx, attempt := e.cfg.Tracer.StartAttempt(ctx, ent.traceOrigin(), traced(&run))
+	attempt.Input(json.RawMessage(call.Input))
 
 	type result struct {
 		output []byte
@@ -105,12 +101,10 @@ func (e *Engine) execute(ctx context.Context, ent *entry, run Run, task Task, ca
 		if r.err != nil && ctx.Err() != nil {
 			r.err = context.Cause(ctx)
 		}
-		if r.err != nil {
-			span.SetStatus(codes.Error, "run did not succeed")
-		}
+		endAttempt(attempt, &run, r.output, r.err)
 		e.finish(ent, r.output, r.err) //nolint:contextcheck // recorded whatever ended ctx
 	case <-ctx.Done():
-		span.SetStatus(codes.Error, context.Cause(ctx).Error())
+		endAttempt(attempt, &run, nil, context.Cause(ctx))
 		e.finish(ent, nil, context.Cause(ctx)) //nolint:contextcheck // recorded although ctx ended
 		<-done
 	}
@@ -179,7 +173,7 @@ func (e *Engine) prepare(ent *entry) (Task, Call, error) {
 		return nil, Call{}, err
 	}
 	if task == nil {
-		if task, err = e.registry.Resolve(run.Namespace, run.Target, run.AgentID, run.TaskType, input); err != nil {
+		if task, err = e.registry.Resolve(run.Namespace, run.Target, run.AgentID, run.TaskType, nil); err != nil {
 			return nil, Call{}, &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
 		}
 	}
@@ -357,20 +351,6 @@ func (e *Engine) checkOutput(output []byte) error {
 		return &TaskError{Reason: ReasonAgentFailed, Message: err.Error(), Cause: err}
 	}
 	return nil
-}
-
-// startSpan begins the span of an attempt, in the trace the run was created in.
-func (e *Engine) startSpan(ctx context.Context, ent *entry, run Run) (context.Context, trace.Span) {
-	carrier := propagation.MapCarrier{"traceparent": ent.traceParent}
-	ctx = propagation.TraceContext{}.Extract(ctx, carrier)
-	return e.cfg.Tracer.Start(ctx, //nolint:spancheck // the caller ends it
-		"run "+run.TaskType, trace.WithAttributes(
-			attribute.String("agentruntime.run_id", run.ID),
-			attribute.String("agentruntime.namespace", run.Namespace),
-			attribute.String("agentruntime.agent_id", run.AgentID),
-			attribute.String("agentruntime.task_type", run.TaskType),
-			attribute.Int("agentruntime.attempt", run.Attempt),
-		))
 }
 
 func (e *Engine) logEnd(run Run, failure error) {

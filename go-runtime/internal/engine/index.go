@@ -9,6 +9,8 @@ import (
 	"unique"
 
 	"github.com/tidwall/btree"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 )
 
 // entry is a run in memory: what its log says, and while it is active what the
@@ -16,16 +18,17 @@ import (
 type entry struct {
 	id string
 	// created is the sequence of the run's first record, hash that of its request.
-	created     uint64
-	hash        payloadHash
-	traceParent string
-	named       bool
+	created uint64
+	hash    payloadHash
+	named   bool
 
 	// turn is held by whoever changes the run; it has room for one.
 	turn chan struct{}
 
 	mu  sync.Mutex
 	run Run // without payloads
+	// trace is where the run stands in a trace; nil: in none.
+	trace *span.Origin
 	// task and input are set while the run waits in memory; a run queued before a
 	// restart has neither and gets them when it starts.
 	task  Task
@@ -53,13 +56,13 @@ type entry struct {
 
 func newEntry(r *record) *entry {
 	ent := &entry{
-		id:          r.Run.ID,
-		created:     r.Created,
-		hash:        r.Hash,
-		traceParent: r.TraceParent,
-		named:       r.Run.named,
-		turn:        make(chan struct{}, 1),
-		run:         r.Run,
+		id:      r.Run.ID,
+		created: r.Created,
+		hash:    r.Hash,
+		named:   r.Run.named,
+		turn:    make(chan struct{}, 1),
+		run:     r.Run,
+		trace:   kept(r.Trace),
 	}
 	if ent.created == 0 {
 		ent.created = r.Run.Sequence

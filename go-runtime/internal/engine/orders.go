@@ -2,6 +2,8 @@ package engine
 
 import (
 	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 )
 
 // Orders is what the engine has to say to a worker.
@@ -26,7 +28,7 @@ type Assignment struct {
 	Steps       []Step
 	Answers     []Answer
 	Checkpoint  []byte
-	TraceParent string
+	Trace       span.Origin
 }
 
 // Cancellation says that a run is no longer the worker's.

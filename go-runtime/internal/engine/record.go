@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 )
 
 // record is one entry of a run's log: the run as it stands from then on, and
@@ -20,8 +22,8 @@ type record struct {
 	Created uint64
 	// Hash is that of the request's payload.
 	Hash payloadHash
-	// TraceParent is the W3C trace context the run was created in, or empty.
-	TraceParent string
+	// Trace is where the run stands in a trace.
+	Trace span.Origin
 	// Payload is the input in the first record, the output in that of a run that
 	// succeeded, the question in that of one that began to wait for an answer, the
 	// answer in that which ended this, and else empty.
@@ -31,6 +33,8 @@ type record struct {
 // facts is a record without its payload, as it is kept: JSON, so that a log can
 // be read by eye and later versions can add to it.
 type facts struct {
+	span.Origin
+
 	ID          string          `json:"id"`
 	Target      Target          `json:"target"`
 	AgentID     string          `json:"agent_id,omitempty"`
@@ -48,7 +52,6 @@ type facts struct {
 	RunTimeout  time.Duration   `json:"run_timeout_ns"`
 	Created     uint64          `json:"created,omitempty"`
 	Hash        string          `json:"hash"`
-	TraceParent string          `json:"traceparent,omitempty"`
 	Options     *Options        `json:"options,omitempty"`
 	NotBefore   time.Time       `json:"not_before,omitzero"`
 	Wait        *Wait           `json:"wait,omitempty"`
@@ -70,7 +73,7 @@ func (r *record) encode() ([]byte, error) {
 		MaxAttempts: run.MaxAttempts, Metadata: run.Metadata, Error: run.Error,
 		CreatedAt: run.CreatedAt, StartedAt: run.StartedAt, EndedAt: run.EndedAt,
 		Deadline: run.Deadline, RunTimeout: run.RunTimeout, Created: r.Created,
-		Hash: hex.EncodeToString(r.Hash[:]), TraceParent: r.TraceParent,
+		Hash: hex.EncodeToString(r.Hash[:]), Origin: r.Trace,
 		Options: run.Options, NotBefore: run.NotBefore, Wait: run.Wait, Lease: run.Lease, Worker: run.Worker,
 		Begun: run.begun, Continues: run.continues, Cause: run.cause, Answered: run.answered, Unnamed: !run.named,
 	})
@@ -114,13 +117,13 @@ func decodeRecord(data []byte) (record, error) {
 		return record{}, fmt.Errorf("%w: %w", errBadRecord, err)
 	}
 	r := record{
-		ID: f.ID, Created: f.Created, TraceParent: f.TraceParent, Payload: payload,
+		ID: f.ID, Created: f.Created, Trace: f.Origin, Payload: payload,
 		Run: Run{
 			Target: f.Target, AgentID: f.AgentID, TaskType: f.TaskType,
 			Description: f.Description, State: f.State, Attempt: f.Attempt,
 			MaxAttempts: f.MaxAttempts, Metadata: f.Metadata, Error: f.Error,
 			CreatedAt: f.CreatedAt, StartedAt: f.StartedAt, EndedAt: f.EndedAt,
-			Deadline: f.Deadline, RunTimeout: f.RunTimeout,
+			Deadline: f.Deadline, RunTimeout: f.RunTimeout, TraceID: f.TraceID(), TraceURL: f.TraceURL,
 			Options: f.Options, NotBefore: f.NotBefore, Wait: f.Wait, Lease: f.Lease, Worker: f.Worker,
 			begun: f.Begun, continues: f.Continues, cause: f.Cause, answered: f.Answered, named: !f.Unnamed,
 		},

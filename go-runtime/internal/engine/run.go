@@ -84,6 +84,9 @@ type Run struct {
 	Worker *Worker
 	// Sequence is that of the run's latest record in the journal.
 	Sequence uint64
+	// TraceID is that of the run's trace, empty when it is in none; TraceURL is where the
+	// trace is shown, or empty.
+	TraceID, TraceURL string
 
 	// begun counts how often the run began, as the same attempt or the next one.
 	begun int
@@ -232,4 +235,6 @@ const (
 	ReasonQueueTimedOut     Reason = "QUEUE_TIMED_OUT"
 	// ReasonLeaseLost is why an attempt ended whose worker was not heard of any more.
 	ReasonLeaseLost Reason = "LEASE_LOST"
+	// ReasonBudgetExceeded is why a run ended that took what its budget allows.
+	ReasonBudgetExceeded Reason = "BUDGET_EXCEEDED"
 )

@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"iter"
 
 	"github.com/google/uuid"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -18,7 +20,9 @@ const maxSubRunDepth = 100
 type StartRun struct {
 	Key     string
 	Request CreateRequest
-	Err     error
+	// TraceParent is the W3C trace context of the code that asks, or empty.
+	TraceParent string
+	Err         error
 }
 
 // startRun creates the sub-run that a report asks for, and answers in its own time.
@@ -32,6 +36,8 @@ func (c *Connection) startRun(ctx context.Context, l *lease, r *Report) error {
 	if err != nil {
 		return err
 	}
+	// In the trace of the run, and not of the worker's connection.
+	ctx = span.Continue(ctx, cmp.Or(r.StartRun.TraceParent, l.ent.traceOrigin().TraceParent))
 	number := r.Number
 	answer := *r
 	e.accepting.RLock()
@@ -58,6 +64,9 @@ func (e *Engine) startSubRun(ctx context.Context, l *lease, key string, request 
 	request, err := e.subRun(l, &run, key, request)
 	if err != nil {
 		return Run{}, err
+	}
+	if started := e.index.get(run.Namespace, request.RunID); started != nil {
+		return e.read(ctx, started)
 	}
 	return e.createSubRun(ctx, run.Namespace, request)
 }

@@ -87,7 +87,8 @@ func (e *TaskError) Unwrap() error { return e.Cause }
 type Registry interface {
 	// Resolve returns the task for a run of a namespace and checks the input against
 	// its schema. Its errors are the registry's own (no such agent, no such task
-	// type, input that does not fit) and pass through CreateRun unchanged.
+	// type, input that does not fit) and pass through CreateRun unchanged. A nil input is
+	// that of a run that was accepted, and so was checked by what held then.
 	Resolve(namespace string, target Target, agentID, taskType string, input []byte) (Task, error)
 	// Defaults returns what holds for the runs of an agent that do not say.
 	Defaults(namespace string, target Target, agentID string) RunDefaults

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -28,6 +29,11 @@ type Call struct {
 type interruptError struct {
 	value any
 	run   string
+}
+
+// Waits reports whether the error of a node says that it waits for something, and so is no failure.
+func Waits(err error) bool {
+	return errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError))
 }
 
 func (*interruptError) Error() string {

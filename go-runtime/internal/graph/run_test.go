@@ -477,7 +477,7 @@ func TestNodesAwaitRunsElsewhere(t *testing.T) {
 		})
 	}
 	below := list().Node("w", waits("below")).Edge(Start, "w")
-	g := list().Node("own", waits("away")).Edge(Start, "own").
+	g := list().Node("own", waits("beside")).Edge(Start, "own").
 		Node("sub", does(func(ctx context.Context, call *Call, _ State) (Command, error) {
 			state, err := call.Run(ctx, below, State{})
 			return Command{Update: State{"seen": state["seen"]}}, err
@@ -498,14 +498,14 @@ func TestNodesAwaitRunsElsewhere(t *testing.T) {
 		return open, state
 	}
 	open, _ := run(Request{Input: State{}})
-	both := map[string]any{open["own away"]: nil, open["sub/w below"]: nil}
+	both := map[string]any{open["own beside"]: nil, open["sub/w below"]: nil}
 	if len(open) != 2 || len(both) != 2 {
 		t.Fatalf("open are %v", open)
 	}
 	if open, _ = run(Request{Answers: both}); len(open) != 2 {
 		t.Fatalf("neither has ended, and open are %v", open)
 	}
-	ended["away"], ended["below"] = true, true
+	ended["beside"], ended["below"] = true, true
 	open, _ = run(Request{Answers: both})
 	if open["own "] == "" || open["sub/w "] == "" {
 		t.Fatalf("both ask, and open are %v", open)

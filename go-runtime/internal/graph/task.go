@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 )
 
 // do does the tasks of a step that are not done, and returns them in their order: those
@@ -101,7 +103,7 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 			r.tell(Event{Kind: NodeFinished, Node: task.Node, Task: task.ID, Data: command.Update})
 			return command, nil
 		}
-		if errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError)) {
+		if Waits(err) {
 			return Command{}, err
 		}
 		r.tell(Event{Kind: NodeFailed, Node: task.Node, Task: task.ID, Data: err.Error()})
@@ -125,6 +127,16 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
+// endNode ends the span of a node. One that asks has not failed.
+func endNode(spanned *span.Span, command Command, err error) {
+	if Waits(err) {
+		err = nil
+	} else if err == nil {
+		spanned.Output(command)
+	}
+	spanned.End(err)
+}
+
 func (r *run) callOnce(ctx context.Context, node Node, task Task, state State) (command Command, err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -140,6 +152,9 @@ func (r *run) callOnce(ctx context.Context, node Node, task Task, state State) (
 		Task: task, Thread: r.thread, Step: r.at.Step, run: r,
 		answers: r.at.Answers[task.ID], below: r.at.Below[task.ID],
 	}
+	ctx, spanned := span.StartNode(ctx, r.graph.name, task.Node)
+	spanned.Input(state)
+	defer func() { endNode(spanned, command, err) }()
 	command, err = node.Run(ctx, call, state)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) {

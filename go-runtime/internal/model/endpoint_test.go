@@ -81,7 +81,7 @@ func (e *endpoint) sent() []wireRequest {
 // provider returns a provider that asks the endpoint.
 func (e *endpoint) provider(t *testing.T, log *slog.Logger) Provider {
 	t.Helper()
-	provider, err := New(Config{APIKey: testKey, BaseURL: e.URL + "/v1", Model: "small-model"}, log)
+	provider, err := New(Config{OpenAI: Endpoint{APIKey: testKey, BaseURL: e.URL + "/v1"}, Models: []string{"small-model"}}, log)
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}

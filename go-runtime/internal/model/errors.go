@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -28,11 +29,22 @@ const (
 	Malformed Kind = "malformed"
 )
 
+// passes reports whether another model may not fail so.
+func (k Kind) passes() bool {
+	switch k {
+	case RateLimited, QuotaExhausted, Unavailable, Unauthorized:
+		return true
+	case Rejected, Refused, Truncated, Malformed:
+		return false
+	}
+	return false
+}
+
 // Error is a provider's failure. Its text is safe to show: it holds nothing of
 // the request, the answer or the key.
 type Error struct {
 	Kind Kind
-	// Model is the one that was asked.
+	// Model is the one that was asked, as provider/model.
 	Model string
 	// StatusCode is the HTTP status, or 0 when there was no answer.
 	StatusCode int
@@ -40,10 +52,18 @@ type Error struct {
 	RetryAfter time.Duration
 	// Cause is for the log, and may be nil.
 	Cause error
+
+	// detail says more than the kind does, in its place.
+	detail string
+	// whole is the text for all models of a chain.
+	whole string
 }
 
 func (e *Error) Error() string {
-	text := "model " + e.Model + " " + e.sentence()
+	if e.whole != "" {
+		return e.whole
+	}
+	text := "model " + e.Model + " " + cmp.Or(e.detail, e.sentence())
 	if e.StatusCode >= 400 {
 		text += fmt.Sprintf(" (HTTP %d)", e.StatusCode)
 	}

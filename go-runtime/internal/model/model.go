@@ -1,7 +1,8 @@
-// Package model asks language models. A Provider takes instructions, messages
-// and the JSON Schema of the wanted answer, and returns the answer with what it
-// cost. There are two: OpenAI-compatible endpoints through the official SDK, and
-// an offline one that answers from templates and says so each time.
+// Package model asks language models. A Provider takes instructions, messages,
+// tools and the JSON Schema of the wanted answer, and returns the answer with the
+// tokens it took. The Router asks OpenAI-compatible, Anthropic and Gemini
+// endpoints through their official SDKs, one model after another where one fails;
+// without any key it answers offline from templates, and says so each time.
 //
 // Neither keys nor the content of requests and answers are ever logged or put
 // into the text of an error.
@@ -10,11 +11,8 @@ package model
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net/url"
-	"time"
 
-	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model/price"
 )
 
 // Role says who wrote a message.
@@ -68,6 +66,8 @@ type ToolCall struct {
 	// Arguments are a JSON object as the model wrote it, not yet checked; a text that is
 	// no JSON object where the model wrote none.
 	Arguments string `json:"arguments"`
+	// Opaque is what the provider wants to see again with the call; others leave it out.
+	Opaque string `json:"opaque,omitempty"`
 }
 
 // Schema is the JSON Schema that an answer should fit.
@@ -90,7 +90,8 @@ type Request struct {
 	Schema *Schema
 	// Tools may be called by the model, whose answer then has ToolCalls.
 	Tools []Tool
-	// Model names the model to ask, as Config.Models does; empty: the first of those.
+	// Model names the model to ask as Config.Models does, or several with commas
+	// between, of which the next is asked where one fails; empty: Config.Models.
 	Model string
 	// MaxTokens bounds the answer; 0 leaves it to the provider.
 	MaxTokens int
@@ -100,7 +101,8 @@ type Request struct {
 	Sample func(notice string) (string, error)
 	// Pieces, unless it is nil, is given the text of the answer while it comes, in
 	// order and by one goroutine. An error of its ends the call, which returns it.
-	// When the call fails otherwise, a beginning of an answer may have been given.
+	// When the call fails otherwise, a beginning of an answer may have been given;
+	// once it was, neither is the request made again nor another model asked.
 	Pieces func(text string) error
 }
 
@@ -134,11 +136,16 @@ type Response struct {
 	Text string
 	// ToolCalls are what the model wants done before it answers; Text may say why.
 	ToolCalls []ToolCall
-	// Provider is the kind of the provider that answered, such as openai.
+	// Provider is who answered: openai, anthropic, gemini or offline. For an
+	// OpenAI-compatible endpoint it is its provider as package price names it, such
+	// as groq, or openai-compatible.
 	Provider string
 	// Model is the one that answered, as the provider names it.
 	Model string
 	Usage Usage
+	// Cost is what the usage costs at list prices; nil where no price is known, which
+	// is not free. What failed attempts took is in neither.
+	Cost *price.Cost
 	// Offline is true when no model was asked.
 	Offline bool
 	// FinishReason is the provider's word for why the answer ends, usually "stop".
@@ -147,72 +154,13 @@ type Response struct {
 
 // Provider answers requests. It is safe for concurrent use.
 type Provider interface {
-	// Name is the kind of provider, `openai` or `offline`.
+	// Name is the kind of provider that is asked first, such as openai, or offline.
 	Name() string
-	// Model is the model that is asked, `offline` when there is none.
+	// Model is the model that is asked first, `offline` when there is none.
 	Model() string
 	// Complete returns the whole answer. Failures are *Error, but for the end
 	// of ctx, which is returned as context.Cause(ctx), wrapped.
 	Complete(ctx context.Context, request Request) (Response, error)
-}
-
-const (
-	// DefaultModel is asked at OpenAI when no model is named.
-	DefaultModel = "gpt-5-mini"
-	// DefaultTimeout is generous because small machines serve big models.
-	DefaultTimeout = 3 * time.Minute
-)
-
-// Config says which provider to ask. Its zero value is the offline one.
-type Config struct {
-	// APIKey authenticates at the endpoint; local servers often need none.
-	APIKey string
-	// BaseURL is that of an OpenAI-compatible API, `http://127.0.0.1:11434/v1`;
-	// empty means OpenAI's own.
-	BaseURL string
-	// Model is required with a BaseURL; empty means DefaultModel at OpenAI.
-	Model string
-	// Timeout bounds one request, of which a call makes up to three; 0 means DefaultTimeout.
-	Timeout time.Duration
-}
-
-// New returns the provider that the configuration asks for: the offline one
-// when it has neither key nor base URL. A bad configuration is a *violation.Error.
-func New(cfg Config, log *slog.Logger) (Provider, error) {
-	if err := cfg.validate(); err != nil {
-		return nil, err
-	}
-	if cfg.APIKey == "" && cfg.BaseURL == "" {
-		return offline{}, nil
-	}
-	return newOpenAI(cfg, log), nil
-}
-
-func (c Config) validate() error {
-	var negative error
-	if c.Timeout < 0 {
-		negative = violation.New("model-timeout", "must not be negative")
-	}
-	if c.BaseURL == "" {
-		return negative
-	}
-	var unnamed error
-	if c.Model == "" {
-		unnamed = violation.New("model", "is required with a base URL")
-	}
-	return violation.Join(checkBaseURL(c.BaseURL), unnamed, negative)
-}
-
-// checkBaseURL never quotes the URL: a mistyped one may hold a secret.
-func checkBaseURL(raw string) error {
-	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return violation.New("openai-base-url", "must be a URL such as http://127.0.0.1:11434/v1")
-	}
-	if u.User != nil {
-		return violation.New("openai-base-url", "must not hold a user or password; use the API key")
-	}
-	return nil
 }
 
 // ended returns the cause with which ctx ended, or nil while it has not.

@@ -12,15 +12,21 @@ import (
 
 func TestNewChoosesTheProvider(t *testing.T) {
 	t.Parallel()
+	key, own := Endpoint{APIKey: testKey}, Endpoint{BaseURL: "http://127.0.0.1:11434/v1"}
 	tests := map[string]struct {
 		cfg         Config
 		name, model string
 	}{
 		"nothing":    {Config{}, "offline", "offline"},
-		"only model": {Config{Model: "gpt-5"}, "offline", "offline"},
-		"key":        {Config{APIKey: testKey}, "openai", DefaultModel},
-		"key, model": {Config{APIKey: testKey, Model: "gpt-5"}, "openai", "gpt-5"},
-		"base URL":   {Config{BaseURL: "http://127.0.0.1:11434/v1", Model: "qwen"}, "openai", "qwen"},
+		"only model": {Config{Models: []string{"gpt-5"}}, "offline", "offline"},
+		"key":        {Config{OpenAI: key}, "openai", "gpt-5-mini"},
+		"key, model": {Config{OpenAI: key, Models: []string{"gpt-5"}}, "openai", "gpt-5"},
+		"base URL":   {Config{OpenAI: own, Models: []string{"qwen"}}, "openai", "qwen"},
+		"Anthropic":  {Config{Anthropic: key}, "anthropic", "claude-haiku-5-5"},
+		"Gemini":     {Config{Gemini: key}, "gemini", "gemini-2.5-flash"},
+		"URL alone":  {Config{Anthropic: Endpoint{BaseURL: "http://127.0.0.1:1"}}, "offline", "offline"},
+		"all keys":   {Config{OpenAI: key, Anthropic: key, Gemini: key}, "openai", "gpt-5-mini"},
+		"a chain":    {Config{OpenAI: key, Anthropic: key, Models: []string{" claude-opus-5", "gpt-5"}}, "anthropic", "claude-opus-5"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -35,15 +41,27 @@ func TestNewChoosesTheProvider(t *testing.T) {
 
 func TestNewRefusesABadConfiguration(t *testing.T) {
 	t.Parallel()
+	at := func(url string) Config { return Config{OpenAI: Endpoint{BaseURL: url}, Models: []string{"m"}} }
 	tests := map[string]struct {
 		cfg  Config
 		want string
 	}{
-		"no scheme":   {Config{BaseURL: "localhost:11434", Model: "m"}, "openai-base-url: must be a URL such as http://127.0.0.1:11434/v1"},
-		"not a URL":   {Config{BaseURL: "http://[::1", Model: "m"}, "openai-base-url: must be a URL such as http://127.0.0.1:11434/v1"},
-		"password":    {Config{BaseURL: "http://me:secret@host/v1", Model: "m"}, "openai-base-url: must not hold a user or password; use the API key"},
-		"all at once": {Config{BaseURL: "ftp://host", Timeout: -1}, "openai-base-url: must be a URL such as http://127.0.0.1:11434/v1; model: is required with a base URL; model-timeout: must not be negative"},
-		"timeout":     {Config{Timeout: -time.Second}, "model-timeout: must not be negative"},
+		"no scheme": {at("localhost:11434"), "openai-base-url: must be a URL such as http://127.0.0.1:11434/v1"},
+		"not a URL": {at("http://[::1"), "openai-base-url: must be a URL such as http://127.0.0.1:11434/v1"},
+		"password":  {at("http://me:secret@host/v1"), "openai-base-url: must not hold a user or password; use the API key"},
+		"all at once": {
+			Config{OpenAI: Endpoint{BaseURL: "ftp://host"}, Anthropic: Endpoint{APIKey: "two words", BaseURL: "x"}, Gemini: Endpoint{APIKey: "a\nb"}, Timeout: -1, Concurrency: -1},
+			"openai-base-url: must be a URL such as http://127.0.0.1:11434/v1; " +
+				"anthropic-api-key: must be visible ASCII without spaces; anthropic-base-url: must be a URL such as https://api.anthropic.com; " +
+				"gemini-api-key: must be visible ASCII without spaces; " +
+				"model: is required with a base URL; model-timeout: must not be negative; model-concurrency: must not be negative",
+		},
+		"no key": {
+			Config{OpenAI: Endpoint{APIKey: testKey}, Models: []string{"anthropic/claude-opus-5", "gpt-5", "mistral/large"}},
+			`model: model "anthropic/claude-opus-5" belongs to no provider that is configured (openai); name it as provider/model; ` +
+				`model "mistral/large" belongs to no provider that is configured (openai); name it as provider/model`,
+		},
+		"timeout": {Config{Timeout: -time.Second}, "model-timeout: must not be negative"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -271,7 +271,7 @@ func (s *agentService) ListAgents(
 	}
 	var all []*agentruntimev1.Agent
 	own := map[string]bool{}
-	for _, a := range s.agents.Agents() {
+	for _, a := range s.agents.Agents(namespaceOf(ctx)) {
 		own[a.ID] = true
 		all = append(all, &agentruntimev1.Agent{
 			AgentId:     a.ID,

@@ -155,7 +155,7 @@ func TestReloadTakesNewTokensAndKeepsTheOldOnAMistake(t *testing.T) {
 	if err := os.WriteFile(path, []byte("tokens: [{name: x}]"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := sys.Reload(); err == nil {
+	if err := sys.Reload(t.Context()); err == nil {
 		t.Error("a tokens file with mistakes was taken")
 	}
 	if err := read("writer-secret"); err != nil {
@@ -165,7 +165,7 @@ func TestReloadTakesNewTokensAndKeepsTheOldOnAMistake(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := sys.Reload(); err != nil {
+	if err := sys.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := read("fresh-secret"); err != nil {

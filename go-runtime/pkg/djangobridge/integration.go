@@ -18,12 +18,14 @@ import (
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/config"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/event"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/gateway"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/telemetry"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/ticket"
@@ -52,19 +54,21 @@ type Integration struct {
 	version string
 	log     *slog.Logger
 
-	tracing   *telemetry.Tracing
-	tokens    *token.Set
-	journal   *journal.Journal
-	state     *state.Store
-	events    *event.Log
-	engine    *engine.Engine
-	tickets   *ticket.Office
-	schedules *schedule.Store
-	gateway   *gateway.Server
-	server    *grpc.Server
-	health    *health.Server
-	streams   *streams
-	newcomers newcomers
+	tracing     *telemetry.Tracing
+	tokens      *token.Set
+	journal     *journal.Journal
+	state       *state.Store
+	events      *event.Log
+	definitions *definition.Store
+	checker     definition.Checker
+	engine      *engine.Engine
+	tickets     *ticket.Office
+	schedules   *schedule.Store
+	gateway     *gateway.Server
+	server      *grpc.Server
+	health      *health.Server
+	streams     *streams
+	newcomers   newcomers
 	// endObservers ends the streams of gRPC's own services.
 	endObservers context.CancelFunc
 
@@ -104,10 +108,10 @@ func New(cfg config.Config, version string, getenv func(string) string, log *slo
 			return nil, err
 		}
 	}
-	if i.tracing, err = telemetry.New(version, getenv); err != nil {
+	if i.tracing, err = telemetry.New(version, getenv, log); err != nil {
 		return nil, err
 	}
-	registry, err := i.newStores()
+	registry, err := i.newStores(i.newTracer(getenv))
 	if err != nil {
 		return nil, errors.Join(err, i.tracing.Stop(context.Background()))
 	}
@@ -116,7 +120,7 @@ func New(cfg config.Config, version string, getenv func(string) string, log *slo
 }
 
 // newStores makes what keeps and does the work, and returns what can be run.
-func (i *Integration) newStores() (*agent.Registry, error) {
+func (i *Integration) newStores(tracer *span.Tracer) (*agent.Registry, error) {
 	var err error
 	i.journal, err = journal.New(journal.Config{
 		DataDir:         i.cfg.DataDir,
@@ -141,15 +145,27 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 	}
 	i.tickets = ticket.New(i.journal, nil, i.log)
 	provider, err := model.New(model.Config{
-		APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL, Model: i.cfg.Model, Timeout: i.cfg.ModelTimeout,
+		OpenAI:      model.Endpoint{APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL},
+		Anthropic:   model.Endpoint{APIKey: i.cfg.AnthropicAPIKey, BaseURL: i.cfg.AnthropicBaseURL},
+		Gemini:      model.Endpoint{APIKey: i.cfg.GeminiAPIKey, BaseURL: i.cfg.GeminiBaseURL},
+		Models:      i.cfg.Models,
+		Timeout:     i.cfg.ModelTimeout,
+		Concurrency: i.cfg.ModelConcurrency,
 	}, i.log)
 	if err != nil {
 		return nil, err
 	}
-	registry, err := agent.New(provider, endpoints(i.cfg.HTTPAgents))
+	i.definitions = definition.New(i.journal, nil, i.log)
+	registry, err := agent.New(agent.Config{
+		Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions,
+	})
 	if err != nil {
 		return nil, err
 	}
+	for _, d := range registry.BuiltIn() {
+		i.definitions.AddBuiltIn(d)
+	}
+	i.checker = registry
 	i.engine, err = engine.New(engine.Config{
 		MaxConcurrent: i.cfg.MaxConcurrentRuns,
 		MaxQueued:     i.cfg.MaxQueuedRuns,
@@ -161,7 +177,7 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 
 		KeepEnded:    i.cfg.KeepRuns,
 		KeepEndedFor: i.cfg.KeepRunsFor,
-		Tracer:       i.tracing.Provider().Tracer("agentruntime/engine"),
+		Tracer:       tracer,
 	}, i.journal, registry, i.log)
 	if err != nil {
 		return nil, err
@@ -186,7 +202,7 @@ func endpoints(configured map[string]config.HTTPAgent) map[string]agent.Endpoint
 
 // newEdge makes the two servers around the stores.
 func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
-	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal))
+	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal), spanFigures{i.tracing})
 	access := guard{tokens: i.tokens}
 	observers, endObservers := context.WithCancel(context.Background())
 	i.endObservers = endObservers
@@ -237,7 +253,9 @@ func (i *Integration) start(ctx context.Context) error {
 	if gatewayErr != nil {
 		return gatewayErr
 	}
-	for _, start := range []func(context.Context) error{i.state.Start, i.events.Start, i.tickets.Start, i.engine.Start, i.schedules.Start} {
+	for _, start := range []func(context.Context) error{
+		i.state.Start, i.events.Start, i.tickets.Start, i.definitions.Start, i.readDefinitions, i.engine.Start, i.schedules.Start,
+	} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -333,7 +351,11 @@ func (i *Integration) stop(ctx context.Context) error {
 	// What is left is flushed and closed even when the time to drain is over.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	errs = append(errs, i.events.Stop(closing), i.state.Stop(closing), i.journal.Stop(closing), i.tracing.Stop(closing))
+	for _, stop := range []func(context.Context) error{
+		i.definitions.Stop, i.events.Stop, i.state.Stop, i.journal.Stop, i.tracing.Stop,
+	} {
+		errs = append(errs, stop(closing))
+	}
 	if i.gateway != nil {
 		errs = append(errs, i.gateway.Stop(closing))
 	}
@@ -366,12 +388,32 @@ func (i *Integration) Err() error {
 	return i.err
 }
 
-// Reload reads the tokens file again. When it has a mistake, the tokens stay as they were.
-func (i *Integration) Reload() error {
-	if i.tokens == nil {
+// Reload reads the tokens file and the folder of definitions again. What has a mistake
+// stays as it was.
+func (i *Integration) Reload(ctx context.Context) error {
+	var errs []error
+	if i.tokens != nil {
+		errs = append(errs, i.tokens.Reload())
+	}
+	i.mu.Lock()
+	serves := i.phase == serving
+	i.mu.Unlock()
+	if serves {
+		errs = append(errs, i.readDefinitions(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// readDefinitions makes what the folder has the runtime's own.
+func (i *Integration) readDefinitions(ctx context.Context) error {
+	if i.cfg.DefinitionsDir == "" {
 		return nil
 	}
-	return i.tokens.Reload()
+	found, err := definition.ReadFolder(i.cfg.DefinitionsDir, i.checker)
+	if err != nil {
+		return err
+	}
+	return i.definitions.Provide(ctx, found)
 }
 
 // Addr is the TCP address that takes calls, or "" when there is none.

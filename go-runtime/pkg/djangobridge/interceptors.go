@@ -134,7 +134,7 @@ func (e *edge) begin(ctx context.Context, method string) (context.Context, *call
 	} else {
 		c.requestID, c.named = uuid.NewString(), true
 	}
-	return context.WithValue(ctx, callKey{}, c), c
+	return context.WithValue(withCaller(ctx), callKey{}, c), c
 }
 
 // printable reports whether a request id may stand in a log line.

@@ -24,7 +24,7 @@ import (
 func TestIdleClientsMayPing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tracing, err := telemetry.New("test", func(string) string { return "" })
+		tracing, err := telemetry.New("test", func(string) string { return "" }, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

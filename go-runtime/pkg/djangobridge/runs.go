@@ -134,6 +134,8 @@ func runToWire(run engine.Run) *agentruntimev1.Run {
 		EndTime:     timestamp(run.EndedAt),
 		Deadline:    timestamp(run.Deadline),
 		Sequence:    run.Sequence,
+		TraceId:     run.TraceID,
+		TraceUrl:    run.TraceURL,
 	}
 	if run.Error != nil {
 		wire.Error = &agentruntimev1.RunError{

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"time"
 
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
@@ -49,10 +48,7 @@ func newServer(e *edge, tlsConfig *tls.Config, maxMessageBytes int, tracing *tel
 		options = append(options, grpc.Creds(newByNetwork(credentials.NewTLS(tlsConfig))))
 	}
 	if tracing.Enabled() {
-		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(
-			otelgrpc.WithTracerProvider(tracing.Provider()),
-			otelgrpc.WithPropagators(tracing.Propagator()),
-		)))
+		options = append(options, grpc.StatsHandler(newCallTracing(tracing)))
 	}
 	server := grpc.NewServer(options...)
 	checks := health.NewServer()

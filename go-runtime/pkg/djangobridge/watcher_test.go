@@ -240,7 +240,7 @@ func TestWatchesAreAdmittedEach(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := sys.Reload(); err != nil {
+	if err := sys.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.add("after", watch)

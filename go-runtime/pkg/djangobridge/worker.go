@@ -233,7 +233,9 @@ func reportFromWire(wire *agentruntimev1.Report) (engine.Report, error) {
 		r.Step = &engine.Step{Key: what.Step.GetKey(), Result: what.Step.GetResult()}
 	case *agentruntimev1.Report_StartRun:
 		request, err := createFromWire(what.StartRun.GetRun())
-		r.StartRun = &engine.StartRun{Key: what.StartRun.GetKey(), Request: request, Err: err}
+		r.StartRun = &engine.StartRun{
+			Key: what.StartRun.GetKey(), Request: request, TraceParent: what.StartRun.GetTraceparent(), Err: err,
+		}
 	case *agentruntimev1.Report_Succeed:
 		r.Succeed = &engine.Succeed{Output: what.Succeed.GetOutput()}
 	case *agentruntimev1.Report_Fail:
@@ -316,7 +318,7 @@ func ackToWire(h engine.HeldLease) *agentruntimev1.Ack {
 func assignmentToWire(a engine.Assignment) *agentruntimev1.Assignment {
 	wire := &agentruntimev1.Assignment{
 		Run: runToWire(a.Run), Lease: a.Lease, RunTimeout: durationpb.New(a.Run.RunTimeout),
-		Checkpoint: a.Checkpoint, Traceparent: a.TraceParent,
+		Checkpoint: a.Checkpoint, Traceparent: a.Trace.TraceParent, TraceAsked: a.Trace.Asked, TraceProject: a.Trace.Project,
 	}
 	if a.StepTimeout > 0 {
 		wire.StepTimeout = durationpb.New(a.StepTimeout)

@@ -440,7 +440,11 @@ type Run struct {
 	WaitingFor     []string `protobuf:"bytes,24,rep,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	ConcurrencyKey string   `protobuf:"bytes,25,opt,name=concurrency_key,json=concurrencyKey,proto3" json:"concurrency_key,omitempty"`
 	// The worker that executes it, as it calls itself; empty when none does.
-	Worker        string `protobuf:"bytes,26,opt,name=worker,proto3" json:"worker,omitempty"`
+	Worker string `protobuf:"bytes,26,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The id of the run's trace in hexadecimal; empty when it is in none that is sampled.
+	TraceId string `protobuf:"bytes,27,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	// Where that trace is shown, where the runtime was told (`--trace-url`); else empty.
+	TraceUrl      string `protobuf:"bytes,28,opt,name=trace_url,json=traceUrl,proto3" json:"trace_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -653,6 +657,20 @@ func (x *Run) GetConcurrencyKey() string {
 func (x *Run) GetWorker() string {
 	if x != nil {
 		return x.Worker
+	}
+	return ""
+}
+
+func (x *Run) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
+func (x *Run) GetTraceUrl() string {
+	if x != nil {
+		return x.TraceUrl
 	}
 	return ""
 }
@@ -3864,7 +3882,7 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"maxBackoff\x12\x1e\n" +
 	"\n" +
 	"multiplier\x18\x04 \x01(\x01R\n" +
-	"multiplier\"\xe9\a\n" +
+	"multiplier\"\xa1\b\n" +
 	"\x03Run\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x122\n" +
 	"\x06target\x18\x02 \x01(\x0e2\x1a.agentruntime.v1.RunTargetR\x06target\x12\x19\n" +
@@ -3897,7 +3915,9 @@ const file_agentruntime_v1_agent_service_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x18 \x03(\tR\n" +
 	"waitingFor\x12'\n" +
 	"\x0fconcurrency_key\x18\x19 \x01(\tR\x0econcurrencyKey\x12\x16\n" +
-	"\x06worker\x18\x1a \x01(\tR\x06worker\"d\n" +
+	"\x06worker\x18\x1a \x01(\tR\x06worker\x12\x19\n" +
+	"\btrace_id\x18\x1b \x01(\tR\atraceId\x12\x1b\n" +
+	"\ttrace_url\x18\x1c \x01(\tR\btraceUrl\"d\n" +
 	"\tInterrupt\x12!\n" +
 	"\finterrupt_id\x18\x01 \x01(\tR\vinterruptId\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1a\n" +

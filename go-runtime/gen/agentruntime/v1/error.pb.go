@@ -89,6 +89,8 @@ const (
 	ErrorReason_ERROR_REASON_LEASE_LOST ErrorReason = 24
 	// NOT_FOUND. A graph, or a chain. Metadata: `graph_id`, `known` (comma separated).
 	ErrorReason_ERROR_REASON_GRAPH_NOT_FOUND ErrorReason = 25
+	// RESOURCE_EXHAUSTED. The namespace has as many graphs and agents as it may: delete some. Metadata: `limit`.
+	ErrorReason_ERROR_REASON_DEFINITIONS_FULL ErrorReason = 26
 	// The agent or task reported an error.
 	ErrorReason_ERROR_REASON_AGENT_FAILED ErrorReason = 32
 	// The agent or task panicked.
@@ -105,6 +107,8 @@ const (
 	ErrorReason_ERROR_REASON_ATTEMPTS_EXHAUSTED ErrorReason = 38
 	// The run could have begun for longer than its queue timeout.
 	ErrorReason_ERROR_REASON_QUEUE_TIMED_OUT ErrorReason = 39
+	// The run has taken what its budget allows: tokens, cost, calls of tools or seconds.
+	ErrorReason_ERROR_REASON_BUDGET_EXCEEDED ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -136,6 +140,7 @@ var (
 		23: "ERROR_REASON_SCHEDULE_EXISTS",
 		24: "ERROR_REASON_LEASE_LOST",
 		25: "ERROR_REASON_GRAPH_NOT_FOUND",
+		26: "ERROR_REASON_DEFINITIONS_FULL",
 		32: "ERROR_REASON_AGENT_FAILED",
 		33: "ERROR_REASON_AGENT_PANICKED",
 		34: "ERROR_REASON_MODEL_FAILED",
@@ -144,6 +149,7 @@ var (
 		37: "ERROR_REASON_RUN_CANCELLED",
 		38: "ERROR_REASON_ATTEMPTS_EXHAUSTED",
 		39: "ERROR_REASON_QUEUE_TIMED_OUT",
+		40: "ERROR_REASON_BUDGET_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -172,6 +178,7 @@ var (
 		"ERROR_REASON_SCHEDULE_EXISTS":       23,
 		"ERROR_REASON_LEASE_LOST":            24,
 		"ERROR_REASON_GRAPH_NOT_FOUND":       25,
+		"ERROR_REASON_DEFINITIONS_FULL":      26,
 		"ERROR_REASON_AGENT_FAILED":          32,
 		"ERROR_REASON_AGENT_PANICKED":        33,
 		"ERROR_REASON_MODEL_FAILED":          34,
@@ -180,6 +187,7 @@ var (
 		"ERROR_REASON_RUN_CANCELLED":         37,
 		"ERROR_REASON_ATTEMPTS_EXHAUSTED":    38,
 		"ERROR_REASON_QUEUE_TIMED_OUT":       39,
+		"ERROR_REASON_BUDGET_EXCEEDED":       40,
 	}
 )
 
@@ -214,7 +222,7 @@ var File_agentruntime_v1_error_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xeb\b\n" +
+	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xb0\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12!\n" +
@@ -242,7 +250,8 @@ const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\x1fERROR_REASON_SCHEDULE_NOT_FOUND\x10\x16\x12 \n" +
 	"\x1cERROR_REASON_SCHEDULE_EXISTS\x10\x17\x12\x1b\n" +
 	"\x17ERROR_REASON_LEASE_LOST\x10\x18\x12 \n" +
-	"\x1cERROR_REASON_GRAPH_NOT_FOUND\x10\x19\x12\x1d\n" +
+	"\x1cERROR_REASON_GRAPH_NOT_FOUND\x10\x19\x12!\n" +
+	"\x1dERROR_REASON_DEFINITIONS_FULL\x10\x1a\x12\x1d\n" +
 	"\x19ERROR_REASON_AGENT_FAILED\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_AGENT_PANICKED\x10!\x12\x1d\n" +
 	"\x19ERROR_REASON_MODEL_FAILED\x10\"\x12\x1e\n" +
@@ -250,7 +259,8 @@ const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\"ERROR_REASON_RUN_DEADLINE_EXCEEDED\x10$\x12\x1e\n" +
 	"\x1aERROR_REASON_RUN_CANCELLED\x10%\x12#\n" +
 	"\x1fERROR_REASON_ATTEMPTS_EXHAUSTED\x10&\x12 \n" +
-	"\x1cERROR_REASON_QUEUE_TIMED_OUT\x10'B\xd2\x01\n" +
+	"\x1cERROR_REASON_QUEUE_TIMED_OUT\x10'\x12 \n" +
+	"\x1cERROR_REASON_BUDGET_EXCEEDED\x10(B\xd2\x01\n" +
 	"\x13com.agentruntime.v1B\n" +
 	"ErrorProtoP\x01ZRgithub.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1;agentruntimev1\xa2\x02\x03AXX\xaa\x02\x0fAgentruntime.V1\xca\x02\x0fAgentruntime\\V1\xe2\x02\x1bAgentruntime\\V1\\GPBMetadata\xea\x02\x10Agentruntime::V1b\x06proto3"
 

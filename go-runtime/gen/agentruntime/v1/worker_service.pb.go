@@ -693,7 +693,9 @@ type StartRun struct {
 	// Names the sub-run in its parent: of the same form as a step's key.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// run_id, idempotency_key, request_id and wait must be unset.
-	Run           *CreateRunRequest `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	Run *CreateRunRequest `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	// W3C trace context of the code that asks; empty: the run's own.
+	Traceparent   string `protobuf:"bytes,3,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -740,6 +742,13 @@ func (x *StartRun) GetRun() *CreateRunRequest {
 		return x.Run
 	}
 	return nil
+}
+
+func (x *StartRun) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 // Succeed ends the run.
@@ -1173,7 +1182,11 @@ type Assignment struct {
 	// The payload of the latest `state.checkpoint`, or empty.
 	Checkpoint []byte `protobuf:"bytes,7,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	// W3C trace context, or empty.
-	Traceparent   string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Whether the run, or one that it is a part of, asks to be traced with its inputs and outputs.
+	TraceAsked bool `protobuf:"varint,9,opt,name=trace_asked,json=traceAsked,proto3" json:"trace_asked,omitempty"`
+	// The LangSmith project that its spans belong to; empty: that of whoever sends them.
+	TraceProject  string `protobuf:"bytes,10,opt,name=trace_project,json=traceProject,proto3" json:"trace_project,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1260,6 +1273,20 @@ func (x *Assignment) GetCheckpoint() []byte {
 func (x *Assignment) GetTraceparent() string {
 	if x != nil {
 		return x.Traceparent
+	}
+	return ""
+}
+
+func (x *Assignment) GetTraceAsked() bool {
+	if x != nil {
+		return x.TraceAsked
+	}
+	return false
+}
+
+func (x *Assignment) GetTraceProject() string {
+	if x != nil {
+		return x.TraceProject
 	}
 	return ""
 }
@@ -1588,10 +1615,11 @@ const file_agentruntime_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
 	"RecordStep\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
-	"\x06result\x18\x02 \x01(\fR\x06result\"Q\n" +
+	"\x06result\x18\x02 \x01(\fR\x06result\"s\n" +
 	"\bStartRun\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
-	"\x03run\x18\x02 \x01(\v2!.agentruntime.v1.CreateRunRequestR\x03run\"!\n" +
+	"\x03run\x18\x02 \x01(\v2!.agentruntime.v1.CreateRunRequestR\x03run\x12 \n" +
+	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\"!\n" +
 	"\aSucceed\x12\x16\n" +
 	"\x06output\x18\x01 \x01(\fR\x06output\"\x99\x01\n" +
 	"\x04Fail\x12\x18\n" +
@@ -1620,7 +1648,7 @@ const file_agentruntime_v1_worker_service_proto_rawDesc = "" +
 	"\aWelcome\x126\n" +
 	"\tlease_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bleaseTtl\x12(\n" +
 	"\x04held\x18\x02 \x03(\v2\x14.agentruntime.v1.AckR\x04held\x12*\n" +
-	"\x11max_payload_bytes\x18\x03 \x01(\x04R\x0fmaxPayloadBytes\"\xef\x02\n" +
+	"\x11max_payload_bytes\x18\x03 \x01(\x04R\x0fmaxPayloadBytes\"\xb5\x03\n" +
 	"\n" +
 	"Assignment\x12&\n" +
 	"\x03run\x18\x01 \x01(\v2\x14.agentruntime.v1.RunR\x03run\x12\x14\n" +
@@ -1633,7 +1661,11 @@ const file_agentruntime_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\a \x01(\fR\n" +
 	"checkpoint\x12 \n" +
-	"\vtraceparent\x18\b \x01(\tR\vtraceparent\"J\n" +
+	"\vtraceparent\x18\b \x01(\tR\vtraceparent\x12\x1f\n" +
+	"\vtrace_asked\x18\t \x01(\bR\n" +
+	"traceAsked\x12#\n" +
+	"\rtrace_project\x18\n" +
+	" \x01(\tR\ftraceProject\"J\n" +
 	"\x03Ack\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x04R\x05lease\x12\x16\n" +

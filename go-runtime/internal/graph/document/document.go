@@ -31,6 +31,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -88,6 +89,18 @@ type Node struct {
 	With map[string]any `yaml:"with"`
 	// Set are expressions by channel, which are written when the node has returned.
 	Set map[string]string `yaml:"set"`
+	// Retry is how often it is called where it fails; nothing: once.
+	Retry Retry `yaml:"retry"`
+	// Timeout is the longest one call may take, such as 30s; nothing: as long as the run.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Retry has a node called again where it fails.
+type Retry struct {
+	// Attempts is how often in all.
+	Attempts int `yaml:"attempts"`
+	// Backoff is the pause before the second call, doubled for each further one.
+	Backoff time.Duration `yaml:"backoff"`
 }
 
 // Join has a node follow once all of several have returned.

@@ -64,9 +64,46 @@ func (w With) String(name string) string {
 	}
 	said, isString := value.(string)
 	if !isString {
-		*w.wrong = append(*w.wrong, violation.New(name, "must be a text, is a %T", value))
+		w.Refuse(name, "must be a text, is a %T", value)
 	}
 	return said
+}
+
+// Required is a member that is a text, which must be there.
+func (w With) Required(name string) string {
+	said := w.String(name)
+	if said == "" {
+		w.Refuse(name, "is required")
+	}
+	return said
+}
+
+// Bool is a member that is true or false, or false where it is left out.
+func (w With) Bool(name string) bool {
+	w.read[name] = true
+	value, given := w.members[name]
+	said, isBool := value.(bool)
+	if given && !isBool {
+		w.Refuse(name, "must be true or false, is a %T", value)
+	}
+	return said
+}
+
+// Strings is a member that is an object of texts, or nil where it is left out.
+func (w With) Strings(name string) map[string]string {
+	object := w.Object(name)
+	if object == nil {
+		return nil
+	}
+	texts := make(map[string]string, len(object))
+	for member, value := range object {
+		said, isString := value.(string)
+		if !isString {
+			w.Refuse(name+"."+member, "must be a text, is a %T", value)
+		}
+		texts[member] = said
+	}
+	return texts
 }
 
 // List is a member that is a list, or empty where it is left out.
@@ -75,7 +112,7 @@ func (w With) List(name string) []any {
 	value, given := w.members[name]
 	list, isList := value.([]any)
 	if given && !isList {
-		*w.wrong = append(*w.wrong, violation.New(name, "must be a list, is a %T", value))
+		w.Refuse(name, "must be a list, is a %T", value)
 	}
 	return list
 }
@@ -84,14 +121,68 @@ func (w With) List(name string) []any {
 func (w With) Text(name string) func(ctx context.Context, state graph.State) (string, error) {
 	raw := w.String(name)
 	if raw == "" {
-		*w.wrong = append(*w.wrong, violation.New(name, "is required"))
+		w.Refuse(name, "is required")
 	}
 	t, err := newText(raw)
 	if err != nil {
-		*w.wrong = append(*w.wrong, violation.New(name, "%s", err.Error()))
+		w.Refuse(name, "%s", err.Error())
 		return nil
 	}
 	return t.render
+}
+
+// Values is a member that is an object whose values are expressions; nil where it is left
+// out. What it returns has a value for each.
+func (w With) Values(name string) func(ctx context.Context, state graph.State) (map[string]any, error) {
+	w.read[name] = true
+	value, given := w.members[name]
+	if !given {
+		return nil
+	}
+	object, isObject := value.(map[string]any)
+	if !isObject {
+		w.Refuse(name, "must be an object of expressions, is a %T", value)
+	}
+	expressions := make(map[string]*expression, len(object))
+	for _, member := range slices.Sorted(maps.Keys(object)) {
+		e, err := newExpression(fmt.Sprint(object[member]), anyType)
+		if err != nil {
+			w.Refuse(name+"."+member, "%s", err.Error())
+		}
+		expressions[member] = e
+	}
+	return func(ctx context.Context, state graph.State) (map[string]any, error) {
+		values := make(map[string]any, len(expressions))
+		for member, e := range expressions {
+			var err error
+			if values[member], err = e.eval(ctx, state, nil); err != nil {
+				return nil, fmt.Errorf("%s.%s: %w", name, member, err)
+			}
+		}
+		return values, nil
+	}
+}
+
+// Has reports whether a member is there.
+func (w With) Has(name string) bool {
+	_, given := w.members[name]
+	return given
+}
+
+// Refuse notes that a member does not fit.
+func (w With) Refuse(name, format string, args ...any) {
+	*w.wrong = append(*w.wrong, violation.New(name, format, args...))
+}
+
+// Object is a member that is an object as it stands, or nil where it is left out.
+func (w With) Object(name string) map[string]any {
+	w.read[name] = true
+	value, given := w.members[name]
+	object, isObject := value.(map[string]any)
+	if given && !isObject {
+		w.Refuse(name, "must be an object, is a %T", value)
+	}
+	return object
 }
 
 // Check returns a *violation.Error of what is wrong, members that nobody has read among it.
@@ -134,7 +225,11 @@ func (c *compiler) node(g *graph.Graph, name string) {
 		}
 		sets = append(sets, set{channel, c.expression(at, node.Set[channel], anyType)})
 	}
-	g.Node(name, graph.Node{Run: func(ctx context.Context, call *graph.Call, state graph.State) (graph.Command, error) {
+	policy := node.Retry
+	if policy.Attempts < 0 || policy.Backoff < 0 || node.Timeout < 0 {
+		c.refusef(place, "retry and timeout must not be negative")
+	}
+	g.Node(name, graph.Node{Timeout: node.Timeout, Attempts: policy.Attempts, Backoff: policy.Backoff, Run: func(ctx context.Context, call *graph.Call, state graph.State) (graph.Command, error) {
 		out, err := work(ctx, call, state)
 		if err != nil {
 			return graph.Command{}, err

@@ -83,7 +83,7 @@ class RetryPolicy(_message.Message):
     def __init__(self, max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_backoff: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., multiplier: _Optional[float] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "target", "agent_id", "task_type", "description", "state", "attempt", "max_attempts", "input", "output", "error", "metadata", "create_time", "start_time", "end_time", "deadline", "sequence", "priority", "not_before", "parent_run_id", "retry_of", "schedule_id", "interrupt", "waiting_for", "concurrency_key", "worker")
+    __slots__ = ("run_id", "target", "agent_id", "task_type", "description", "state", "attempt", "max_attempts", "input", "output", "error", "metadata", "create_time", "start_time", "end_time", "deadline", "sequence", "priority", "not_before", "parent_run_id", "retry_of", "schedule_id", "interrupt", "waiting_for", "concurrency_key", "worker", "trace_id", "trace_url")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +110,8 @@ class Run(_message.Message):
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACE_URL_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     target: RunTarget
     agent_id: str
@@ -136,7 +138,9 @@ class Run(_message.Message):
     waiting_for: _containers.RepeatedScalarFieldContainer[str]
     concurrency_key: str
     worker: str
-    def __init__(self, run_id: _Optional[str] = ..., target: _Optional[_Union[RunTarget, str]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., input: _Optional[bytes] = ..., output: _Optional[bytes] = ..., error: _Optional[_Union[RunError, _Mapping]] = ..., metadata: _Optional[bytes] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sequence: _Optional[int] = ..., priority: _Optional[int] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent_run_id: _Optional[str] = ..., retry_of: _Optional[str] = ..., schedule_id: _Optional[str] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., waiting_for: _Optional[_Iterable[str]] = ..., concurrency_key: _Optional[str] = ..., worker: _Optional[str] = ...) -> None: ...
+    trace_id: str
+    trace_url: str
+    def __init__(self, run_id: _Optional[str] = ..., target: _Optional[_Union[RunTarget, str]] = ..., agent_id: _Optional[str] = ..., task_type: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., input: _Optional[bytes] = ..., output: _Optional[bytes] = ..., error: _Optional[_Union[RunError, _Mapping]] = ..., metadata: _Optional[bytes] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sequence: _Optional[int] = ..., priority: _Optional[int] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent_run_id: _Optional[str] = ..., retry_of: _Optional[str] = ..., schedule_id: _Optional[str] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., waiting_for: _Optional[_Iterable[str]] = ..., concurrency_key: _Optional[str] = ..., worker: _Optional[str] = ..., trace_id: _Optional[str] = ..., trace_url: _Optional[str] = ...) -> None: ...
 
 class Interrupt(_message.Message):
     __slots__ = ("interrupt_id", "payload", "question")

@@ -16,7 +16,7 @@ from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 a
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentruntime/v1/worker_service.proto\x12\x0f\x61gentruntime.v1\x1a#agentruntime/v1/agent_service.proto\x1a\x1egoogle/protobuf/duration.proto\"\x90\x01\n\x0bWorkRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x16.agentruntime.v1.Hello\x12(\n\x07reports\x18\x02 \x03(\x0b\x32\x17.agentruntime.v1.Report\x12\r\n\x05probe\x18\x03 \x01(\x04\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\"\xc3\x01\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06\x61gents\x18\x03 \x03(\x0b\x32\x1c.agentruntime.v1.WorkerAgent\x12\x13\n\x0b\x63oncurrency\x18\x04 \x01(\x05\x12,\n\tlease_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x04held\x18\x06 \x03(\x0b\x32\x1a.agentruntime.v1.HeldLease\"\x91\x01\n\x0bWorkerAgent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\x05retry\x18\x03 \x01(\x0b\x32\x1c.agentruntime.v1.RetryPolicy\x12.\n\x0brun_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\tHeldLease\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\"\xa5\x03\n\x06Report\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12-\n\x06\x65vents\x18\x04 \x01(\x0b\x32\x1b.agentruntime.v1.EmitEventsH\x00\x12+\n\x04step\x18\x05 \x01(\x0b\x32\x1b.agentruntime.v1.RecordStepH\x00\x12.\n\tstart_run\x18\x06 \x01(\x0b\x32\x19.agentruntime.v1.StartRunH\x00\x12+\n\x07succeed\x18\x07 \x01(\x0b\x32\x18.agentruntime.v1.SucceedH\x00\x12%\n\x04\x66\x61il\x18\x08 \x01(\x0b\x32\x15.agentruntime.v1.FailH\x00\x12%\n\x04park\x18\t \x01(\x0b\x32\x15.agentruntime.v1.ParkH\x00\x12.\n\tgive_back\x18\n \x01(\x0b\x32\x19.agentruntime.v1.GiveBackH\x00\x12+\n\x07release\x18\x0b \x01(\x0b\x32\x18.agentruntime.v1.ReleaseH\x00\x42\x08\n\x06report\":\n\nEmitEvents\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.agentruntime.v1.NewRunEvent\"b\n\x0bNewRunEvent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x34\n\nvisibility\x18\x02 \x01(\x0e\x32 .agentruntime.v1.EventVisibility\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\")\n\nRecordStep\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06result\x18\x02 \x01(\x0c\"G\n\x08StartRun\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x03run\x18\x02 \x01(\x0b\x32!.agentruntime.v1.CreateRunRequest\"\x19\n\x07Succeed\x12\x0e\n\x06output\x18\x01 \x01(\x0c\"n\n\x04\x46\x61il\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tretryable\x18\x02 \x01(\x08\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nerror_type\x18\x04 \x01(\t\"G\n\x04Park\x12-\n\tinterrupt\x18\x01 \x01(\x0b\x32\x1a.agentruntime.v1.Interrupt\x12\x10\n\x08wait_for\x18\x02 \x03(\t\"\n\n\x08GiveBack\"\t\n\x07Release\"\xc1\x02\n\x0cWorkResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.agentruntime.v1.Welcome\x12\x30\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x1b.agentruntime.v1.Assignment\x12\"\n\x04\x61\x63ks\x18\x03 \x03(\x0b\x32\x14.agentruntime.v1.Ack\x12\x34\n\rcancellations\x18\x04 \x03(\x0b\x32\x1d.agentruntime.v1.Cancellation\x12*\n\x08refusals\x18\x05 \x03(\x0b\x32\x18.agentruntime.v1.Refusal\x12-\n\nchild_runs\x18\x06 \x03(\x0b\x32\x19.agentruntime.v1.ChildRun\x12\r\n\x05probe\x18\x07 \x01(\x04\x12\x10\n\x08\x64raining\x18\x08 \x01(\x08\"v\n\x07Welcome\x12,\n\tlease_ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x04held\x18\x02 \x03(\x0b\x32\x14.agentruntime.v1.Ack\x12\x19\n\x11max_payload_bytes\x18\x03 \x01(\x04\"\xa1\x02\n\nAssignment\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\x12\r\n\x05lease\x18\x02 \x01(\x04\x12.\n\x0brun_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstep_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x05steps\x18\x05 \x03(\x0b\x32\x1b.agentruntime.v1.RecordStep\x12+\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x1a.agentruntime.v1.Interrupt\x12\x12\n\ncheckpoint\x18\x07 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\"4\n\x03\x41\x63k\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\"=\n\x0c\x43\x61ncellation\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"Y\n\x07Refusal\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"c\n\x08\x43hildRun\x12\x15\n\rparent_run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12!\n\x03run\x18\x04 \x01(\x0b\x32\x14.agentruntime.v1.Run2X\n\rWorkerService\x12G\n\x04Work\x12\x1c.agentruntime.v1.WorkRequest\x1a\x1d.agentruntime.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentruntime/v1/worker_service.proto\x12\x0f\x61gentruntime.v1\x1a#agentruntime/v1/agent_service.proto\x1a\x1egoogle/protobuf/duration.proto\"\x90\x01\n\x0bWorkRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x16.agentruntime.v1.Hello\x12(\n\x07reports\x18\x02 \x03(\x0b\x32\x17.agentruntime.v1.Report\x12\r\n\x05probe\x18\x03 \x01(\x04\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\"\xc3\x01\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06\x61gents\x18\x03 \x03(\x0b\x32\x1c.agentruntime.v1.WorkerAgent\x12\x13\n\x0b\x63oncurrency\x18\x04 \x01(\x05\x12,\n\tlease_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x04held\x18\x06 \x03(\x0b\x32\x1a.agentruntime.v1.HeldLease\"\x91\x01\n\x0bWorkerAgent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\x05retry\x18\x03 \x01(\x0b\x32\x1c.agentruntime.v1.RetryPolicy\x12.\n\x0brun_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\tHeldLease\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\"\xa5\x03\n\x06Report\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12-\n\x06\x65vents\x18\x04 \x01(\x0b\x32\x1b.agentruntime.v1.EmitEventsH\x00\x12+\n\x04step\x18\x05 \x01(\x0b\x32\x1b.agentruntime.v1.RecordStepH\x00\x12.\n\tstart_run\x18\x06 \x01(\x0b\x32\x19.agentruntime.v1.StartRunH\x00\x12+\n\x07succeed\x18\x07 \x01(\x0b\x32\x18.agentruntime.v1.SucceedH\x00\x12%\n\x04\x66\x61il\x18\x08 \x01(\x0b\x32\x15.agentruntime.v1.FailH\x00\x12%\n\x04park\x18\t \x01(\x0b\x32\x15.agentruntime.v1.ParkH\x00\x12.\n\tgive_back\x18\n \x01(\x0b\x32\x19.agentruntime.v1.GiveBackH\x00\x12+\n\x07release\x18\x0b \x01(\x0b\x32\x18.agentruntime.v1.ReleaseH\x00\x42\x08\n\x06report\":\n\nEmitEvents\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.agentruntime.v1.NewRunEvent\"b\n\x0bNewRunEvent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x34\n\nvisibility\x18\x02 \x01(\x0e\x32 .agentruntime.v1.EventVisibility\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\")\n\nRecordStep\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06result\x18\x02 \x01(\x0c\"\\\n\x08StartRun\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x03run\x18\x02 \x01(\x0b\x32!.agentruntime.v1.CreateRunRequest\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\"\x19\n\x07Succeed\x12\x0e\n\x06output\x18\x01 \x01(\x0c\"n\n\x04\x46\x61il\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tretryable\x18\x02 \x01(\x08\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nerror_type\x18\x04 \x01(\t\"G\n\x04Park\x12-\n\tinterrupt\x18\x01 \x01(\x0b\x32\x1a.agentruntime.v1.Interrupt\x12\x10\n\x08wait_for\x18\x02 \x03(\t\"\n\n\x08GiveBack\"\t\n\x07Release\"\xc1\x02\n\x0cWorkResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.agentruntime.v1.Welcome\x12\x30\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x1b.agentruntime.v1.Assignment\x12\"\n\x04\x61\x63ks\x18\x03 \x03(\x0b\x32\x14.agentruntime.v1.Ack\x12\x34\n\rcancellations\x18\x04 \x03(\x0b\x32\x1d.agentruntime.v1.Cancellation\x12*\n\x08refusals\x18\x05 \x03(\x0b\x32\x18.agentruntime.v1.Refusal\x12-\n\nchild_runs\x18\x06 \x03(\x0b\x32\x19.agentruntime.v1.ChildRun\x12\r\n\x05probe\x18\x07 \x01(\x04\x12\x10\n\x08\x64raining\x18\x08 \x01(\x08\"v\n\x07Welcome\x12,\n\tlease_ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x04held\x18\x02 \x03(\x0b\x32\x14.agentruntime.v1.Ack\x12\x19\n\x11max_payload_bytes\x18\x03 \x01(\x04\"\xcd\x02\n\nAssignment\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.agentruntime.v1.Run\x12\r\n\x05lease\x18\x02 \x01(\x04\x12.\n\x0brun_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstep_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x05steps\x18\x05 \x03(\x0b\x32\x1b.agentruntime.v1.RecordStep\x12+\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x1a.agentruntime.v1.Interrupt\x12\x12\n\ncheckpoint\x18\x07 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x13\n\x0btrace_asked\x18\t \x01(\x08\x12\x15\n\rtrace_project\x18\n \x01(\t\"4\n\x03\x41\x63k\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\"=\n\x0c\x43\x61ncellation\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"Y\n\x07Refusal\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"c\n\x08\x43hildRun\x12\x15\n\rparent_run_id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12!\n\x03run\x18\x04 \x01(\x0b\x32\x14.agentruntime.v1.Run2X\n\rWorkerService\x12G\n\x04Work\x12\x1c.agentruntime.v1.WorkRequest\x1a\x1d.agentruntime.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,31 +40,31 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_RECORDSTEP']._serialized_start=1247
   _globals['_RECORDSTEP']._serialized_end=1288
   _globals['_STARTRUN']._serialized_start=1290
-  _globals['_STARTRUN']._serialized_end=1361
-  _globals['_SUCCEED']._serialized_start=1363
-  _globals['_SUCCEED']._serialized_end=1388
-  _globals['_FAIL']._serialized_start=1390
-  _globals['_FAIL']._serialized_end=1500
-  _globals['_PARK']._serialized_start=1502
-  _globals['_PARK']._serialized_end=1573
-  _globals['_GIVEBACK']._serialized_start=1575
-  _globals['_GIVEBACK']._serialized_end=1585
-  _globals['_RELEASE']._serialized_start=1587
-  _globals['_RELEASE']._serialized_end=1596
-  _globals['_WORKRESPONSE']._serialized_start=1599
-  _globals['_WORKRESPONSE']._serialized_end=1920
-  _globals['_WELCOME']._serialized_start=1922
-  _globals['_WELCOME']._serialized_end=2040
-  _globals['_ASSIGNMENT']._serialized_start=2043
-  _globals['_ASSIGNMENT']._serialized_end=2332
-  _globals['_ACK']._serialized_start=2334
-  _globals['_ACK']._serialized_end=2386
-  _globals['_CANCELLATION']._serialized_start=2388
-  _globals['_CANCELLATION']._serialized_end=2449
-  _globals['_REFUSAL']._serialized_start=2451
-  _globals['_REFUSAL']._serialized_end=2540
-  _globals['_CHILDRUN']._serialized_start=2542
-  _globals['_CHILDRUN']._serialized_end=2641
-  _globals['_WORKERSERVICE']._serialized_start=2643
-  _globals['_WORKERSERVICE']._serialized_end=2731
+  _globals['_STARTRUN']._serialized_end=1382
+  _globals['_SUCCEED']._serialized_start=1384
+  _globals['_SUCCEED']._serialized_end=1409
+  _globals['_FAIL']._serialized_start=1411
+  _globals['_FAIL']._serialized_end=1521
+  _globals['_PARK']._serialized_start=1523
+  _globals['_PARK']._serialized_end=1594
+  _globals['_GIVEBACK']._serialized_start=1596
+  _globals['_GIVEBACK']._serialized_end=1606
+  _globals['_RELEASE']._serialized_start=1608
+  _globals['_RELEASE']._serialized_end=1617
+  _globals['_WORKRESPONSE']._serialized_start=1620
+  _globals['_WORKRESPONSE']._serialized_end=1941
+  _globals['_WELCOME']._serialized_start=1943
+  _globals['_WELCOME']._serialized_end=2061
+  _globals['_ASSIGNMENT']._serialized_start=2064
+  _globals['_ASSIGNMENT']._serialized_end=2397
+  _globals['_ACK']._serialized_start=2399
+  _globals['_ACK']._serialized_end=2451
+  _globals['_CANCELLATION']._serialized_start=2453
+  _globals['_CANCELLATION']._serialized_end=2514
+  _globals['_REFUSAL']._serialized_start=2516
+  _globals['_REFUSAL']._serialized_end=2605
+  _globals['_CHILDRUN']._serialized_start=2607
+  _globals['_CHILDRUN']._serialized_end=2706
+  _globals['_WORKERSERVICE']._serialized_start=2708
+  _globals['_WORKERSERVICE']._serialized_end=2796
 # @@protoc_insertion_point(module_scope)

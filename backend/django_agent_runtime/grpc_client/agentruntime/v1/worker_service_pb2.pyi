@@ -108,12 +108,14 @@ class RecordStep(_message.Message):
     def __init__(self, key: _Optional[str] = ..., result: _Optional[bytes] = ...) -> None: ...
 
 class StartRun(_message.Message):
-    __slots__ = ("key", "run")
+    __slots__ = ("key", "run", "traceparent")
     KEY_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     key: str
     run: _agent_service_pb2.CreateRunRequest
-    def __init__(self, key: _Optional[str] = ..., run: _Optional[_Union[_agent_service_pb2.CreateRunRequest, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, key: _Optional[str] = ..., run: _Optional[_Union[_agent_service_pb2.CreateRunRequest, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Succeed(_message.Message):
     __slots__ = ("output",)
@@ -180,7 +182,7 @@ class Welcome(_message.Message):
     def __init__(self, lease_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., held: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ..., max_payload_bytes: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("run", "lease", "run_timeout", "step_timeout", "steps", "answers", "checkpoint", "traceparent")
+    __slots__ = ("run", "lease", "run_timeout", "step_timeout", "steps", "answers", "checkpoint", "traceparent", "trace_asked", "trace_project")
     RUN_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     RUN_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +191,8 @@ class Assignment(_message.Message):
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ASKED_FIELD_NUMBER: _ClassVar[int]
+    TRACE_PROJECT_FIELD_NUMBER: _ClassVar[int]
     run: _agent_service_pb2.Run
     lease: int
     run_timeout: _duration_pb2.Duration
@@ -197,7 +201,9 @@ class Assignment(_message.Message):
     answers: _containers.RepeatedCompositeFieldContainer[_agent_service_pb2.Interrupt]
     checkpoint: bytes
     traceparent: str
-    def __init__(self, run: _Optional[_Union[_agent_service_pb2.Run, _Mapping]] = ..., lease: _Optional[int] = ..., run_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., step_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[RecordStep, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[_agent_service_pb2.Interrupt, _Mapping]]] = ..., checkpoint: _Optional[bytes] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    trace_asked: bool
+    trace_project: str
+    def __init__(self, run: _Optional[_Union[_agent_service_pb2.Run, _Mapping]] = ..., lease: _Optional[int] = ..., run_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., step_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[RecordStep, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[_agent_service_pb2.Interrupt, _Mapping]]] = ..., checkpoint: _Optional[bytes] = ..., traceparent: _Optional[str] = ..., trace_asked: bool = ..., trace_project: _Optional[str] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("run_id", "lease", "number")

@@ -1,4 +1,4 @@
-package agent
+package jsonschema
 
 import (
 	"encoding/json"
@@ -8,18 +8,18 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
+	validator "github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
-// maxViolations keeps the error of a wholly unfit document small.
-const maxViolations = 20
+// MaxViolations is how many fields an error names, beside how many more there are: it keeps the error of a wholly unfit document small.
+const MaxViolations = 20
 
 // explain turns a validator's tree of failures into one violation per field,
 // sorted by path.
-func explain(root string, document any, failure *jsonschema.ValidationError) *violation.Error {
+func explain(root string, document any, failure *validator.ValidationError) *violation.Error {
 	e := explainer{root: root, document: document}
 	e.add(failure)
 	slices.SortFunc(e.found, func(a, b violation.Violation) int {
@@ -29,12 +29,15 @@ func explain(root string, document any, failure *jsonschema.ValidationError) *vi
 		return strings.Compare(a.Description, b.Description)
 	})
 	e.found = slices.Compact(e.found)
-	if more := len(e.found) - maxViolations; more > 0 {
-		e.found = append(e.found[:maxViolations],
+	if more := len(e.found) - MaxViolations; more > 0 {
+		e.found = append(e.found[:MaxViolations],
 			violation.Violation{Field: root, Description: fmt.Sprintf("has %d more fields that do not fit", more)})
 	}
 	return &violation.Error{Violations: e.found}
 }
+
+// maxQuoted is how many bytes of a caller's own text an error repeats.
+const maxQuoted = 64
 
 type explainer struct {
 	root     string
@@ -42,7 +45,7 @@ type explainer struct {
 	found    []violation.Violation
 }
 
-func (e *explainer) add(failure *jsonschema.ValidationError) {
+func (e *explainer) add(failure *validator.ValidationError) {
 	switch k := failure.ErrorKind.(type) {
 	case *kind.Required:
 		for _, name := range k.Missing {
@@ -68,7 +71,7 @@ func (e *explainer) add(failure *jsonschema.ValidationError) {
 // addAlternatives explains a value that fits none of several forms: when its
 // type is that of none, by the types that would do; else by what is wrong with
 // it in the forms of its type.
-func (e *explainer) addAlternatives(failure *jsonschema.ValidationError) {
+func (e *explainer) addAlternatives(failure *validator.ValidationError) {
 	var wanted []string
 	got := ""
 	near := false
@@ -89,7 +92,7 @@ func (e *explainer) addAlternatives(failure *jsonschema.ValidationError) {
 
 // typeMismatch returns the failure of the value at location to be of the right
 // type, if that is why an alternative failed.
-func typeMismatch(failure *jsonschema.ValidationError, location []string) (*kind.Type, bool) {
+func typeMismatch(failure *validator.ValidationError, location []string) (*kind.Type, bool) {
 	if mismatch, ok := failure.ErrorKind.(*kind.Type); ok {
 		return mismatch, slices.Equal(failure.InstanceLocation, location)
 	}
@@ -122,9 +125,9 @@ func (e *explainer) path(location []string) string {
 			continue
 		}
 		if identifier.MatchString(token) {
-			path.WriteString("." + clip(token))
+			path.WriteString("." + violation.Clip(token, maxQuoted))
 		} else {
-			path.WriteString("[" + strconv.Quote(clip(token)) + "]")
+			path.WriteString("[" + strconv.Quote(violation.Clip(token, maxQuoted)) + "]")
 		}
 		members, _ := at.(map[string]any)
 		at = members[token]
@@ -133,7 +136,7 @@ func (e *explainer) path(location []string) string {
 }
 
 // describeFailure completes the sentence that a field's path begins.
-func describeFailure(failure jsonschema.ErrorKind) string {
+func describeFailure(failure validator.ErrorKind) string {
 	switch k := failure.(type) {
 	case *kind.Type:
 		return describeType(k.Want, k.Got)

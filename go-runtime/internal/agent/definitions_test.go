@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// openDefined is a bench whose graphs are those that are registered.
+func openDefined(t *testing.T, dir string, builtIn ...definition.Definition) (*bench, *definition.Store) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	definitions := definition.New(j, nil, log)
+	for _, d := range builtIn {
+		definitions.AddBuiltIn(d)
+	}
+	e, err := engine.New(engine.Config{}, j, registryWith(t, definitions, nil), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{Engine: e, t: t, journal: j}
+	t.Cleanup(b.crash)
+	t.Cleanup(func() {
+		if err := definitions.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := errors.Join(definitions.Start(t.Context()), e.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return b, definitions
+}
+
+// greeting is a graph that asks, and then says how it greets.
+func greeting(greets string) definition.Definition {
+	text := `
+name: greet
+state: {who: {}, said: {}}
+nodes:
+  ask: {kind: human, with: {ask: "Who?"}, set: {who: out}}
+  greet: {kind: transform, set: {said: '"` + greets + ` " + state.who'}}
+edges: [[START, ask], [ask, greet]]
+output: {said: state.said}
+`
+	return definition.Definition{Kind: definition.Graph, Name: "greet", Text: []byte(text)}
+}
+
+func (b *bench) answer(runID string) {
+	b.t.Helper()
+	interruptID, _ := b.question(runID, "")
+	if _, err := b.ResumeRun(b.t.Context(), "default", runID, interruptID, []byte(`"Ada"`)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func register(t *testing.T, s *definition.Store, d definition.Definition) {
+	t.Helper()
+	if _, _, err := s.Register(t.Context(), "default", d, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRunsGoOnWithTheVersionTheyBeganWith(t *testing.T) {
+	t.Parallel()
+	for name, replace := range map[string]func(t *testing.T, s *definition.Store){
+		"replaced": func(t *testing.T, s *definition.Store) { t.Helper(); register(t, s, greeting("Bye")) },
+		"deleted": func(t *testing.T, s *definition.Store) {
+			t.Helper()
+			if err := s.Delete(t.Context(), "default", definition.Graph, "greet", ""); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"another graph": func(t *testing.T, s *definition.Store) {
+			t.Helper()
+			text := "name: greet\nstate: {other: {}}\nnodes: {n: {kind: transform}}\nedges: [[START, n]]\n"
+			register(t, s, definition.Definition{Kind: definition.Graph, Name: "greet", Text: []byte(text)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			b, definitions := openDefined(t, dir)
+			register(t, definitions, greeting("Hello"))
+			before, after := b.runGraph(`{"graph_id": "greet", "who": "nobody"}`), b.runGraph(`{"graph_id": "greet"}`)
+			b.question(before, "")
+			b.question(after, "")
+			replace(t, definitions)
+			b.answer(before)
+			b.wantOutput(b.wantEnd(before, engine.Succeeded, 1), `{"said": "Hello Ada"}`)
+			b.crash()
+			b, _ = openDefined(t, dir)
+			b.answer(after)
+			b.wantOutput(b.wantEnd(after, engine.Succeeded, 1), `{"said": "Hello Ada"}`)
+		})
+	}
+}
+
+func TestRunsGoOnWithTheirBuiltInGraphAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, _ := openDefined(t, dir, greeting("Hello"))
+	old := b.runGraph(`{"graph_id": "greet"}`)
+	b.question(old, "")
+	b.crash()
+	b, _ = openDefined(t, dir, greeting("Bye"))
+	fresh := b.runGraph(`{"graph_id": "greet"}`)
+	b.answer(old)
+	b.answer(fresh)
+	b.wantOutput(b.wantEnd(old, engine.Succeeded, 1), `{"said": "Hello Ada"}`)
+	b.wantOutput(b.wantEnd(fresh, engine.Succeeded, 1), `{"said": "Bye Ada"}`)
+}
+
+func TestGraphsAreSeenInTheirNamespaceOnly(t *testing.T) {
+	t.Parallel()
+	b, definitions := openDefined(t, t.TempDir())
+	if _, _, err := definitions.Register(t.Context(), "other", greeting("Hello"), ""); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := b.CreateRun(t.Context(), "default", engine.CreateRequest{TaskType: "langgraph_task", Input: []byte(`{"graph_id": "greet"}`)})
+	if unknown := new(UnknownGraphError); !errors.As(err, &unknown) || len(unknown.Known) != 0 {
+		t.Errorf("%v", err)
+	}
+	register(t, definitions, greeting("Hello"))
+	_, _, err = b.CreateRun(t.Context(), "default", engine.CreateRequest{
+		TaskType: "langgraph_task", Input: []byte(`{"graph_id": "greet", "whom": 1}`),
+	})
+	if err == nil || !strings.Contains(err.Error(), "input.whom: is no channel of greet") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestCheckNamesEveryMistakeWithItsPlace(t *testing.T) {
+	t.Parallel()
+	registry, err := New(Config{Provider: &responder{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(greeting("Hello").Text) + "description: Greets.\n"
+	if name, description, err := registry.Check("default", definition.Graph, []byte(text)); name != "greet" || description != "Greets." || err != nil {
+		t.Errorf("%s, %s, %v", name, description, err)
+	}
+	text = strings.NewReplacer("{ask: ", "{asks: ", "state.who'", "state.'", "[START, ask]", "[START, who]").Replace(text)
+	_, _, err = registry.Check("default", definition.Graph, []byte(text))
+	var wrong *violation.Error
+	if !errors.As(err, &wrong) {
+		t.Fatal(err)
+	}
+	var places []string
+	for _, v := range wrong.Violations {
+		places = append(places, v.Field)
+	}
+	want := "nodes.ask.with.ask nodes.ask.with.asks nodes.greet.set.said edges[0] nodes.ask nodes.greet"
+	if got := strings.Join(places, " "); got != want {
+		t.Errorf("places are %s, want %s", got, want)
+	}
+	if _, _, err := registry.Check("default", definition.Agent, []byte(text)); !errors.As(err, &wrong) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,185 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/template"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+// Document is an agent as data, YAML or JSON:
+//
+//	name: support_agent
+//	description: Answers customers of the shop.
+//	instructions: You answer customers. Look orders up before you say anything of them.
+//	model: anthropic/claude-sonnet-4-5
+//	tools:
+//	  - http: {name: find_order, description: Finds an order., url: "https://shop.example/orders", method: GET}
+//	  - function: {name: shop.refund, description: Pays back., approval: true}
+//	  - mcp: {server: files, tools: [read_file]}
+//	agents: [codegen_agent]
+//	parameters: {type: object, properties: {order: {type: string}}, required: [order]}
+//	output: {type: object, properties: {reply: {type: string}}, required: [reply]}
+//	budget: {tokens: 50000, cost_usd: 0.25, tool_calls: 20, seconds: 120}
+type Document struct {
+	// Name is the agent's id: letters, digits, dashes and underscores.
+	Name         string `yaml:"name"`
+	Description  string `yaml:"description"`
+	Instructions string `yaml:"instructions"`
+	// Model is asked, or a chain of models with commas between; empty: the runtime's.
+	Model string       `yaml:"model"`
+	Tools []ToolSource `yaml:"tools"`
+	// Agents may be given tasks, as tools.
+	Agents []string `yaml:"agents"`
+	// Parameters is the JSON Schema of the input of tasks; nil: any object.
+	Parameters map[string]any `yaml:"parameters"`
+	// Output is the JSON Schema of what it answers; nil: words.
+	Output map[string]any `yaml:"output"`
+	// Rounds is how often tools may be called; 0: 20.
+	Rounds int    `yaml:"rounds"`
+	Budget Budget `yaml:"budget"`
+
+	engine.RunDefaults `yaml:",inline"`
+}
+
+// ToolSource is where an agent has tools from. One of its fields is set.
+type ToolSource struct {
+	HTTP     *tool.HTTP `yaml:"http"`
+	Function *Function  `yaml:"function"`
+	MCP      *MCPTools  `yaml:"mcp"`
+}
+
+// Function is a Python function that workers serve, as a tool.
+type Function struct {
+	// Name is the one under which it was registered; the model is offered it with
+	// underscores for dots.
+	Name        string         `yaml:"name"`
+	Description string         `yaml:"description"`
+	Parameters  map[string]any `yaml:"parameters"`
+	Approval    bool           `yaml:"approval"`
+}
+
+// MCPTools are tools of an MCP server that the operator has configured.
+type MCPTools struct {
+	Server string `yaml:"server"`
+	// Tools are those that are offered; none: all that the operator allows.
+	Tools []string `yaml:"tools"`
+	// Approval are those that a person must agree to, beside the operator's.
+	Approval []string `yaml:"approval"`
+}
+
+const maxDocumentBytes = 256 << 10
+
+// ParseDocument reads an agent. Its error is a *violation.Error or a *violation.TooLargeError.
+func ParseDocument(text []byte) (*Document, error) {
+	if len(text) > maxDocumentBytes {
+		return nil, &violation.TooLargeError{Field: "agent", Size: len(text), Limit: maxDocumentBytes}
+	}
+	d := &Document{}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	switch err := decoder.Decode(d); {
+	case errors.Is(err, io.EOF):
+		return nil, violation.New("agent", "is empty")
+	case err != nil:
+		return nil, violation.New("agent", "cannot be read: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	return d, nil
+}
+
+// compile makes the agent, and names all that is wrong with it.
+func (r *Registry) compile(d *Document) (*agent, error) {
+	var wrong []error
+	add := func(field, format string, args ...any) { wrong = append(wrong, violation.New(field, format, args...)) }
+	if !namePattern.MatchString(d.Name) {
+		add("name", "must be 1 to 100 letters, digits, dashes and underscores, is %q", clip(d.Name))
+	}
+	if strings.TrimSpace(d.Instructions) == "" {
+		add("instructions", "is required")
+	}
+	if d.Rounds < 0 {
+		add("rounds", "must not be negative")
+	}
+	wrong = append(wrong, d.Budget.check("budget"), d.RunDefaults.Check("run"))
+	input, err := schemaOf("parameters", d.Parameters)
+	wrong = append(wrong, err)
+	output, err := schemaOf("output", d.Output)
+	wrong = append(wrong, err)
+	tools, err := r.toolkitOf(d)
+	wrong = append(wrong, err)
+	if err := violation.Join(wrong...); err != nil {
+		return nil, err
+	}
+	l := loop{
+		provider: r.provider, model: d.Model, instructions: d.Instructions, tools: tools,
+		answer: output, answerName: "answer", rounds: d.Rounds, budget: d.Budget,
+	}
+	talking := &conversation{loop: l, agentID: d.Name, message: messageTemplate}
+	worker := &definedTask{loop: l, agentID: d.Name}
+	return &agent{
+		id: d.Name, description: d.Description, model: d.Model, defaults: d.RunDefaults,
+		tasks: map[string]*taskType{
+			conversationTask: {name: conversationTask, input: r.conversationInput, check: talking.check, task: talking.run},
+		},
+		other: &taskType{input: input, task: worker.run},
+	}, nil
+}
+
+// schemaOf compiles a schema of a definition, nil where there is none.
+func schemaOf(field string, object map[string]any) (*jsonschema.Schema, error) {
+	if object == nil {
+		return nil, nil
+	}
+	schema, err := compileSchema(field, object)
+	if err != nil {
+		return nil, violation.New(field, "is no JSON Schema: %s", err.Error())
+	}
+	return schema, nil
+}
+
+// messageTemplate writes an output as a message: agents that are data have no other tasks.
+var messageTemplate = template.New("message")
+
+// definedTask does any task of an agent that is data.
+type definedTask struct {
+	loop
+
+	agentID string
+}
+
+// run implements engine.Task.
+func (t *definedTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
+	asked, err := encode(question{TaskType: call.TaskType, Input: call.Input})
+	if err != nil {
+		return nil, fmt.Errorf("write question: %w", err)
+	}
+	made, err := t.loop.run(ctx, call, assignment{
+		messages: []model.Message{{Role: model.User, Text: string(asked)}},
+		sample: func(notice string) (string, error) {
+			return sampleOf(t.answer, notice+"\n\nYou asked "+t.agentID+": "+string(call.Input))
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	output := map[string]any{"answer": made.text}
+	if t.answer != nil {
+		if output, err = made.object(); err != nil {
+			return nil, err
+		}
+	}
+	output["agent_id"], output["task_type"] = call.AgentID, call.TaskType
+	made.ledger.describe(output)
+	return encode(output)
+}

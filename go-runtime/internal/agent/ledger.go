@@ -1,0 +1,353 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+const nano = 1e9
+
+// eventUsage tells what a model's answer took, for who debugs and who bills.
+const eventUsage = "usage"
+
+// spentPrefix begins the keys of the steps that record what was spent.
+const spentPrefix = "spent: "
+
+// Budget bounds what one run may take, its sub-runs included. A zero field does not bound.
+type Budget struct {
+	// Tokens are those of inputs and outputs together.
+	Tokens int64 `json:"tokens,omitempty" yaml:"tokens"`
+	// CostUSD is in US dollars. A model whose price is not known costs nothing that could
+	// be counted, and so a run with this bound may not ask one.
+	CostUSD   float64 `json:"cost_usd,omitempty"   yaml:"cost_usd"`
+	ToolCalls int64   `json:"tool_calls,omitempty" yaml:"tool_calls"`
+	// Seconds are those that the run was worked on, without the time that it waited.
+	Seconds float64 `json:"seconds,omitempty" yaml:"seconds"`
+}
+
+func (b Budget) check(field string) error {
+	var wrong []error
+	for name, value := range map[string]float64{
+		"tokens": float64(b.Tokens), "cost_usd": b.CostUSD, "tool_calls": float64(b.ToolCalls), "seconds": b.Seconds,
+	} {
+		if value < 0 {
+			wrong = append(wrong, violation.New(field+"."+name, "must not be negative"))
+		}
+	}
+	return violation.Join(wrong...)
+}
+
+// within returns the tighter of both.
+func (b Budget) within(other Budget) Budget {
+	return Budget{
+		Tokens: tighter(b.Tokens, other.Tokens), CostUSD: tighter(b.CostUSD, other.CostUSD),
+		ToolCalls: tighter(b.ToolCalls, other.ToolCalls), Seconds: tighter(b.Seconds, other.Seconds),
+	}
+}
+
+func tighter[N int64 | float64](a, b N) N {
+	switch {
+	case a == 0:
+		return b
+	case b == 0:
+		return a
+	}
+	return min(a, b)
+}
+
+// BudgetError says which bound of its budget a run has come to.
+type BudgetError struct {
+	// Bound is the budget's member, Limit what it allows, and Spent what was taken.
+	Bound        string
+	Limit, Spent float64
+}
+
+func (e *BudgetError) Error() string {
+	return fmt.Sprintf("the run's budget is used up: %s are %s, and %s were taken",
+		e.Bound, formatNumber(e.Limit), formatNumber(e.Spent))
+}
+
+// budgetFailure ends a run that has come to a bound of its budget.
+func budgetFailure(over *BudgetError) error {
+	return &engine.TaskError{Reason: engine.ReasonBudgetExceeded, Message: over.Error(), Type: "BudgetExceeded"}
+}
+
+func formatNumber(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
+
+// spent is what a run has taken, or one answer of a model.
+type spent struct {
+	Usage model.Usage `json:"usage"`
+	// Cost is in billionths of a US dollar.
+	Cost int64 `json:"cost_nano_usd,omitempty"`
+	// Unpriced says that the cost lacks what models took whose price is not known.
+	Unpriced   bool    `json:"unpriced,omitempty"`
+	ModelCalls int64   `json:"model_calls,omitempty"`
+	ToolCalls  int64   `json:"tool_calls,omitempty"`
+	Seconds    float64 `json:"seconds,omitempty"`
+	// Model is the one that answered, and PriceVersion the list that the cost is from.
+	Model        string `json:"model,omitempty"`
+	PriceVersion string `json:"price_version,omitempty"`
+	// Run is the sub-run that took it; empty: the run itself.
+	Run string `json:"run,omitempty"`
+}
+
+func (s spent) add(other spent) spent {
+	return spent{
+		Usage: s.Usage.Add(other.Usage), Cost: s.Cost + other.Cost, Unpriced: s.Unpriced || other.Unpriced,
+		ModelCalls: s.ModelCalls + other.ModelCalls, ToolCalls: s.ToolCalls + other.ToolCalls,
+		Seconds: s.Seconds + other.Seconds, Model: cmp.Or(other.Model, s.Model),
+		PriceVersion: cmp.Or(other.PriceVersion, s.PriceVersion),
+	}
+}
+
+// ledger counts what a run takes, over all calls with it: each entry is a recorded step.
+type ledger struct {
+	call   engine.Call
+	budget Budget
+
+	mu      sync.Mutex
+	total   spent
+	entries int
+	// runs are the sub-runs that were counted.
+	runs map[string]bool
+	// since is when the latest entry was made, or this call began.
+	since time.Time
+	// offline is the model that stood in for one, if that was so.
+	offline string
+}
+
+// newLedger takes up what earlier calls with the run recorded. The run's metadata may
+// tighten the budget.
+func newLedger(call engine.Call, budget Budget) (*ledger, error) {
+	l := &ledger{call: call, runs: map[string]bool{}, since: time.Now()}
+	asked, err := budgetOf(call.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	l.budget = budget.within(asked)
+	for _, step := range call.Steps {
+		if !strings.HasPrefix(step.Key, spentPrefix) {
+			continue
+		}
+		var entry spent
+		if err := json.Unmarshal(step.Result, &entry); err != nil {
+			return nil, fmt.Errorf("read step %s: %w", step.Key, err)
+		}
+		l.total = l.total.add(entry)
+		l.entries++
+		if entry.Run != "" {
+			l.runs[entry.Run] = true
+		}
+	}
+	return l, nil
+}
+
+// budgetOf is the budget that a run's metadata asks for.
+func budgetOf(metadata []byte) (Budget, error) {
+	var asked struct {
+		Budget Budget `json:"budget"`
+	}
+	if len(metadata) == 0 {
+		return Budget{}, nil
+	}
+	if err := json.Unmarshal(metadata, &asked); err != nil {
+		return Budget{}, violation.New("metadata.budget", "must be an object of numbers: tokens, cost_usd, tool_calls, seconds")
+	}
+	return asked.Budget, asked.Budget.check("metadata.budget")
+}
+
+// left returns a *BudgetError when a bound has been reached.
+func (l *ledger) left() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, bound := range []struct {
+		name         string
+		limit, spent float64
+	}{
+		{"tokens", float64(l.budget.Tokens), float64(l.total.Usage.TotalTokens)},
+		{"cost_usd", l.budget.CostUSD, float64(l.total.Cost) / nano},
+		{"tool_calls", float64(l.budget.ToolCalls), float64(l.total.ToolCalls)},
+		{"seconds", l.budget.Seconds, l.total.Seconds + time.Since(l.since).Seconds()},
+	} {
+		if bound.limit > 0 && bound.spent >= bound.limit {
+			return &BudgetError{Bound: bound.name, Limit: bound.limit, Spent: bound.spent}
+		}
+	}
+	return nil
+}
+
+// remaining is the budget that a sub-run may take: what is left, which left has found to
+// be something. Sub-runs at the same time may each take all of it.
+func (l *ledger) remaining() Budget {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rest := l.budget
+	if rest.Tokens > 0 {
+		rest.Tokens = max(rest.Tokens-l.total.Usage.TotalTokens, 1)
+	}
+	if rest.CostUSD > 0 {
+		rest.CostUSD = max(rest.CostUSD-float64(l.total.Cost)/nano, 1/nano)
+	}
+	if rest.ToolCalls > 0 {
+		rest.ToolCalls = max(rest.ToolCalls-l.total.ToolCalls, 1)
+	}
+	if rest.Seconds > 0 {
+		rest.Seconds = max(rest.Seconds-l.total.Seconds, 1/nano)
+	}
+	return rest
+}
+
+// withTime ends ctx with a *BudgetError when the budget's seconds are over.
+func (l *ledger) withTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	if l.budget.Seconds == 0 {
+		return ctx, func() {}
+	}
+	l.mu.Lock()
+	over := &BudgetError{Bound: "seconds", Limit: l.budget.Seconds, Spent: l.budget.Seconds}
+	left := time.Duration((l.budget.Seconds - l.total.Seconds) * float64(time.Second))
+	l.mu.Unlock()
+	return context.WithTimeoutCause(ctx, max(left, 0), over)
+}
+
+// answered counts an answer of a model, and the tools that it calls.
+func (l *ledger) answered(ctx context.Context, response model.Response) error {
+	if response.Offline {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.offline = response.Model
+		return nil
+	}
+	entry := spent{
+		Usage: response.Usage, Unpriced: response.Cost == nil, ModelCalls: 1, ToolCalls: int64(len(response.ToolCalls)),
+		Model: response.Model,
+	}
+	if response.Cost != nil {
+		entry.Cost, entry.PriceVersion = response.Cost.NanoUSD, response.Cost.PriceVersion
+	}
+	usage := map[string]any{
+		"provider": response.Provider, "model": response.Model, "usage": response.Usage, "cost": response.Cost,
+	}
+	payload, err := encode(usage)
+	if err != nil {
+		return err
+	}
+	if err := l.call.Emit(ctx, engine.NewEvent{Type: eventUsage, Visibility: engine.Debug, Payload: payload}); err != nil {
+		return err
+	}
+	return l.enter(ctx, entry)
+}
+
+// ran counts what a sub-run took, once.
+func (l *ledger) ran(ctx context.Context, run engine.Run) error {
+	entry, counts := spentBy(run.Output)
+	if !counts {
+		return nil
+	}
+	l.mu.Lock()
+	counted := l.runs[run.ID]
+	l.runs[run.ID] = true
+	l.mu.Unlock()
+	if counted {
+		return nil
+	}
+	entry.Run = run.ID
+	return l.enter(ctx, entry)
+}
+
+// spentBy is what a run took by its output, that of an agent of the runtime or of Python.
+func spentBy(output []byte) (spent, bool) {
+	var about struct {
+		Usage        model.Usage `json:"usage"`
+		Cost         *string     `json:"cost_usd"`
+		PriceVersion string      `json:"price_version"`
+		Metadata     struct {
+			Cost         *string `json:"cost_usd"`
+			PriceVersion string  `json:"price_version"`
+		} `json:"metadata"`
+	}
+	if json.Unmarshal(output, &about) != nil || about.Usage == (model.Usage{}) {
+		return spent{}, false
+	}
+	entry := spent{Usage: about.Usage, PriceVersion: cmp.Or(about.PriceVersion, about.Metadata.PriceVersion)}
+	written := about.Cost
+	if written == nil {
+		written = about.Metadata.Cost
+	}
+	if written == nil {
+		entry.Unpriced = true
+		return entry, true
+	}
+	dollars, err := strconv.ParseFloat(*written, 64)
+	entry.Cost, entry.Unpriced = int64(dollars*nano), err != nil
+	return entry, true
+}
+
+func (l *ledger) enter(ctx context.Context, entry spent) error {
+	l.mu.Lock()
+	now := time.Now()
+	entry.Seconds += now.Sub(l.since).Seconds()
+	l.since = now
+	l.total = l.total.add(entry)
+	l.entries++
+	key := spentPrefix + strconv.Itoa(l.entries)
+	l.mu.Unlock()
+	text, err := encode(entry)
+	if err != nil {
+		return err
+	}
+	return l.call.Record(ctx, key, text)
+}
+
+// describe adds to an output who answered, and what it took.
+func (l *ledger) describe(output map[string]any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	output["model"], output["offline"], output["usage"] = cmp.Or(l.offline, l.total.Model), l.offline != "", l.total.Usage
+	output["cost_usd"] = nil
+	if l.total.PriceVersion != "" && !l.total.Unpriced {
+		output["cost_usd"], output["price_version"] = formatNumber(float64(l.total.Cost)/nano), l.total.PriceVersion
+	}
+}
+
+type ledgerKey struct{}
+
+func withLedger(ctx context.Context, l *ledger) context.Context {
+	return context.WithValue(ctx, ledgerKey{}, l)
+}
+
+func ledgerOf(ctx context.Context) *ledger {
+	l, _ := ctx.Value(ledgerKey{}).(*ledger)
+	return l
+}
+
+// ask has a model answer, if the budget allows it, and counts what that takes.
+func ask(ctx context.Context, provider model.Provider, request model.Request) (model.Response, error) {
+	l := ledgerOf(ctx)
+	if err := l.left(); err != nil {
+		return model.Response{}, err
+	}
+	response, err := provider.Complete(ctx, request)
+	if err != nil {
+		return response, modelFailure(err)
+	}
+	if err := l.answered(ctx, response); err != nil {
+		return response, err
+	}
+	if l.budget.CostUSD > 0 && response.Cost == nil && !response.Offline {
+		return response, &engine.TaskError{
+			Reason: engine.ReasonBudgetExceeded, Type: "PriceUnknown",
+			Message: "the run's budget bounds its cost, and the price of model " + response.Model + " is not known",
+		}
+	}
+	return response, nil
+}
