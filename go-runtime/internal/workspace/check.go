@@ -87,8 +87,8 @@ func (c *inspection) entry(name string) error {
 
 // take takes in a plain file; the reason says why not.
 func (c *inspection) take(name string, info os.FileInfo) (reason string, err error) {
-	if err := c.w.admit(name, info.Size()); err != nil {
-		return "is left out: " + err.Error(), nil
+	if refused := c.w.admit(name, info.Size()); refused != nil {
+		return "is left out: " + refused.Error(), nil
 	}
 	f, err := c.w.openFile(name)
 	if err != nil {

@@ -125,7 +125,7 @@ func (r *returning) refuse(name, reason string) {
 // entry takes in one entry of the archive, but does not put it in place yet.
 func (r *returning) entry(header *tar.Header, content io.Reader) error {
 	limit := r.w.store.cfg.MaxFileBytes
-	reason := ""
+	var reason string
 	switch header.Typeflag {
 	case tar.TypeReg:
 		reason = pathProblem(header.Name)
