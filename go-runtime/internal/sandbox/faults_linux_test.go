@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func TestFloodOfOutputIsCut(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
 	o := run(t, s, Command{Args: []string{"sh", "-c", "yes | head -c 1000000000; echo error >&2; exit 4"}, Limits: Limits{Output: 1000, Wall: 2 * time.Minute}})
-	if !o.Truncated || !strings.HasPrefix(string(o.Stdout), "y\ny\n") || len(o.Stdout) > 1100 || !strings.Contains(string(o.Stdout), "999999000 more bytes") {
+	if !o.Truncated || !strings.HasPrefix(string(o.Stdout), strings.Repeat("y\n", 2)) || len(o.Stdout) > 1100 || !strings.Contains(string(o.Stdout), "999999000 more bytes") {
 		t.Errorf("%d bytes: %.50q", len(o.Stdout), o.Stdout)
 	}
 	if o.ExitCode != 4 || string(o.Stderr) != "error\n" {
@@ -79,7 +80,7 @@ func TestForkBombIsBounded(t *testing.T) {
 func TestDaemonIsGone(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
-	mark := fmt.Sprintf("%d", 100_000+os.Getpid())
+	mark := strconv.Itoa(100_000 + os.Getpid())
 	o := run(t, s, sh("(setsid sh -c 'trap \"\" TERM HUP; sleep "+mark+" >/dev/null 2>&1 & sleep "+mark+"' >/dev/null 2>&1 &) ; "+
 		"until grep -zq "+mark+" /proc/[0-9]*/cmdline; do :; done; echo started"))
 	if string(o.Stdout) != "started\n" || o.ExitCode != 0 {
@@ -140,7 +141,7 @@ for i in range(8):
     if os.fork() == 0:
         x = bytearray(50 << 20)
         time.sleep(100)
-time.sleep(100)`,
+os.wait()`,
 		"shared memory": `
 import mmap, time
 x = mmap.mmap(-1, 1 << 30)
@@ -181,18 +182,18 @@ func TestNetworkIsNotThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = listener.Close() }()
+	t.Cleanup(func() { _ = listener.Close() })
 	socket := filepath.Join(t.TempDir(), "socket")
 	local, err := net.Listen("unix", socket) //nolint:noctx // it accepts nobody
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = local.Close() }()
+	t.Cleanup(func() { _ = local.Close() })
 	abstract, err := net.Listen("unix", fmt.Sprintf("@sandbox-test-%d", os.Getpid())) //nolint:noctx // it accepts nobody
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = abstract.Close() }()
+	t.Cleanup(func() { _ = abstract.Close() })
 	for name, code := range map[string]string{
 		"loopback": fmt.Sprintf("s.create_connection(('127.0.0.1', %d), 2)", listener.Addr().(*net.TCPAddr).Port),
 		"outside":  "s.create_connection(('192.0.2.1', 80), 2)",
@@ -246,7 +247,7 @@ func TestMachineIsNotSeen(t *testing.T) {
 		"more processes":    "ulimit -u 100000",
 		"more memory":       "ulimit -d 10000000",
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) { //nolint:paralleltest // the variable is set for all of them
 			o := run(t, s, sh("( "+script+" ) 2>&1"))
 			if o.ExitCode == 0 || strings.Contains(string(o.Stdout), "secret-of-the-runtime") || strings.Contains(string(o.Stdout), "root:") {
 				t.Errorf("exit code %d:\n%s", o.ExitCode, o.Stdout)

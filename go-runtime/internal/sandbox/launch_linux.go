@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -147,7 +148,8 @@ func (l *launcher) startCommand() (pid int, report *os.File, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	process, err := os.StartProcess(selfExe, append(append([]string{}, os.Args...), commandStage), &os.ProcAttr{
+	//nolint:gosec // it is this program
+	process, err := os.StartProcess(selfExe, append(slices.Clone(os.Args), commandStage), &os.ProcAttr{
 		Dir: workspaceDir, Env: []string{}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, orders, reports},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})

@@ -52,7 +52,7 @@ func (*telling) Send(to io.Writer) (func(io.Reader) ([]string, error), error) {
 
 // start returns a sandbox that runs commands, or skips the test where none can
 // be: with what reason is told.
-func start(t testing.TB, change func(*Config)) *Sandbox {
+func start(t *testing.T, change func(*Config)) *Sandbox {
 	t.Helper()
 	cfg := Config{Launcher: []string{launchArgument}}
 	if change != nil {

@@ -65,11 +65,20 @@ func (s *Sandbox) execute(ctx context.Context, c Command) (response, Outcome, er
 		return response{}, Outcome{}, cause
 	}
 	if err != nil {
-		return response{}, Outcome{}, fmt.Errorf("%w (launcher: %v; %s)", err, waitErr, stderr.text())
+		return response{}, Outcome{}, fmt.Errorf("%w; the launcher ended: %s", err, ended(waitErr, stderr))
 	}
 	return done, Outcome{
 		Stdout: stdout.text(), Stderr: stderr.text(), Truncated: stdout.thrown+stderr.thrown > 0, Refused: refused,
 	}, nil
+}
+
+// ended says how a launcher ended that gave no good answer.
+func ended(err error, stderr *cut) string {
+	said := oneLine(string(stderr.text()))
+	if err != nil {
+		said = err.Error() + ": " + said
+	}
+	return said
 }
 
 // converse gives the launcher its request and takes the response.
@@ -107,15 +116,16 @@ func (s *Sandbox) converse(c Command, uid int, requests, responses *os.File) (re
 // will be there; 0: who it is itself.
 func isolate(cmd *exec.Cmd) (uid int) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		Setsid:     true,
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID |
+			unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Setsid: true,
 	}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: commandUID, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: commandUID, HostID: os.Getegid(), Size: 1}}
 		cmd.SysProcAttr.AmbientCaps = []uintptr{
-			unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER, unix.CAP_KILL, unix.CAP_SETPCAP, unix.CAP_SYS_ADMIN, unix.CAP_SYS_RESOURCE,
-			unix.CAP_SYS_PTRACE,
+			unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER, unix.CAP_KILL, unix.CAP_SETPCAP,
+			unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_SYS_RESOURCE,
 		}
 		return 0
 	}
@@ -131,7 +141,7 @@ func isolate(cmd *exec.Cmd) (uid int) {
 // usualPaths are where programs and what they need usually are.
 func usualPaths() []string {
 	return []string{
-		"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
-		"/etc/localtime", "/etc/mime.types",
+		"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64",
+		"/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types",
 	}
 }

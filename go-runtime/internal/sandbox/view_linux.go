@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +34,8 @@ func enter(r *request) error {
 	if err := v.tmpfs("", viewBytes, 2000, 0o755); err != nil {
 		return err
 	}
-	for _, make := range []func() error{v.folders, func() error { return v.place(shown) }, v.hide, v.system} {
-		if err := make(); err != nil {
+	for _, step := range []func() error{v.folders, func() error { return v.place(shown) }, v.hide, v.system} {
+		if err := step(); err != nil {
 			return err
 		}
 	}
@@ -63,7 +64,8 @@ type shown struct {
 // openShown opens what there is of some paths, read-only.
 func openShown(paths []string) ([]shown, error) {
 	var all []shown
-	for _, path := range paths {
+	// What is above others comes before them, and shows them too.
+	for _, path := range slices.Sorted(slices.Values(paths)) {
 		info, err := os.Lstat(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -105,7 +107,7 @@ func (v *view) path(path string) string { return filepath.Join(v.root, path) }
 
 // tmpfs mounts files in memory, of a fixed size.
 func (v *view) tmpfs(path string, bytes int64, files int, mode os.FileMode) error {
-	data := fmt.Sprintf("size=%d,nr_inodes=%d,mode=%o,huge=never", bytes, files, mode)
+	data := fmt.Sprintf("size=%d,nr_inodes=%d,mode=%o", bytes, files, mode)
 	if path == workspaceDir {
 		uid := os.Getuid()
 		if v.request.UID != 0 {
@@ -113,32 +115,33 @@ func (v *view) tmpfs(path string, bytes int64, files int, mode os.FileMode) erro
 		}
 		data += fmt.Sprintf(",uid=%d,gid=%d", uid, uid)
 	}
-	err := unix.Mount("tmpfs", v.path(path), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data)
-	if errors.Is(err, unix.EINVAL) {
-		err = unix.Mount("tmpfs", v.path(path), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, strings.TrimSuffix(strings.Replace(data, ",huge=never", "", 1), ","))
-	}
-	if err != nil {
+	if err := unix.Mount("tmpfs", v.path(path), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data); err != nil {
 		return fmt.Errorf("mount files in memory on /%s: %w", strings.Trim(path, "/"), err)
 	}
 	return nil
 }
+
+// makeFolder and makeFile make what every user of the view may read.
+func makeFolder(path string) error { return os.MkdirAll(path, 0o755) } //nolint:gosec // see above
+
+func makeFile(path, text string) error { return os.WriteFile(path, []byte(text), 0o644) } //nolint:gosec // see above
 
 // place puts what is shown into its place.
 func (v *view) place(all []shown) error {
 	for _, s := range all {
 		target := v.path(s.path)
 		if _, err := os.Lstat(target); err == nil {
-			continue // what is above it shows it too
+			continue // it is shown already
 		}
-		err := os.MkdirAll(filepath.Dir(target), 0o755)
+		err := makeFolder(filepath.Dir(target))
 		switch {
 		case err != nil:
 		case s.link != "":
 			err = os.Symlink(s.link, target)
 		case s.isDir:
-			err = os.Mkdir(target, 0o755)
+			err = makeFolder(target)
 		default:
-			err = os.WriteFile(target, nil, 0o644)
+			err = makeFile(target, "")
 		}
 		if err == nil && s.link == "" {
 			err = unix.MoveMount(s.mount, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
@@ -173,7 +176,7 @@ func (v *view) hide() error {
 func (v *view) folders() error {
 	limits := v.request.Limits
 	for path, mode := range map[string]os.FileMode{workspaceDir: 0o700, tmpDir: 0o1777} {
-		if err := os.MkdirAll(v.path(path), 0o755); err != nil {
+		if err := makeFolder(v.path(path)); err != nil {
 			return err
 		}
 		if err := v.tmpfs(path, limits.DiskBytes, limits.Files, mode); err != nil {
@@ -186,7 +189,7 @@ func (v *view) folders() error {
 // system makes /dev, /proc and what names the user.
 func (v *view) system() error {
 	for _, folder := range []string{"/dev", "/proc", "/etc"} {
-		if err := os.MkdirAll(v.path(folder), 0o755); err != nil {
+		if err := makeFolder(v.path(folder)); err != nil {
 			return err
 		}
 	}
@@ -194,7 +197,7 @@ func (v *view) system() error {
 		if _, err := os.Stat(device); err != nil {
 			continue
 		}
-		err := os.WriteFile(v.path(device), nil, 0o644)
+		err := makeFile(v.path(device), "")
 		if err == nil {
 			err = unix.Mount(device, v.path(device), "", unix.MS_BIND, "")
 		}
@@ -210,9 +213,10 @@ func (v *view) system() error {
 		}
 	}
 	for name, text := range map[string]string{
-		"/etc/passwd": "sandbox:x:1000:1000::" + workspaceDir + ":/bin/sh\n", "/etc/group": "sandbox:x:1000:\n", "/etc/hosts": "127.0.0.1 localhost\n",
+		"/etc/passwd": "sandbox:x:1000:1000::" + workspaceDir + ":/bin/sh\n", "/etc/group": "sandbox:x:1000:\n",
+		"/etc/hosts": "127.0.0.1 localhost\n",
 	} {
-		if err := os.WriteFile(v.path(name), []byte(text), 0o644); err != nil { //nolint:gosec // everybody may read them
+		if err := makeFile(v.path(name), text); err != nil {
 			return err
 		}
 	}
