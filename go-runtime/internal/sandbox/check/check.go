@@ -27,14 +27,14 @@ const (
 // Result is what one check found.
 type Result struct {
 	// Name is the check's, such as "gofmt".
-	Name string
+	Name string `json:"name"`
 	// Files are those it is about.
-	Files  []string
-	Status Status
+	Files  []string `json:"files,omitempty"`
+	Status Status   `json:"status"`
 	// Output is what was found, for whoever is to repair it; of a failed check only.
-	Output string
+	Output string `json:"output,omitempty"`
 	// Reason is why a check was skipped.
-	Reason string
+	Reason string `json:"reason,omitempty"`
 }
 
 // Folder is the files of a workspace.
