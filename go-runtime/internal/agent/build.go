@@ -13,6 +13,7 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox/check"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
@@ -35,28 +36,7 @@ type Workshop interface {
 	// Open returns the workspace of a run; see workspace.Store.
 	Open(ctx context.Context, namespace, runID string) (*workspace.Workspace, error)
 	// Check runs the checks that fit the files.
-	Check(ctx context.Context, files *workspace.Workspace) ([]Check, error)
-}
-
-// CheckStatus says how a check went.
-type CheckStatus string
-
-// How checks go.
-const (
-	CheckPassed CheckStatus = "passed"
-	CheckFailed CheckStatus = "failed"
-	// CheckSkipped checks were not run: Reason says why.
-	CheckSkipped CheckStatus = "skipped"
-)
-
-// Check is one look at the files of a workspace.
-type Check struct {
-	Name   string      `json:"name"`
-	Status CheckStatus `json:"status"`
-	Files  []string    `json:"files,omitempty"`
-	// Output is what the check said.
-	Output string `json:"output,omitempty"`
-	Reason string `json:"reason,omitempty"`
+	Check(ctx context.Context, files *workspace.Workspace) ([]check.Result, error)
 }
 
 // builder writes the files of answers into the run's workspace, has them checked, and lets
@@ -147,7 +127,7 @@ func filesOf(answer string) ([]madeFile, error) {
 
 // writeAll writes files, and returns what of them the workspace does not take, as a check
 // that failed.
-func writeAll(w *workspace.Workspace, files []madeFile) ([]Check, error) {
+func writeAll(w *workspace.Workspace, files []madeFile) ([]check.Result, error) {
 	var problems, paths []string
 	for _, file := range files {
 		if file.Content == nil {
@@ -164,7 +144,7 @@ func writeAll(w *workspace.Workspace, files []madeFile) ([]Check, error) {
 	if len(problems) == 0 {
 		return nil, nil
 	}
-	return []Check{{Name: "write files", Status: CheckFailed, Files: paths, Output: strings.Join(problems, "\n")}}, nil
+	return []check.Result{{Name: "write files", Status: check.Failed, Files: paths, Output: strings.Join(problems, "\n")}}, nil
 }
 
 // problemOf is what a model can mend about a file that was not written. Other errors stay.
@@ -177,10 +157,10 @@ func problemOf(err error) (string, error) {
 }
 
 // describeFailed asks the model to mend what did not pass; empty: all passed.
-func describeFailed(checks []Check) string {
+func describeFailed(checks []check.Result) string {
 	var said strings.Builder
 	for _, c := range checks {
-		if c.Status == CheckFailed {
+		if c.Status == check.Failed {
 			fmt.Fprintf(&said, "\n\nCheck %q of %s:\n%s", c.Name, strings.Join(c.Files, ", "), violation.Clip(c.Output, maxShownCheck))
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox/check"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
@@ -20,8 +21,8 @@ import (
 // bay is a workshop whose check is whether JSON files are JSON.
 type bay struct{ *workspace.Store }
 
-func (bay) Check(_ context.Context, w *workspace.Workspace) ([]Check, error) {
-	var checks []Check
+func (bay) Check(_ context.Context, w *workspace.Workspace) ([]check.Result, error) {
+	var checks []check.Result
 	for _, file := range w.List() {
 		if !strings.HasSuffix(file.Path, ".json") {
 			continue
@@ -30,11 +31,11 @@ func (bay) Check(_ context.Context, w *workspace.Workspace) ([]Check, error) {
 		if err != nil {
 			return nil, err
 		}
-		check := Check{Name: "parse JSON", Status: CheckPassed, Files: []string{file.Path}}
+		result := check.Result{Name: "parse JSON", Status: check.Passed, Files: []string{file.Path}}
 		if !json.Valid(text) {
-			check.Status, check.Output = CheckFailed, file.Path+" is no JSON"
+			result.Status, result.Output = check.Failed, file.Path+" is no JSON"
 		}
-		checks = append(checks, check)
+		checks = append(checks, result)
 	}
 	return checks, nil
 }
@@ -92,10 +93,10 @@ func answerOf(summary string, files ...string) model.Response {
 }
 
 type built struct {
-	Summary string     `json:"summary"`
-	Plan    string     `json:"plan"`
-	Files   []madeFile `json:"files"`
-	Checks  []Check    `json:"checks"`
+	Summary string         `json:"summary"`
+	Plan    string         `json:"plan"`
+	Files   []madeFile     `json:"files"`
+	Checks  []check.Result `json:"checks"`
 }
 
 func read(t *testing.T, run engine.Run) (output built) {
@@ -149,7 +150,7 @@ func TestAgentBuildsChecksAndRepairs(t *testing.T) {
 	if got := output.contents(); !slices.Equal(got, []string{"a.json {}", `b.json {"b": 1}`}) {
 		t.Errorf("files %v", got)
 	}
-	if len(output.Checks) != 2 || output.Checks[0].Status != CheckPassed || output.Checks[1].Status != CheckPassed {
+	if len(output.Checks) != 2 || output.Checks[0].Status != check.Passed || output.Checks[1].Status != check.Passed {
 		t.Errorf("checks %v", output.Checks)
 	}
 	if refused := results(provider.asked[2]); len(refused) != 2 || !strings.HasPrefix(refused[1], "failed: ") {
@@ -170,7 +171,7 @@ func TestAgentGivesUpMendingAtLast(t *testing.T) {
 	b, _ := openBuilding(t, t.TempDir(), provider)
 	run := b.wantEnd(b.do("codegen_agent", "generate_code", `{"language": "json", "task": "A file"}`, ""), engine.Succeeded, 1)
 	output := read(t, run)
-	if len(output.Checks) != 1 || output.Checks[0].Status != CheckFailed || len(provider.asked) != 2+maxRepairs {
+	if len(output.Checks) != 1 || output.Checks[0].Status != check.Failed || len(provider.asked) != 2+maxRepairs {
 		t.Errorf("asked %d times, output %s", len(provider.asked), run.Output)
 	}
 }

@@ -104,6 +104,15 @@ type Config struct {
 	TraceRedact []string
 	// TraceURL is where traces are shown, with {trace_id} in it; empty: nowhere.
 	TraceURL string
+	// HTTPTools are the URLs below which HTTP tools may go; none: to every public address, without secrets.
+	HTTPTools []string
+	// ToolSecrets are what the headers of HTTP tools may refer to, with the file that
+	// holds the secret; an empty one stands for the environment variable of that name.
+	ToolSecrets map[string]string
+	// MCPServers is the file of the MCP servers that agents may use; empty: there are none.
+	MCPServers string
+	// MCP makes an MCP server of the runtime, on the HTTP address.
+	MCP bool
 
 	// origins says where each setting's value came from, by name.
 	origins map[string]string
@@ -340,6 +349,24 @@ func settings(c *Config) []setting {
 		{
 			name: "trace-url", fallback: "", value: (*traceURLValue)(&c.TraceURL),
 			help: "`url` at which a trace is shown, with {trace_id} in it",
+		},
+		{
+			name: "http-tools", fallback: "", value: (*prefixesValue)(&c.HTTPTools),
+			help: "`urls` below which HTTP tools may go, with commas between; without any they may go to every public " +
+				"address, and no secret is sent",
+		},
+		{
+			name: "tool-secrets", fallback: "", value: (*secretsValue)(&c.ToolSecrets),
+			help: "`names` of environment variables that the headers of HTTP tools may refer to, with commas between; " +
+				"name=path is a file in place of a variable",
+		},
+		{
+			name: "mcp-servers", fallback: "", value: (*textValue)(&c.MCPServers),
+			help: "YAML or JSON `file` of MCP servers whose tools agents may use",
+		},
+		{
+			name: "mcp", fallback: "on", value: (*switchValue)(&c.MCP),
+			help: "on or off: whether the HTTP address serves the agents to MCP clients, at /mcp",
 		},
 	}
 }

@@ -12,6 +12,9 @@ var ErrConflict = errors.New("another runner has the thread")
 // ErrUnknownThread says that there is nothing to go on with.
 var ErrUnknownThread = errors.New("the thread has no checkpoint")
 
+// ErrUnknownRevision says that a thread has no checkpoint of that revision, or has it no more.
+var ErrUnknownRevision = errors.New("the thread has no such checkpoint")
+
 // RecursionError says that a run took more steps than it may.
 type RecursionError struct{ Limit int }
 

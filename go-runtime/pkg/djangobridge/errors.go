@@ -21,6 +21,7 @@ import (
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
@@ -117,7 +118,7 @@ const fullRetry = 5 * time.Second
 // INTERNAL with a fixed text: the cause is for the log.
 func describe(err error) refusal {
 	for _, known := range []func(error) (refusal, bool){
-		describeRequest, describeAccess, describeRun, describeState, describeJournal, describeEnd,
+		describeRequest, describeAccess, describeRun, describeDefinition, describeState, describeJournal, describeEnd,
 	} {
 		if r, found := known(err); found {
 			return r.inBatch(err)
@@ -329,6 +330,31 @@ func describeRunState(err error) (refusal, bool) {
 			code:    codes.Aborted,
 			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_LEASE_LOST),
 			message: engine.ErrReplaced.Error(),
+		}, true
+	}
+	return refusal{}, false
+}
+
+func describeDefinition(err error) (refusal, bool) {
+	if e, found := errors.AsType[*definition.NotFoundError](err); found {
+		r := refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_GRAPH_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"graph_id": e.Name, "version": e.Version},
+		}
+		if e.Kind == definition.Agent {
+			r.reason = reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_AGENT_NOT_FOUND)
+			r.metadata = map[string]string{"agent_id": e.Name, "version": e.Version}
+		}
+		return r, true
+	}
+	if e, found := errors.AsType[*definition.LimitError](err); found {
+		return refusal{
+			code:     codes.ResourceExhausted,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_DEFINITIONS_FULL),
+			message:  e.Error(),
+			metadata: map[string]string{"limit": strconv.Itoa(e.Limit)},
 		}, true
 	}
 	return refusal{}, false

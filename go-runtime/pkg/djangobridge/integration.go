@@ -23,6 +23,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/event"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/gateway"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/mcp"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
@@ -63,6 +64,8 @@ type Integration struct {
 	checker     definition.Checker
 	engine      *engine.Engine
 	tickets     *ticket.Office
+	toolbox     *toolbox
+	handler     *mcp.Handler
 	schedules   *schedule.Store
 	gateway     *gateway.Server
 	server      *grpc.Server
@@ -111,6 +114,9 @@ func New(cfg config.Config, version string, getenv func(string) string, log *slo
 	if i.tracing, err = telemetry.New(version, getenv, log); err != nil {
 		return nil, err
 	}
+	if i.toolbox, err = newToolbox(cfg, version, getenv, i.tracing, log); err != nil {
+		return nil, errors.Join(err, i.tracing.Stop(context.Background()))
+	}
 	registry, err := i.newStores(i.newTracer(getenv))
 	if err != nil {
 		return nil, errors.Join(err, i.tracing.Stop(context.Background()))
@@ -158,6 +164,7 @@ func (i *Integration) newStores(tracer *span.Tracer) (*agent.Registry, error) {
 	i.definitions = definition.New(i.journal, nil, i.log)
 	registry, err := agent.New(agent.Config{
 		Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions,
+		Tooling: agent.Tooling{Runner: i.toolbox.runner, Web: i.toolbox.web, MCP: i.toolbox.servers},
 	})
 	if err != nil {
 		return nil, err
@@ -202,7 +209,7 @@ func endpoints(configured map[string]config.HTTPAgent) map[string]agent.Endpoint
 
 // newEdge makes the two servers around the stores.
 func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
-	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal), spanFigures{i.tracing})
+	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal), spanFigures{i.tracing}, i.toolbox.figure())
 	access := guard{tokens: i.tokens}
 	observers, endObservers := context.WithCancel(context.Background())
 	i.endObservers = endObservers
@@ -217,6 +224,9 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})
 	agentruntimev1.RegisterWorkerServiceServer(i.server, &workerService{engine: i.engine, streams: i.streams})
+	agentruntimev1.RegisterDefinitionServiceServer(i.server, &definitionService{
+		store: i.definitions, checker: i.checker, engine: i.engine,
+	})
 	i.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	if i.cfg.HTTP == "" {
 		return
@@ -224,6 +234,10 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	cfg := gateway.Config{Address: i.cfg.HTTP, Readiness: i.readiness, Metrics: m.registry, Streams: i.streamConfig(m)}
 	if i.cfg.HTTPExposed() {
 		cfg.TLS, cfg.Authorize = tlsConfig, access.mayReadMetrics
+	}
+	if i.cfg.MCP {
+		i.handler = i.newHandler(registry, access)
+		cfg.MCP = i.handler
 	}
 	i.gateway = gateway.New(cfg, i.log)
 }
@@ -330,6 +344,9 @@ func (i *Integration) stop(ctx context.Context) error {
 	if i.gateway != nil {
 		i.gateway.Drain()
 	}
+	if i.handler != nil {
+		i.handler.Drain()
+	}
 
 	i.newcomers.turnAway()
 	ended := make(chan struct{})
@@ -352,7 +369,7 @@ func (i *Integration) stop(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	for _, stop := range []func(context.Context) error{
-		i.definitions.Stop, i.events.Stop, i.state.Stop, i.journal.Stop, i.tracing.Stop,
+		i.toolbox.stop, i.definitions.Stop, i.events.Stop, i.state.Stop, i.journal.Stop, i.tracing.Stop,
 	} {
 		errs = append(errs, stop(closing))
 	}
