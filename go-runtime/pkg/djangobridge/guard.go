@@ -126,6 +126,9 @@ func accessOf(method string) token.Access {
 		agentruntimev1.StateService_ListState_FullMethodName,
 		agentruntimev1.StateService_WatchState_FullMethodName,
 		agentruntimev1.EventService_Subscribe_FullMethodName,
+		agentruntimev1.WorkspaceService_ListFiles_FullMethodName,
+		agentruntimev1.WorkspaceService_GetFile_FullMethodName,
+		agentruntimev1.WorkspaceService_GetArchive_FullMethodName,
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":
 		return token.Read
 	default:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/telemetry"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/ticket"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
 
 // recordOverhead is what a record of the journal may hold beside its value:
@@ -60,6 +62,8 @@ type Integration struct {
 	engine    *engine.Engine
 	tickets   *ticket.Office
 	schedules *schedule.Store
+	files     *workspace.Store
+	tools     *toolbox
 	gateway   *gateway.Server
 	server    *grpc.Server
 	health    *health.Server
@@ -91,6 +95,7 @@ type Integration struct {
 func New(cfg config.Config, version string, getenv func(string) string, log *slog.Logger) (*Integration, error) {
 	i := &Integration{
 		cfg: cfg, version: version, log: log,
+		tools:   newToolbox(cfg, getenv),
 		streams: newStreams(cfg.SendTimeout),
 		stopped: make(chan struct{}),
 		failed:  make(chan struct{}),
@@ -167,6 +172,14 @@ func (i *Integration) newStores() (*agent.Registry, error) {
 		return nil, err
 	}
 	i.schedules = schedule.New(i.journal, i.engine, nil, i.log)
+	i.files, err = workspace.New(workspace.Config{
+		Dir:      filepath.Join(i.cfg.DataDir, "workspaces"),
+		MaxFiles: i.cfg.WorkspaceMaxFiles, MaxFileBytes: i.cfg.WorkspaceMaxFileBytes, MaxBytes: i.cfg.WorkspaceMaxBytes,
+		PackBytes: min(i.cfg.MaxValueBytes, maxChunkBytes), KeepFor: i.cfg.KeepFilesFor,
+	}, i.journal, runStatus(i.engine), i.log)
+	if err != nil {
+		return nil, err
+	}
 	return registry, nil
 }
 
@@ -201,6 +214,7 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})
 	agentruntimev1.RegisterWorkerServiceServer(i.server, &workerService{engine: i.engine, streams: i.streams})
+	agentruntimev1.RegisterWorkspaceServiceServer(i.server, &workspaceService{engine: i.engine, files: i.files, streams: i.streams})
 	i.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	if i.cfg.HTTP == "" {
 		return
@@ -237,7 +251,9 @@ func (i *Integration) start(ctx context.Context) error {
 	if gatewayErr != nil {
 		return gatewayErr
 	}
-	for _, start := range []func(context.Context) error{i.state.Start, i.events.Start, i.tickets.Start, i.engine.Start, i.schedules.Start} {
+	for _, start := range []func(context.Context) error{
+		i.tools.start, i.state.Start, i.events.Start, i.tickets.Start, i.files.Start, i.engine.Start, i.schedules.Start,
+	} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -257,7 +273,7 @@ func (i *Integration) start(ctx context.Context) error {
 	i.mu.Unlock()
 	i.setHealth(healthv1.HealthCheckResponse_SERVING)
 	i.log.Info("runtime serves", "version", i.version, "listen", i.Addr(), "socket", i.cfg.Socket,
-		"http", i.HTTPAddr(), "data_dir", i.cfg.DataDir, "durability", i.journal.Durability())
+		"http", i.HTTPAddr(), "data_dir", i.cfg.DataDir, "durability", i.journal.Durability(), "sandbox", i.tools.String())
 	return nil
 }
 
@@ -333,7 +349,7 @@ func (i *Integration) stop(ctx context.Context) error {
 	// What is left is flushed and closed even when the time to drain is over.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	errs = append(errs, i.events.Stop(closing), i.state.Stop(closing), i.journal.Stop(closing), i.tracing.Stop(closing))
+	errs = append(errs, i.files.Stop(closing), i.events.Stop(closing), i.state.Stop(closing), i.journal.Stop(closing), i.tracing.Stop(closing))
 	if i.gateway != nil {
 		errs = append(errs, i.gateway.Stop(closing))
 	}
