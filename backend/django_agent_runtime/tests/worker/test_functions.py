@@ -68,7 +68,7 @@ def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
 
 @pytest.fixture
 def client(runtime: GoRuntimeProcess) -> Iterator[GoRuntimeIntegration]:
-    integration = GoRuntimeIntegration(runtime.settings)
+    integration = GoRuntimeIntegration(**runtime.settings)
     yield integration
     integration.disconnect()
 
@@ -101,14 +101,16 @@ def test_function_waits_for_a_person(
             assert event.payload["payload"] == {"question": "Pay 7?"}
             break
     client.resume_run(child, "yes")
-    assert client.wait_for_run(run.run_id).output["output"] == {"got": {"agreed": "yes", "amount": 7}}
+    output = client.wait_run(run.run_id).output
+    assert output is not None
+    assert output["output"] == {"got": {"agreed": "yes", "amount": 7}}
 
 
 def test_function_that_fails_fails_its_graph(
     runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
 ) -> None:
     start_worker(runtime, fail)
-    with pytest.raises(RunFailed, match="node n of graph fail: agent function:fail: .*there is no such article"):
+    with pytest.raises(RunFailed, match=r"node n of graph fail: agent function:fail: .*there is no such article"):
         client.execute_task("langgraph_task", {"graph_id": "fail"})
 
 
@@ -116,7 +118,7 @@ def test_functions_are_no_agents_for_callers(
     runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
 ) -> None:
     start_worker(runtime, price_of)
-    client.execute_task("langgraph_task", {"graph_id": "pricing", "article": "tea", "articles": []})
+    client.execute_task("langgraph_task", {"graph_id": "pricing", "article": "tea", "articles": ["tea"]})
     assert not [agent.agent_id for agent in client.list_agents() if "function" in agent.agent_id]
 
 
