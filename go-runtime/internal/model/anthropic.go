@@ -169,8 +169,7 @@ func accumulate(
 	stream *ssestream.Stream[anthropic.MessageStreamEventUnion], pieces func(string) error,
 ) (message *anthropic.Message, inputs map[int64]string, _ error) {
 	defer stream.Close() //nolint:errcheck // it was only read
-	message = &anthropic.Message{}
-	parts := map[int64]*strings.Builder{}
+	message, inputs = &anthropic.Message{}, map[int64]string{}
 	for stream.Next() {
 		event := stream.Current()
 		if err := message.Accumulate(event); err != nil {
@@ -179,12 +178,7 @@ func accumulate(
 		if event.Type != "content_block_delta" {
 			continue
 		}
-		if event.Delta.PartialJSON != "" {
-			if parts[event.Index] == nil {
-				parts[event.Index] = &strings.Builder{}
-			}
-			parts[event.Index].WriteString(event.Delta.PartialJSON)
-		}
+		inputs[event.Index] += event.Delta.PartialJSON
 		if event.Delta.Type != "text_delta" || event.Delta.Text == "" {
 			continue
 		}
@@ -194,10 +188,6 @@ func accumulate(
 	}
 	if err := stream.Err(); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errStream, err)
-	}
-	inputs = map[int64]string{}
-	for index, part := range parts {
-		inputs[index] = part.String()
 	}
 	return message, inputs, nil
 }
@@ -239,7 +229,8 @@ func anthropicResponse(message *anthropic.Message, inputs map[int64]string, mode
 		case "text":
 			text.WriteString(block.Text)
 		case "tool_use":
-			calls = append(calls, ToolCall{ID: block.ID, Name: block.Name, Arguments: cmp.Or(inputs[int64(index)], string(block.Input), "{}")})
+			arguments := cmp.Or(inputs[int64(index)], string(block.Input), "{}")
+			calls = append(calls, ToolCall{ID: block.ID, Name: block.Name, Arguments: arguments})
 		case "thinking", "redacted_thinking":
 			thoughts = append(thoughts, json.RawMessage(block.RawJSON()))
 		}

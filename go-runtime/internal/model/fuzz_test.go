@@ -27,6 +27,7 @@ func (c canned) RoundTrip(request *http.Request) (*http.Response, error) {
 // fuzzAnswers has an endpoint say anything: whatever it is, there is an answer or
 // an *Error, what was streamed is the text of the answer, and calls can be made.
 func fuzzAnswers(f *testing.F, d dialect) {
+	f.Helper()
 	for _, seed := range []string{d.text, d.calls, d.object, d.truncated, d.refusal, d.filtered, d.empty} {
 		f.Add(false, seed)
 	}

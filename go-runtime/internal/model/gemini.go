@@ -174,27 +174,32 @@ func (a *geminiAnswer) read(responses iter.Seq2[*genai.GenerateContentResponse, 
 	next, stop := iter.Pull2(responses)
 	defer stop()
 	for {
-		response, err, more := pull(next)
-		if err != nil || !more {
-			return err
+		got, more := pull(next)
+		if got.err != nil || !more {
+			return got.err
 		}
-		if err := a.add(response, pieces); err != nil {
+		if err := a.add(got.response, pieces); err != nil {
 			return err
 		}
 	}
 }
 
+// pulled is what a stream gives at a time.
+type pulled struct {
+	response *genai.GenerateContentResponse
+	err      error
+}
+
 // pull returns what next does. The SDK panics where a response has another type
 // than it expects, and what an endpoint sends must end no more than its call.
-func pull(
-	next func() (*genai.GenerateContentResponse, error, bool),
-) (response *genai.GenerateContentResponse, err error, more bool) {
+func pull(next func() (*genai.GenerateContentResponse, error, bool)) (got pulled, more bool) {
 	defer func() {
 		if recover() != nil {
-			response, err, more = nil, errMisread, false
+			got, more = pulled{err: errMisread}, false
 		}
 	}()
-	return next()
+	got.response, got.err, more = next()
+	return got, more
 }
 
 // add takes one response in, and fails as pieces does.

@@ -302,7 +302,7 @@ func TestTheCircuitOpensAndIsTriedAgain(t *testing.T) {
 		}
 
 		// One request tries, and fails; then one succeeds, while others are refused.
-		time.Sleep(openFor + time.Second)
+		<-time.After(openFor + time.Second)
 		if _, err := call(); err == nil || first.count() != tolerated+2 {
 			t.Errorf("Complete error = %v after %d requests", err, first.count())
 		}
@@ -310,7 +310,7 @@ func TestTheCircuitOpensAndIsTriedAgain(t *testing.T) {
 			t.Errorf("Complete error = %v after %d requests", err, first.count())
 		}
 		broken = false
-		time.Sleep(openFor + time.Second)
+		<-time.After(openFor + time.Second)
 		var probe sync.WaitGroup
 		probe.Go(func() {
 			if response, err := call(); err != nil || response.Text != "Back." {
