@@ -346,7 +346,8 @@ func (i *Integration) stop(ctx context.Context) error {
 	// What is left is flushed and closed even when the time to drain is over.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	errs = append(errs, i.toolbox.stop(closing), i.events.Stop(closing), i.state.Stop(closing), i.journal.Stop(closing), i.tracing.Stop(closing))
+	errs = append(errs, i.toolbox.stop(closing), i.events.Stop(closing))
+	errs = append(errs, i.state.Stop(closing), i.journal.Stop(closing), i.tracing.Stop(closing))
 	if i.gateway != nil {
 		errs = append(errs, i.gateway.Stop(closing))
 	}
