@@ -64,6 +64,17 @@ type Config struct {
 	KeepRuns    int
 	KeepRunsFor time.Duration
 
+	// WorkspaceMaxFiles, WorkspaceMaxFileBytes and WorkspaceMaxBytes are what the files of
+	// one run may be; KeepFilesFor is how long they are kept after its end.
+	WorkspaceMaxFiles                        int
+	WorkspaceMaxFileBytes, WorkspaceMaxBytes int64
+	KeepFilesFor                             time.Duration
+	// Sandbox is "auto", "require" or "off"; see package sandbox.
+	Sandbox string
+	// SandboxLauncher is the command of this program that is a sandbox's launcher. It is
+	// no setting: the program says it. Empty: there is none.
+	SandboxLauncher []string
+
 	// EventMaxAge is how long events are kept; 0: forever.
 	EventMaxAge time.Duration
 	// EventMaxBytes is how much room events may take before the oldest go; 0: any.
@@ -263,6 +274,27 @@ func settings(c *Config) []setting {
 		{
 			name: "keep-runs-for", fallback: "720h", value: &durationValue{&c.KeepRunsFor, time.Minute, 3650 * day},
 			help: "how long a run is kept after its end",
+		},
+
+		{
+			name: "workspace-max-files", fallback: "1000", value: &intValue{&c.WorkspaceMaxFiles, 1, 100_000},
+			help: "`number` of files that a run may have in its workspace",
+		},
+		{
+			name: "workspace-max-file-bytes", fallback: "1MiB", value: &bytesValue[int64]{&c.WorkspaceMaxFileBytes, 1 << 10, 1 << 30},
+			help: "largest `size` of one file of a workspace",
+		},
+		{
+			name: "workspace-max-bytes", fallback: "64MiB", value: &bytesValue[int64]{&c.WorkspaceMaxBytes, 1 << 10, 64 << 30},
+			help: "`size` that all files of a workspace may have",
+		},
+		{
+			name: "keep-files-for", fallback: "168h", value: &durationValue{&c.KeepFilesFor, time.Minute, 3650 * day},
+			help: "how long the files of a run are kept after its end; not longer than the run",
+		},
+		{
+			name: "sandbox", fallback: "auto", value: &choiceValue{&c.Sandbox, []string{"auto", "require", "off"}},
+			help: "whether agents may run commands: auto (where they can be isolated), require (else the runtime does not start) or off",
 		},
 
 		{

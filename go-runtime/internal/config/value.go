@@ -320,7 +320,8 @@ func (v *prefixesValue) Set(raw string) error {
 			continue
 		}
 		u, err := url.Parse(part)
-		if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Scheme != "http" && u.Scheme != "https") {
+		if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+			(u.Scheme != "http" && u.Scheme != "https") {
 			return errors.New("want https://host/path, several with commas between, without user, password and query")
 		}
 		prefixes = append(prefixes, part)

@@ -87,6 +87,8 @@ type Checkpoint struct {
 	Below map[string]map[string]any `json:"below,omitempty"`
 	// Arrived are the nodes that joins have seen, by the place of the join.
 	Arrived map[int][]string `json:"arrived,omitempty"`
+	// Deferred are the nodes that wait until no other tasks are left.
+	Deferred []string `json:"deferred,omitempty"`
 	// Error says why a Failed thread failed.
 	Error string `json:"error,omitempty"`
 

@@ -15,11 +15,40 @@ func (r *run) fold(tasks []finished) error {
 	if err != nil {
 		return err
 	}
+	if err := r.grow(state, step); err != nil {
+		return err
+	}
 	r.at.State = state
 	if r.options.Saver != nil {
 		r.at.Folded = append(r.at.Folded, step)
 	}
 	return nil
+}
+
+// grow refuses a state that has become too large. All of it is looked at only where what
+// was written since it last was might have made it so.
+func (r *run) grow(state State, step []Update) error {
+	if r.size == 0 {
+		r.size = sizeOf(r.at.State)
+	}
+	for _, update := range step {
+		r.size += sizeOf(update.Writes)
+	}
+	if r.size <= r.options.MaxStateBytes {
+		return nil
+	}
+	r.size = sizeOf(state)
+	if r.size <= r.options.MaxStateBytes {
+		return nil
+	}
+	wrong := &SizeError{Bytes: r.size, Limit: r.options.MaxStateBytes}
+	largest := 0
+	for name, value := range state {
+		if size := sizeOf(value); size > largest {
+			wrong.Channel, largest = name, size
+		}
+	}
+	return wrong
 }
 
 // fold returns the state behind a step: what its tasks wrote, in their order.

@@ -20,6 +20,15 @@ func (r *run) plan(ctx context.Context, returned []finished) error {
 			return err
 		}
 	}
+	if len(p.tasks) == 0 && len(r.at.Deferred) > 0 {
+		deferred := r.at.Deferred
+		r.at.Deferred, p.last = nil, true
+		for _, node := range deferred {
+			if err := p.add(Start, Send{Node: node}); err != nil {
+				return err
+			}
+		}
+	}
 	r.at.Tasks = p.tasks
 	r.at.Returned = nil
 	for _, f := range returned {
@@ -35,6 +44,8 @@ type plan struct {
 	tasks []Task
 	// whole are the nodes that have a task which reads the state.
 	whole map[string]bool
+	// last says that no other tasks than deferred ones are left.
+	last bool
 	// joining says that Arrived is the plan's own.
 	joining bool
 }
@@ -86,6 +97,15 @@ func (p *plan) arrive(node string) error {
 	return nil
 }
 
+// postpone has a node wait for the tasks that are left.
+func (p *plan) postpone(node string) {
+	at := p.run.at
+	if !slices.Contains(at.Deferred, node) {
+		// What was planned before may be needed again.
+		at.Deferred = append(slices.Clip(at.Deferred), node)
+	}
+}
+
 func (p *plan) add(from string, send Send) error {
 	if send.Node == End {
 		return nil
@@ -94,10 +114,17 @@ func (p *plan) add(from string, send Send) error {
 		return &NodeError{Node: from, Step: p.run.at.Step, Cause: fmt.Errorf("there is no node %q to go to", send.Node)}
 	}
 	if send.Input == nil {
+		if p.run.graph.nodes[send.Node].Defer && !p.last {
+			p.postpone(send.Node)
+			return nil
+		}
 		if p.whole[send.Node] {
 			return nil
 		}
 		p.whole[send.Node] = true
+	}
+	if len(p.tasks) == p.run.options.MaxTasks {
+		return &FanOutError{Limit: p.run.options.MaxTasks}
 	}
 	id := taskID(p.run.thread, p.run.at.Step, send.Node, len(p.tasks))
 	p.tasks = append(p.tasks, Task{ID: id, Node: send.Node, Input: send.Input})

@@ -1,7 +1,9 @@
 package graph
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -30,28 +32,44 @@ type Options struct {
 	RecursionLimit int
 	// Parallel is how many tasks of a step run at a time; 0: 64.
 	Parallel int
+	// MaxTasks is how many tasks a step may have; 0: 10,000.
+	MaxTasks int
+	// MaxStateBytes bounds the state, about as it is as JSON; 0: 960 KiB, which a record of
+	// the journal holds with what else a checkpoint has.
+	MaxStateBytes int
+	// Cache is for nodes with a CachePolicy; nil: they are called each time.
+	Cache Cache
+	// Store is what Call.Store returns.
+	Store Store
 	// Observe is told of events, one at a time and in order. It must not block for long.
 	Observe func(Event)
+
+	// depth is how many graphs the run is a part of.
+	depth int
 }
 
 const (
 	defaultRecursionLimit = 25
 	defaultParallel       = 64
+	defaultMaxTasks       = 10_000
+	defaultMaxStateBytes  = 960 << 10
 )
+
+func (o Options) withDefaults() Options {
+	o.RecursionLimit = cmp.Or(o.RecursionLimit, defaultRecursionLimit)
+	o.Parallel = cmp.Or(o.Parallel, defaultParallel)
+	o.MaxTasks = cmp.Or(o.MaxTasks, defaultMaxTasks)
+	o.MaxStateBytes = cmp.Or(o.MaxStateBytes, defaultMaxStateBytes)
+	return o
+}
 
 // Run runs a thread of the graph until it ends, and returns the state then. A thread
 // that is done and has neither input nor answers returns its state again.
 //
 // Errors: *InterruptedError when it waits for answers, *NodeError, *UpdateError,
-// *RecursionError, *UnknownInterruptError, ErrUnknownThread, ErrConflict, ctx's, the
-// saver's. The state is returned with the first three.
+// *RecursionError, *SizeError, *FanOutError, *UnknownInterruptError, ErrUnknownThread,
+// ErrConflict, ctx's, the saver's. The state is returned with those of nodes and steps.
 func (g *Graph) Run(ctx context.Context, r Request, options Options) (State, error) {
-	if options.RecursionLimit == 0 {
-		options.RecursionLimit = defaultRecursionLimit
-	}
-	if options.Parallel == 0 {
-		options.Parallel = defaultParallel
-	}
 	run, err := g.open(ctx, r.Thread, options)
 	if err != nil {
 		return nil, err
@@ -65,7 +83,7 @@ func (g *Graph) Run(ctx context.Context, r Request, options Options) (State, err
 
 // open takes a thread up where it is, or begins it.
 func (g *Graph) open(ctx context.Context, thread string, options Options) (*run, error) {
-	r := &run{graph: g, thread: thread, options: options}
+	r := &run{graph: g, thread: thread, options: options.withDefaults()}
 	var err error
 	if options.Saver != nil {
 		r.at, err = options.Saver.Load(ctx, g, thread)
@@ -94,6 +112,9 @@ type run struct {
 	options Options
 	// at is the checkpoint that the thread is at, changed in place.
 	at *Checkpoint
+
+	// size is at least what the state has, about; 0: it was not measured.
+	size int
 
 	mu       sync.Mutex
 	sequence int
@@ -209,6 +230,9 @@ func (r *run) steps(ctx context.Context) (State, error) {
 			return r.at.State, context.Cause(ctx)
 		}
 		returned, questions, err := r.do(ctx)
+		if errors.As(err, new(*parentError)) {
+			return r.at.State, err
+		}
 		if err != nil || len(questions) > 0 {
 			return r.pause(ctx, returned, questions, err)
 		}
@@ -223,7 +247,7 @@ func (r *run) steps(ctx context.Context) (State, error) {
 			*r.at = before
 			return r.stop(ctx, Failed, err)
 		}
-		r.tell(Event{Kind: StepDone, Data: r.at.State})
+		r.tellStep(returned)
 		if len(r.at.Tasks) == 0 || r.options.OnlyEnds {
 			continue
 		}
@@ -292,7 +316,27 @@ func (r *run) save(ctx context.Context) error {
 		return fmt.Errorf("save thread %s: %w", r.thread, err)
 	}
 	r.at.Folded = nil
+	if r.options.Observe == nil {
+		return nil
+	}
+	saved := SavedCheckpoint{Revision: r.at.Revision, Source: r.at.Source, Status: r.at.Status}
+	for _, task := range r.at.Tasks {
+		saved.Next = append(saved.Next, task.Node)
+	}
+	r.tell(Event{Kind: Saved, Step: r.at.Step, Data: saved})
 	return nil
+}
+
+// tellStep tells of a step that is done.
+func (r *run) tellStep(returned []finished) {
+	if r.options.Observe == nil {
+		return
+	}
+	e := Event{Kind: StepDone, Step: r.at.Step, State: r.at.State, Tasks: make([]string, len(returned))}
+	for i, f := range returned {
+		e.Tasks[i] = f.task.ID
+	}
+	r.tell(e)
 }
 
 func (r *run) tell(e Event) {
@@ -304,8 +348,5 @@ func (r *run) tell(e Event) {
 	defer r.mu.Unlock()
 	r.sequence++
 	e.Sequence = r.sequence
-	if e.Step == 0 {
-		e.Step = r.at.Step
-	}
 	r.options.Observe(e)
 }

@@ -81,7 +81,7 @@ func (g *Graph) Update(ctx context.Context, saver Saver, thread, asNode string, 
 	r.nextStep()
 	r.at.Source, r.at.Status, r.at.Error = Updated, Running, ""
 	if asNode == End {
-		done = nil
+		done, r.at.Deferred = nil, nil
 	} else {
 		done = append(done, own)
 	}

@@ -37,7 +37,10 @@ const anyTaskSchema = `{
 	"type": "object", "required": ["input"], "additionalProperties": false,
 	"properties": {
 		"task_type": {"type": "string", "description": "What the agent shall do; agent.run where it is left out."},
-		"input": {"type": "object", "description": "The input of the task; of agent.run: {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]}."}
+		"input": {
+			"type": "object",
+			"description": "The input of the task; of agent.run: {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]}."
+		}
 	}
 }`
 

@@ -200,7 +200,10 @@ func (u *upstream) resourceTool(ctx context.Context, client *sdk.ClientSession) 
 	}
 	return tool.Tool{
 		Description: known.String(),
-		Schema:      []byte(`{"type": "object", "properties": {"uri": {"type": "string"}}, "required": ["uri"], "additionalProperties": false}`),
+		Schema: []byte(`{
+			"type": "object", "required": ["uri"], "additionalProperties": false,
+			"properties": {"uri": {"type": "string"}}
+		}`),
 		Call: func(ctx context.Context, c tool.Call) (tool.Result, error) {
 			var arguments struct {
 				URI string `json:"uri"`
@@ -245,8 +248,10 @@ func (u *upstream) promptTool(ctx context.Context, client *sdk.ClientSession) (t
 	}
 	return tool.Tool{
 		Description: known.String(),
-		Schema: []byte(`{"type": "object", "properties": {"name": {"type": "string"}, ` +
-			`"arguments": {"type": "object", "additionalProperties": {"type": "string"}}}, "required": ["name"], "additionalProperties": false}`),
+		Schema: []byte(`{
+			"type": "object", "required": ["name"], "additionalProperties": false,
+			"properties": {"name": {"type": "string"}, "arguments": {"type": "object", "additionalProperties": {"type": "string"}}}
+		}`),
 		Call: func(ctx context.Context, c tool.Call) (tool.Result, error) {
 			var arguments struct {
 				Name      string            `json:"name"`

@@ -225,7 +225,7 @@ func TestMachineIsNotSeen(t *testing.T) {
 	}
 	s := start(t, nil)
 	self := os.Getpid()
-	for name, script := range map[string]string{
+	for name, script := range map[string]string{ //nolint:paralleltest // a variable is set for all of them
 		"accounts":          "cat /etc/shadow",
 		"data folder":       "cat " + dir + "/store",
 		"home":              "ls /root /home",
@@ -247,7 +247,7 @@ func TestMachineIsNotSeen(t *testing.T) {
 		"more processes":    "ulimit -u 100000",
 		"more memory":       "ulimit -d 10000000",
 	} {
-		t.Run(name, func(t *testing.T) { //nolint:paralleltest // the variable is set for all of them
+		t.Run(name, func(t *testing.T) {
 			o := run(t, s, sh("( "+script+" ) 2>&1"))
 			if o.ExitCode == 0 || strings.Contains(string(o.Stdout), "secret-of-the-runtime") || strings.Contains(string(o.Stdout), "root:") {
 				t.Errorf("exit code %d:\n%s", o.ExitCode, o.Stdout)

@@ -13,6 +13,9 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 )
 
+// namespaceHeader is namespaceKey as HTTP has it.
+const namespaceHeader = "Agent-Runtime-Namespace"
+
 // newHandler makes an MCP server of the runtime.
 func (i *Integration) newHandler(registry *agent.Registry, access guard) *mcp.Handler {
 	return mcp.NewHandler(mcp.HandlerConfig{
@@ -62,13 +65,13 @@ func (g guard) admitClient(w http.ResponseWriter, r *http.Request) (mcp.Caller, 
 			return mcp.Caller{}, false
 		}
 	}
-	namespace := r.Header.Get(namespaceKey)
+	namespace := r.Header.Get(namespaceHeader)
 	if namespace == "" && holder != nil {
 		namespace = holder.OnlyNamespace()
 	}
 	namespace = cmp.Or(namespace, defaultNamespace)
 	if !token.ValidNamespace(namespace) {
-		http.Error(w, "the header "+namespaceKey+" is no namespace", http.StatusBadRequest)
+		http.Error(w, "the header "+namespaceHeader+" is no namespace", http.StatusBadRequest)
 		return mcp.Caller{}, false
 	}
 	caller := mcp.Caller{Namespace: namespace}

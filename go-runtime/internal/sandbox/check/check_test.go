@@ -252,11 +252,11 @@ func TestCommandInAWorkspace(t *testing.T) {
 	if string(o.Stdout) != "ran\n" {
 		t.Errorf("%q %s", o.Stdout, o.Stderr)
 	}
-	names := ""
+	var names []string
 	for _, file := range w.List() {
-		names += fmt.Sprint(file.Path, " ", file.Executable, " ")
+		names = append(names, fmt.Sprint(file.Path, " ", file.Executable))
 	}
-	if want := "A/file false b.txt false hard false run.sh true src/a.txt false "; names != want {
+	if want := []string{"A/file false", "b.txt false", "hard false", "run.sh true", "src/a.txt false"}; !slices.Equal(names, want) {
 		t.Errorf("got %s, want %s", names, want)
 	}
 	for _, word := range []string{"link", "passwd", "pipe", "a:b", "large", `"a" is`} {

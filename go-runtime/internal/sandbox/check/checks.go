@@ -25,7 +25,10 @@ func checks() []check {
 		{name: "toml", wants: ending(".toml"), parse: parseTOML},
 		{name: "gofmt", wants: ending(".go"), command: gofmt, verdict: silent},
 		{name: "go vet", wants: ending(".go"), command: goCommand("vet"), verdict: modulesMissing, roots: goRoots, slow: true},
-		{name: "go test", wants: ending("_test.go"), command: goCommand("test", "-timeout=1m", "-vet=off"), verdict: modulesMissing, roots: goRoots, slow: true},
+		{
+			name: "go test", wants: ending("_test.go"), command: goCommand("test", "-timeout=1m", "-vet=off"),
+			verdict: modulesMissing, roots: goRoots, slow: true,
+		},
 		{name: "python", wants: ending(".py", ".pyi"), command: pythonSyntax},
 		{name: "ruff", wants: ending(".py", ".pyi"), command: ruff},
 		{name: "pytest", wants: isPythonTest, command: pythonTests, verdict: testsFound},
