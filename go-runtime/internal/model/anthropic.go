@@ -221,6 +221,10 @@ func anthropicReport(err error) report {
 }
 
 func anthropicResponse(message *anthropic.Message, inputs map[int64]string, model string) (Response, error) {
+	// The SDK makes nothing of a body that is null.
+	if message == nil {
+		return Response{}, &Error{Kind: Malformed}
+	}
 	var text strings.Builder
 	var calls []ToolCall
 	var thoughts []json.RawMessage

@@ -28,7 +28,7 @@ func (c canned) RoundTrip(request *http.Request) (*http.Response, error) {
 // an *Error, what was streamed is the text of the answer, and calls can be made.
 func fuzzAnswers(f *testing.F, d dialect) {
 	f.Helper()
-	for _, seed := range []string{d.text, d.calls, d.object, d.truncated, d.refusal, d.filtered, d.empty} {
+	for _, seed := range []string{d.text, d.calls, d.object, d.truncated, d.refusal, d.filtered, d.empty, "null"} {
 		f.Add(false, seed)
 	}
 	for _, seed := range []string{d.stream, d.callStream, d.badCallStream, d.midStream, d.midStreamLimit, d.endsEarly, d.endsEarly + d.broken} {

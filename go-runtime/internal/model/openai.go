@@ -165,7 +165,8 @@ func openAIReport(err error) report {
 }
 
 func openAIResponse(completion *openai.ChatCompletion, model string) (Response, error) {
-	if len(completion.Choices) == 0 {
+	// The SDK makes nothing of a body that is null.
+	if completion == nil || len(completion.Choices) == 0 {
 		return Response{}, &Error{Kind: Malformed}
 	}
 	choice := completion.Choices[0]

@@ -330,6 +330,7 @@ func TestFailuresAreClassified(t *testing.T) {
 			"a web page":          {says(200, "text/html", "<h1>"+quotes+"</h1>"), Malformed, 1, "not an answer"},
 			"another's JSON":      {says(200, jsonType, `{"answer":"`+quotes+`"}`), Malformed, 1, "not an answer"},
 			"nothing":             {says(200, jsonType, ""), Malformed, 1, "not an answer"},
+			"null":                {says(200, jsonType, "null"), Malformed, 1, "not an answer"},
 			"wrong types":         {says(200, jsonType, `{"choices":{"a":1},"content":7,"candidates":"x"}`), Malformed, 1, "not an answer"},
 			"empty":               {says(200, jsonType, d.empty), Malformed, 1, "not an answer"},
 			"too long":            {says(200, jsonType, d.truncated), Truncated, 1, "cut short"},

@@ -3,6 +3,7 @@
 package price
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -39,7 +40,7 @@ type Cost struct {
 
 // List is what is charged for tokens. It does not change, and is safe for concurrent use.
 type List struct {
-	// read takes tens of milliseconds, which a runtime that asks no model does without.
+	// read is not called by a runtime that asks no model.
 	read func() contents
 }
 
@@ -128,18 +129,34 @@ func (c contents) find(p *provider, name string) *priced {
 var compactDate = regexp.MustCompile(`-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(-|:|$)`)
 
 type provider struct {
-	ID       string    `json:"id"`
-	API      anchored  `json:"api"`
-	Models   []*priced `json:"models"`
-	Fallback []string  `json:"fallback"`
+	ID       string   `json:"id"`
+	API      anchored `json:"api"`
+	Models   models   `json:"models"`
+	Fallback []string `json:"fallback"`
 }
 
 func (p *provider) find(name string) *priced {
-	for _, m := range p.Models {
+	for _, m := range p.Models.read() {
 		if m.Match.fits(name) {
 			return m
 		}
 	}
+	return nil
+}
+
+// models are read when one of them is looked for: a runtime asks few of the providers.
+type models struct{ read func() []*priced }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (m *models) UnmarshalJSON(text []byte) error {
+	kept := bytes.Clone(text)
+	m.read = sync.OnceValue(func() []*priced {
+		var list []*priced
+		if err := json.Unmarshal(kept, &list); err != nil {
+			return nil
+		}
+		return list
+	})
 	return nil
 }
 

@@ -58,16 +58,31 @@ func TestCostsAreThoseOfGenaiPrices(t *testing.T) {
 	}
 }
 
+func TestEveryProviderCanBeRead(t *testing.T) {
+	t.Parallel()
+	list := New().read()
+	if len(list.Providers) < 40 || list.Version == "" {
+		t.Errorf("%d providers of %q", len(list.Providers), list.Version)
+	}
+	for _, p := range list.Providers {
+		if len(p.Models.read()) == 0 {
+			t.Errorf("%s has no models", p.ID)
+		}
+	}
+}
+
 func TestPricesChangeWithTheDayAndWithTheLengthOfTheInput(t *testing.T) {
 	t.Parallel()
-	priced := []*priced{{
+	known := []*priced{{
 		Match: clause{Starts: "m"},
 		Prices: []rate{
 			{Input: tiered{base: 1e9}, Output: tiered{base: 2e9}},
 			{From: "2026-03-01", Input: tiered{base: 3e9, tiers: []tier{{Above: 10, Price: 5e9}, {Above: 20, Price: 7e9}}}},
 		},
 	}}
-	list := &List{read: func() contents { return contents{"v", []provider{{ID: "p", Models: priced}}} }}
+	list := &List{read: func() contents {
+		return contents{"v", []provider{{ID: "p", Models: models{func() []*priced { return known }}}}}
+	}}
 	day := func(text string) time.Time {
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
