@@ -413,6 +413,26 @@ retry: {max_attempts: 1000}
 	}
 }
 
+func TestModelsThatNoProviderHasAreRefused(t *testing.T) {
+	t.Parallel()
+	router, err := model.New(model.Config{OpenAI: model.Endpoint{APIKey: "key"}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := defining(t, router)
+	for name, refused := range map[string]bool{"": false, "gpt-5, openai/o3": false, "gpt-5,anthropic/claude-opus-5": true} {
+		d, err := ParseDocument([]byte("name: a\ninstructions: b\nmodel: '" + name + "'\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = registry.compile(d)
+		unfit, is := errors.AsType[*violation.Error](err)
+		if (err != nil) != refused || is != refused || (refused && unfit.Violations[0].Field != "model") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 func FuzzParseDocument(f *testing.F) {
 	f.Add([]byte(fmt.Sprintf(support, "http://127.0.0.1")))
 	f.Add([]byte(`{"name": "a", "instructions": "b", "tools": [{"function": {"name": "x.y"}}]}`))

@@ -41,6 +41,9 @@ func (r *Registry) kinds() map[string]document.Kind {
 func llmKind(provider model.Provider) document.Kind {
 	return func(with document.With) (document.Work, error) {
 		instructions, named := with.String("instructions"), with.String("model")
+		if err := checkModel(provider, named); err != nil {
+			with.Refuse("model", "%s", err)
+		}
 		prompt := with.Text("prompt")
 		stream := with.Bool("stream")
 		var sample func(context.Context, graph.State) (string, error)

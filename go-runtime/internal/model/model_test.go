@@ -58,8 +58,7 @@ func TestNewRefusesABadConfiguration(t *testing.T) {
 		},
 		"no key": {
 			Config{OpenAI: Endpoint{APIKey: testKey}, Models: []string{"anthropic/claude-opus-5", "gpt-5", "mistral/large"}},
-			`model: model "anthropic/claude-opus-5" belongs to no provider that is configured (openai); name it as provider/model; ` +
-				`model "mistral/large" belongs to no provider that is configured (openai); name it as provider/model`,
+			"model: anthropic/claude-opus-5, mistral/large: no provider that is configured (openai) has models of such a name; write provider/model",
 		},
 		"timeout": {Config{Timeout: -time.Second}, "model-timeout: must not be negative"},
 	}

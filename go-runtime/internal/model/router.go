@@ -61,7 +61,7 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 	}
 	chain, err := r.directory.chain(names)
 	if err != nil {
-		return nil, violation.New("model", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return nil, violation.New("model", "%s", err)
 	}
 	r.chain = chain
 	prices := price.New()
@@ -108,8 +108,8 @@ func (r *Router) Model() string {
 }
 
 // Check reports whether a Request.Model names models of providers that are
-// configured: nil, or *UnknownModelErrors, joined. Whether a provider has the
-// model shows when it is asked. Offline every name will do.
+// configured: nil, or *UnknownModelError. Whether a provider has the model shows
+// when it is asked. Offline every name will do.
 func (r *Router) Check(models string) error {
 	if len(r.chain) == 0 || models == "" {
 		return nil

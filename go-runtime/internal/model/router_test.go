@@ -104,13 +104,16 @@ func TestNamesFindTheirProvider(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			found, err := router.directory.find(strings.TrimSpace(test.name))
-			unknown, isUnknown := errors.AsType[*UnknownModelError](err)
-			if isUnknown != (test.want == "") || (err == nil && found.String() != test.want) {
-				t.Errorf("found %s, %v; want %s", found, err, test.want)
+			found, err := router.directory.chain([]string{test.name})
+			if test.want != "" {
+				if err != nil || len(found) != 1 || found[0].String() != test.want {
+					t.Errorf("found %v, %v; want %s", found, err, test.want)
+				}
+				return
 			}
-			if isUnknown && !slices.Equal(unknown.Configured, router.directory.names()) {
-				t.Errorf("%v does not name what is configured", unknown)
+			unknown, isUnknown := errors.AsType[*UnknownModelError](err)
+			if !isUnknown || !slices.Equal(unknown.Models, []string{test.name}) || !slices.Equal(unknown.Configured, router.directory.names()) {
+				t.Errorf("found %v, %v; want it unknown, and what is configured", found, err)
 			}
 		})
 	}
