@@ -62,6 +62,7 @@ __all__ = [
     "ResumableStream",
     "Rpc",
     "Transport",
+    "current_traceparent",
     "jittered",
     "new_request_id",
 ]
@@ -290,7 +291,7 @@ class Transport:
 
     def metadata(self, request_id: str) -> CallMetadata:
         """What travels beside every call: request id, and where there is one, namespace, token and active trace."""
-        traceparent = _current_traceparent()
+        traceparent = current_traceparent()
         if traceparent is None:
             return (*self._fixed_metadata, ("x-request-id", request_id))
         return (*self._fixed_metadata, ("x-request-id", request_id), ("traceparent", traceparent))
@@ -548,7 +549,7 @@ def _prepare_gevent() -> None:
         init_gevent()
 
 
-def _current_traceparent() -> str | None:
+def current_traceparent() -> str | None:
     """The active OpenTelemetry span in W3C form. Where one is active, the module has been imported."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:

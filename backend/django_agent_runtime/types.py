@@ -232,6 +232,10 @@ class Run:
     concurrency_key: str = ""
     worker: str = ""
     """The worker that executes it, as it calls itself; empty when none does."""
+    trace_id: str = ""
+    """The id of its OpenTelemetry trace, 32 hexadecimal digits; empty when it is in none that is sampled."""
+    trace_url: str = ""
+    """Where that trace is shown, if the runtime was told (`--trace-url`); else empty."""
 
 
 @dataclass(frozen=True, slots=True)

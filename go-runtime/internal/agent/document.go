@@ -142,6 +142,9 @@ func schemaOf(field string, object map[string]any) (*jsonschema.Schema, error) {
 		return nil, nil
 	}
 	schema, err := compileSchema(field, object)
+	if wrong, named := errors.AsType[*violation.Error](err); named {
+		return nil, wrong
+	}
 	if err != nil {
 		return nil, violation.New(field, "is no JSON Schema: %s", err.Error())
 	}

@@ -405,7 +405,7 @@ retry: {max_attempts: 1000}
 	}
 	slices.Sort(fields)
 	want := []string{
-		"agents[0]", "budget.tokens", "instructions", "name", "parameters", "rounds", "run.retry.max_attempts",
+		"agents[0]", "budget.tokens", "instructions", "name", "parameters.type", "rounds", "run.retry.max_attempts",
 		"tools[0]", "tools[1].http.name", "tools[1].http.url", "tools[2].function.name", "tools[3].mcp.server",
 	}
 	if !slices.Equal(fields, want) {

@@ -131,11 +131,12 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	}
 	var output map[string]any
 	var emitErr error
+	logged := graph.Filter(graph.ModeTasks, graph.ModeMessages, graph.ModeCustom)
 	state, err = advance(ctx, call, found.Graph, saver, state, graph.Options{
 		OnlyEnds: found.Durability == document.Exit,
 		Observe: func(e graph.Event) {
-			// The step's state is what the updates make.
-			if e.Kind != graph.StepDone && emitErr == nil {
+			// The state behind a step is what the updates make.
+			if logged(e) && emitErr == nil {
 				emitErr = emitGraphEvent(ctx, call, e)
 			}
 		},

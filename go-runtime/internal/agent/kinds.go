@@ -87,9 +87,11 @@ func schemaIn(with document.With, name string) *jsonschema.Schema {
 	if object == nil {
 		return nil
 	}
-	schema, err := compileSchema(name, object)
-	if err != nil {
-		with.Refuse(name, "%s", err.Error())
+	schema, err := schemaOf(name, object)
+	if wrong, named := errors.AsType[*violation.Error](err); named {
+		for _, v := range wrong.Violations {
+			with.Refuse(v.Field, "%s", v.Description)
+		}
 	}
 	return schema
 }
@@ -205,7 +207,13 @@ func (r *Registry) httpKind(with document.With) (document.Work, error) {
 	if err := with.Check(); err != nil {
 		return nil, err
 	}
-	made, err := r.tooling.Web.Tool("", described)
+	made, err := r.tooling.Web.Tool("http", described)
+	if wrong, named := errors.AsType[*violation.Error](err); named {
+		for _, v := range wrong.Violations {
+			with.Refuse(strings.TrimPrefix(v.Field, "http."), "%s", v.Description)
+		}
+		return nil, with.Check()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -248,8 +256,10 @@ func (r *Registry) callNode(
 			return nil, err
 		}
 		call := callOf(ctx)
-		done, err := r.tooling.Runner.Do(ctx, found, tool.Call{
-			Namespace: call.Namespace, RunID: call.RunID, ID: call.RunID + "." + node.Task.ID, Arguments: text,
+		done, err := spanTool(ctx, found.Name, "", string(text), func(ctx context.Context) (tool.Result, error) {
+			return r.tooling.Runner.Do(ctx, found, tool.Call{
+				Namespace: call.Namespace, RunID: call.RunID, ID: call.RunID + "." + node.Task.ID, Arguments: text,
+			})
 		})
 		if err != nil {
 			return nil, err

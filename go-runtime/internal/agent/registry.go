@@ -219,7 +219,11 @@ func (r *Registry) Agents(namespace string) []Agent {
 			agents = append(agents, Agent{ID: id, Description: "Executed by an HTTP server; takes any task type."})
 			continue
 		}
-		agents = append(agents, Agent{ID: id, Description: a.description, Model: a.model, TaskTypes: describe(a.tasks)})
+		types := describe(a.tasks)
+		if a.other != nil {
+			types = append(types, a.other.describe(anyTaskType))
+		}
+		agents = append(agents, Agent{ID: id, Description: a.description, Model: a.model, TaskTypes: types})
 	}
 	return agents
 }
@@ -232,11 +236,20 @@ func (r *Registry) TaskTypes() []TaskType {
 func describe(tasks map[string]*taskType) []TaskType {
 	described := make([]TaskType, 0, len(tasks))
 	for _, name := range sortedKeys(tasks) {
-		t := tasks[name]
-		described = append(described, TaskType{Name: name, Description: t.input.Description(), InputSchema: t.input.Raw()})
+		described = append(described, tasks[name].describe(name))
 	}
 	return described
 }
+
+func (t *taskType) describe(name string) TaskType {
+	if t.input == nil {
+		return TaskType{Name: name, InputSchema: []byte(`{"type": "object"}`)}
+	}
+	return TaskType{Name: name, Description: t.input.Description(), InputSchema: t.input.Raw()}
+}
+
+// anyTaskType stands for the task types of agents that are data: any name is one.
+const anyTaskType = "task"
 
 func sortedKeys[V any](m map[string]V) []string {
 	return slices.Sorted(maps.Keys(m))

@@ -110,11 +110,11 @@ func TestResolveRefusesWhatItDoesNotKnow(t *testing.T) {
 		},
 		"a mistyped built-in task": {
 			engine.TaskTarget, "", "example_tsk",
-			`no built-in task is called "example_tsk" (did you mean "example_task"?); known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep`,
+			`no built-in task is called "example_tsk" (did you mean "example_task"?); known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep, traced_task`,
 		},
 		"a task type of an agent": {
 			engine.TaskTarget, "anyone", "generate_code",
-			`no built-in task is called "generate_code"; known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep; ` +
+			`no built-in task is called "generate_code"; known are echo, example_task, langchain_task, langgraph_task, langraph_task, sleep, traced_task; ` +
 				`"generate_code" is a task type of agent codegen_agent`,
 		},
 		"a task type of another agent": {

@@ -141,7 +141,7 @@ func TestOfflineEndsWithItsContext(t *testing.T) {
 
 func TestOfflineNoticeNamesWhatToSet(t *testing.T) {
 	t.Parallel()
-	for _, variable := range []string{"OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_RUNTIME_MODEL"} {
+	for _, variable := range []string{"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_BASE_URL", "AGENT_RUNTIME_MODEL"} {
 		if !strings.Contains(OfflineNotice, variable) {
 			t.Errorf("the notice does not name %s", variable)
 		}

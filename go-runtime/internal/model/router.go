@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -71,19 +72,23 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 			slots:   semaphore.NewWeighted(int64(cmp.Or(cfg.Concurrency, DefaultConcurrency))),
 			timeout: cmp.Or(cfg.Timeout, DefaultTimeout),
 		}
-		switch k.name {
-		case openAIName:
-			made.asker = newOpenAI(k.endpoint)
-		case anthropicName:
-			made.asker = newAnthropic(k.endpoint)
-		case geminiName:
-			if made.asker, err = newGemini(k.endpoint); err != nil {
-				return nil, err
-			}
+		if made.asker, err = makeAsker(k, newHTTPClient()); err != nil {
+			return nil, err
 		}
 		r.providers[k.name] = made
 	}
 	return r, nil
+}
+
+// makeAsker returns what asks a kind of provider through client.
+func makeAsker(k kind, client *http.Client) (asker, error) {
+	switch k.name {
+	case anthropicName:
+		return newAnthropic(k.endpoint, client), nil
+	case geminiName:
+		return newGemini(k.endpoint, client)
+	}
+	return newOpenAI(k.endpoint, client), nil
 }
 
 // Name is the kind of provider that is asked first, or offline.
@@ -116,7 +121,9 @@ func (r *Router) Check(models string) error {
 // Complete implements Provider.
 func (r *Router) Complete(ctx context.Context, request Request) (Response, error) {
 	if len(r.chain) == 0 {
-		return offline{}.Complete(ctx, request)
+		return traced(ctx, reference{offlineName, offlineName}, request, func(ctx context.Context) (Response, error) {
+			return offline{}.Complete(ctx, request)
+		})
 	}
 	chain := r.chain
 	if request.Model != "" {
@@ -130,7 +137,11 @@ func (r *Router) Complete(ctx context.Context, request Request) (Response, error
 	}
 	var failures []*Error
 	for i, asked := range chain {
-		response, begun, err := r.target(asked).complete(ctx, request)
+		var begun bool
+		response, err := traced(ctx, asked, request, func(ctx context.Context) (response Response, err error) {
+			response, begun, err = r.target(asked).complete(ctx, request)
+			return response, err
+		})
 		failure, failed := errors.AsType[*Error](err)
 		if !failed {
 			return response, err

@@ -1,25 +1,22 @@
 package model
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
 )
 
-// Traced returns a provider that asks another one, and makes a span of each request in
-// the trace of the run that ctx belongs to.
-func Traced(provider Provider) Provider { return traced{provider} }
-
-type traced struct{ Provider }
-
-func (t traced) Complete(ctx context.Context, request Request) (Response, error) {
-	ctx, s := span.StartModel(ctx, t.Name(), cmp.Or(request.Model, t.Model()))
+// traced makes a span of a request to a model, in the trace of the run that ctx belongs to.
+func traced(
+	ctx context.Context, asked reference, request Request, ask func(ctx context.Context) (Response, error),
+) (Response, error) {
+	ctx, s := span.StartModel(ctx, spanProvider(asked.provider), asked.model)
 	if s == nil {
-		return t.Provider.Complete(ctx, request)
+		return ask(ctx)
 	}
 	if request.MaxTokens > 0 {
 		s.Set(attribute.Int("gen_ai.request.max_tokens", request.MaxTokens))
@@ -27,7 +24,7 @@ func (t traced) Complete(ctx context.Context, request Request) (Response, error)
 	if s.Captures() {
 		s.Asked(request.Instructions, messagesOf(request.Messages))
 	}
-	response, err := t.Provider.Complete(ctx, request)
+	response, err := ask(ctx)
 	if err == nil {
 		s.Answered(response.Model, func() span.Message {
 			return messageOf(Message{Role: Assistant, Text: response.Text, ToolCalls: response.ToolCalls})
@@ -35,12 +32,22 @@ func (t traced) Complete(ctx context.Context, request Request) (Response, error)
 		if usage := response.Usage; usage.TotalTokens > 0 {
 			s.Used(usage.InputTokens, usage.OutputTokens, usage.CachedTokens, usage.ReasoningTokens)
 		}
-		if response.Provider != "" && response.Provider != t.Name() {
-			s.Set(attribute.String("gen_ai.provider.name", response.Provider), attribute.String("gen_ai.system", response.Provider))
-		}
 	}
-	s.End(err)
+	if failure, failed := errors.AsType[*Error](err); failed {
+		s.Fail(string(failure.Kind), failure.Error())
+		s.End(nil)
+	} else {
+		s.End(err)
+	}
 	return response, err
+}
+
+// spanProvider is a provider as the conventions call it.
+func spanProvider(provider string) string {
+	if provider == "gemini" {
+		return "gcp.gemini"
+	}
+	return provider
 }
 
 func messagesOf(messages []Message) []span.Message {

@@ -28,6 +28,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
 
 // errorDomain is the ErrorInfo domain of every reason of this API.
@@ -118,7 +119,7 @@ const fullRetry = 5 * time.Second
 // INTERNAL with a fixed text: the cause is for the log.
 func describe(err error) refusal {
 	for _, known := range []func(error) (refusal, bool){
-		describeRequest, describeAccess, describeRun, describeDefinition, describeState, describeJournal, describeEnd,
+		describeRequest, describeAccess, describeRun, describeDefinition, describeState, describeFiles, describeJournal, describeEnd,
 	} {
 		if r, found := known(err); found {
 			return r.inBatch(err)
@@ -376,6 +377,25 @@ func describeState(err error) (refusal, bool) {
 		r.reason = reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_KEY_EXISTS)
 	}
 	return r, true
+}
+
+func describeFiles(err error) (refusal, bool) {
+	if e, found := errors.AsType[*workspace.NotFoundError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_FILE_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"run_id": e.RunID, "path": e.Path},
+		}, true
+	}
+	if errors.Is(err, workspace.ErrDamaged) {
+		return refusal{
+			code:    codes.DataLoss,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_FILES_DAMAGED),
+			message: "files of the run were lost with a damaged disk",
+		}, true
+	}
+	return refusal{}, false
 }
 
 func describeJournal(err error) (refusal, bool) {

@@ -134,6 +134,9 @@ func accessOf(method string) token.Access {
 		agentruntimev1.DefinitionService_ValidateAgent_FullMethodName,
 		agentruntimev1.DefinitionService_GetAgentDefinition_FullMethodName,
 		agentruntimev1.DefinitionService_ListAgentVersions_FullMethodName,
+		agentruntimev1.WorkspaceService_ListFiles_FullMethodName,
+		agentruntimev1.WorkspaceService_GetFile_FullMethodName,
+		agentruntimev1.WorkspaceService_GetArchive_FullMethodName,
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":
 		return token.Read
 	default:

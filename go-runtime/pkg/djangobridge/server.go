@@ -66,5 +66,6 @@ func serviceNames() []string {
 		agentruntimev1.EventService_ServiceDesc.ServiceName,
 		agentruntimev1.WorkerService_ServiceDesc.ServiceName,
 		agentruntimev1.DefinitionService_ServiceDesc.ServiceName,
+		agentruntimev1.WorkspaceService_ServiceDesc.ServiceName,
 	}
 }

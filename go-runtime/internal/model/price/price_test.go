@@ -103,16 +103,16 @@ func TestProviderIsToldByItsURL(t *testing.T) {
 	t.Parallel()
 	list := New()
 	for url, want := range map[string]string{
-		"https://api.groq.com/openai/v1":                                   "groq",
-		"https://openrouter.ai/api/v1":                                     "openrouter",
-		"https://generativelanguage.googleapis.com/v1beta/openai/":         "google",
-		"http://127.0.0.1:11434/v1":                                        "",
-		"http://evil.example/?u=https://api.groq.com":                      "",
-		"https://api.openai.com/v1/":                                       "openai",
-		"https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1":        "aws",
-		"https://me.openai.azure.com/openai/v1":                            "azure",
-		"https://router.huggingface.co/groq/openai/v1/chat/completions/":   "huggingface_groq",
-		"https://api.cloudflare.com/client/v4/accounts/abc/ai/v1":          "cloudflare",
+		"https://api.groq.com/openai/v1":                                 "groq",
+		"https://openrouter.ai/api/v1":                                   "openrouter",
+		"https://generativelanguage.googleapis.com/v1beta/openai/":       "google",
+		"http://127.0.0.1:11434/v1":                                      "",
+		"http://evil.example/?u=https://api.groq.com":                    "",
+		"https://api.openai.com/v1/":                                     "openai",
+		"https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1":      "aws",
+		"https://me.openai.azure.com/openai/v1":                          "azure",
+		"https://router.huggingface.co/groq/openai/v1/chat/completions/": "huggingface_groq",
+		"https://api.cloudflare.com/client/v4/accounts/abc/ai/v1":        "cloudflare",
 	} {
 		if got := list.Provider(url); got != want {
 			t.Errorf("Provider(%q) = %q, want %q", url, got, want)
