@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from ._ahead import PendingCall
 from ._errors import CallFailure
 from ._fork import Session, gate, threads_are_greenlets
 from ._tls import check_files, explain
+from ._trace_context import current_traceparent
 from .conf import RuntimeSettings, TlsSettings
 from .exceptions import AgentRuntimeError, ClientClosed
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
@@ -62,7 +62,6 @@ __all__ = [
     "ResumableStream",
     "Rpc",
     "Transport",
-    "current_traceparent",
     "jittered",
     "new_request_id",
 ]
@@ -547,14 +546,3 @@ def _prepare_gevent() -> None:
         from grpc.experimental.gevent import init_gevent  # noqa: PLC0415 - only where gevent is
 
         init_gevent()
-
-
-def current_traceparent() -> str | None:
-    """The active OpenTelemetry span in W3C form. Where one is active, the module has been imported."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return None
-    context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"

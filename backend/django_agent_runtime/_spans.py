@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from django_agent_runtime._codec import decode_object
 from django_agent_runtime._redaction import DEFAULT_REDACTED, Redactor
+from django_agent_runtime._trace_context import active_span, attempt_span
 from django_agent_runtime.runtime.errors import ControlFlow
 
 if TYPE_CHECKING:
@@ -154,6 +155,15 @@ class Span:
         )
         return active
 
+    @contextmanager
+    def use_for_attempt(self) -> Iterator[None]:
+        """Have it be the attempt's within a block."""
+        token = attempt_span.set(self._span)
+        try:
+            yield
+        finally:
+            attempt_span.reset(token)
+
     def end(self) -> None:
         """It is over."""
         if self._span is not None:
@@ -216,7 +226,8 @@ def span_attempt(assignment: worker_pb.Assignment, settings: SpanSettings) -> It
         with _active(_begin(f"invoke_agent {run.agent_id}", "chain", run.agent_id, attributes)) as span:
             if span.captures:
                 span.input(decode_object(run.input))
-            yield span
+            with span.use_for_attempt(), _use_project(assignment.trace_project):
+                yield span
     finally:
         _scope.reset(tokens[1])
         context_api.detach(tokens[0])
@@ -282,7 +293,9 @@ def _begin(name: str, kind: Kind, title: str, attributes: Mapping[str, Any]) -> 
         return NOTHING
     trace: Any = sys.modules["opentelemetry.trace"]
     made = trace.get_tracer("django_agent_runtime").start_span(
-        name[:_MOST_NAME_CHARACTERS], kind=trace.SpanKind.CLIENT if kind == "llm" else trace.SpanKind.INTERNAL
+        name[:_MOST_NAME_CHARACTERS],
+        context=trace.set_span_in_context(active_span()),
+        kind=trace.SpanKind.CLIENT if kind == "llm" else trace.SpanKind.INTERNAL,
     )
     if not made.is_recording():
         return NOTHING
@@ -296,6 +309,15 @@ def _begin(name: str, kind: Kind, title: str, attributes: Mapping[str, Any]) -> 
         }
     )
     return Span(made, scope, kind)
+
+
+def _use_project(project: str) -> AbstractContextManager[Any]:
+    """Have LangSmith's SDK put into a project what it makes within a block, if the process has it and there is one."""
+    helpers: Any = sys.modules.get("langsmith.run_helpers")
+    if not project or helpers is None:
+        return nullcontext()
+    used: AbstractContextManager[Any] = helpers.tracing_context(project_name=project)
+    return used
 
 
 def _read_parent(trace: Any, assignment: worker_pb.Assignment) -> Any:

@@ -107,7 +107,6 @@ def _make_resource(service_name: str) -> Any:
 
 
 def _make_langsmith_exporter() -> Any:
-    from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
     endpoint = os.environ.get("LANGSMITH_ENDPOINT") or _LANGSMITH_ENDPOINT
@@ -120,7 +119,6 @@ def _make_langsmith_exporter() -> Any:
         return OTLPSpanExporter(
             endpoint=endpoint.rstrip("/") + _LANGSMITH_PATH,
             headers={name: value for name, value in headers.items() if value},
-            compression=Compression.Gzip,
         )
 
 

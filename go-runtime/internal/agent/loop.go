@@ -117,7 +117,7 @@ func (l *loop) run(ctx context.Context, call engine.Call, asked assignment) (mad
 		// One answer of the model is all there is: nothing to go on with.
 		state, err = t.graph().Run(ctx, graph.Request{Thread: call.RunID, Input: input}, options)
 	} else {
-		state, err = advance(ctx, call, t.graph(), newRunSaver(call), input, options)
+		state, err = advance(ctx, call, t.graph(), ownPart(call, graph.Async), input, options)
 	}
 	if err != nil {
 		return result{}, loopFailure(err)

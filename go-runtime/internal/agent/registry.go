@@ -11,6 +11,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/thread"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
@@ -45,6 +46,7 @@ type Registry struct {
 	graphs    *compiled[*document.Compiled]
 	defined   *compiled[*agent]
 	builtIn   []definition.Definition
+	threads   *thread.Store
 	// conversationInput is the schema of the input of conversations.
 	conversationInput *jsonschema.Schema
 }
@@ -100,13 +102,15 @@ type Config struct {
 	// Definitions has graphs and agents that are data, those of BuiltIn among them; nil:
 	// only those.
 	Definitions Definitions
+	// Threads keeps the threads of graphs that outlive runs; nil: there are none.
+	Threads *thread.Store
 }
 
 // New returns the built-in tasks, the agents of the catalog, and those that HTTP servers
 // execute. It fails when an id is taken, an endpoint's defaults do not fit, or a file of
 // the catalog is broken.
 func New(cfg Config) (*Registry, error) {
-	r := &Registry{provider: cfg.Provider, tooling: cfg.Tooling, endpoints: make(map[string]*endpoint, len(cfg.Endpoints))}
+	r := &Registry{provider: cfg.Provider, tooling: cfg.Tooling, threads: cfg.Threads, endpoints: make(map[string]*endpoint, len(cfg.Endpoints))}
 	var err error
 	if r.builtIn, err = r.loadGraphs(); err != nil {
 		return nil, fmt.Errorf("load graphs: %w", err)

@@ -69,6 +69,8 @@ type Config struct {
 	WorkspaceMaxFiles                        int
 	WorkspaceMaxFileBytes, WorkspaceMaxBytes int64
 	KeepFilesFor                             time.Duration
+	// KeepThreadsFor is after what time without a turn a thread of graphs is removed.
+	KeepThreadsFor time.Duration
 	// Sandbox is "auto", "require" or "off"; see package sandbox.
 	Sandbox string
 	// SandboxLauncher is the command of this program that is a sandbox's launcher. It is
@@ -291,6 +293,10 @@ func settings(c *Config) []setting {
 		{
 			name: "keep-files-for", fallback: "168h", value: &durationValue{&c.KeepFilesFor, time.Minute, 3650 * day},
 			help: "how long the files of a run are kept after its end; not longer than the run",
+		},
+		{
+			name: "keep-threads-for", fallback: "2160h", value: &durationValue{&c.KeepThreadsFor, time.Minute, 3650 * day},
+			help: "how long a thread of graphs is kept after its latest turn",
 		},
 		{
 			name: "sandbox", fallback: "auto", value: &choiceValue{&c.Sandbox, []string{"auto", "require", "off"}},

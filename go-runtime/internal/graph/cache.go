@@ -55,11 +55,15 @@ func (r *run) recall(ctx context.Context, key string) (command Command, found bo
 		return Command{}, false
 	}
 	text, found := r.options.Cache.Get(ctx, key)
-	if !found || json.Unmarshal(text, &command) != nil {
+	if !found {
 		return Command{}, false
 	}
-	restoreOverwrites(command.Update)
-	return command, true
+	kept := &Command{}
+	if json.Unmarshal(text, kept) != nil {
+		return Command{}, false
+	}
+	restoreOverwrites(kept.Update)
+	return *kept, true
 }
 
 // remember keeps what a node came to.

@@ -39,7 +39,12 @@ type interruptError struct {
 
 // Waits reports whether the error of a node says that it waits for something, and so is no failure.
 func Waits(err error) bool {
-	return errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError))
+	if err == nil {
+		return false
+	}
+	_, own := errors.AsType[*interruptError](err)
+	_, below := errors.AsType[*InterruptedError](err)
+	return own || below
 }
 
 func (*interruptError) Error() string {

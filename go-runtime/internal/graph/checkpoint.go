@@ -49,8 +49,12 @@ type Task struct {
 }
 
 func taskID(thread string, step int, node string, place int) string {
-	const length = 8
-	sum := sha256.Sum256([]byte(thread + "\x00" + strconv.Itoa(step) + "\x00" + node + "\x00" + strconv.Itoa(place)))
+	const length, most = 8, 128
+	text := append(make([]byte, 0, most), thread...)
+	text = strconv.AppendInt(append(text, 0), int64(step), 10)
+	text = append(append(text, 0), node...)
+	text = strconv.AppendInt(append(text, 0), int64(place), 10)
+	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:length])
 }
 

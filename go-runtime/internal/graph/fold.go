@@ -53,43 +53,91 @@ func (r *run) grow(state State, step []Update) error {
 
 // fold returns the state behind a step: what its tasks wrote, in their order.
 func (g *Graph) fold(before State, step []Update) (State, error) {
-	state := make(State, len(before))
+	f := folding{graph: g, state: make(State, len(before)+1)}
 	for name, value := range before {
 		if !g.channels[name].Ephemeral {
-			state[name] = value
+			f.state[name] = value
 		}
 	}
-	writers := map[string][]string{}
-	replaced := map[string]bool{}
 	for _, update := range step {
-		for _, name := range slices.Sorted(maps.Keys(update.Writes)) {
-			channel, known := g.channels[name]
-			writers[name] = append(writers[name], update.Node)
-			wrong := func(reason string) error { return &UpdateError{Channel: name, Nodes: writers[name], Reason: reason} }
-			if !known {
-				return nil, wrong("the graph has no such channel")
-			}
-			written := update.Writes[name]
-			overwrite, isOverwrite := written.(Overwrite)
-			switch {
-			case isOverwrite && replaced[name]:
-				return nil, wrong("it takes one Overwrite in a step")
-			case isOverwrite:
-				replaced[name], state[name] = true, overwrite.Value
-			case replaced[name]:
-				// It replaces what the others of the step write, whatever their order.
-			case channel.Reduce == nil && len(writers[name]) > 1:
-				return nil, wrong("it takes one value in a step: give it a reducer")
-			case channel.Reduce == nil:
-				state[name] = written
-			default:
-				value, err := channel.Reduce(state[name], written)
-				if err != nil {
-					return nil, wrong(err.Error())
-				}
-				state[name] = value
+		// Sorted, so that of several mistakes always the same is told.
+		names := slices.Collect(maps.Keys(update.Writes))
+		slices.Sort(names)
+		for _, name := range names {
+			if err := f.write(name, update.Node, update.Writes[name], len(step) > 1); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return state, nil
+	for name, items := range f.gathered {
+		value, err := g.channels[name].Reduce(f.state[name], items)
+		if err != nil {
+			return nil, f.wrong(name, err.Error())
+		}
+		f.state[name] = value
+	}
+	return f.state, nil
+}
+
+// folding is a fold under way.
+type folding struct {
+	graph *Graph
+	state State
+	// writers are the nodes that have written a channel, where there are several tasks.
+	writers  map[string][]string
+	replaced map[string]bool
+	// gathered is what is to be added to lists: all at once, or each task would have the
+	// whole list copied.
+	gathered map[string][]any
+}
+
+func (f *folding) wrong(channel, reason string) error {
+	return &UpdateError{Channel: channel, Nodes: f.writers[channel], Reason: reason}
+}
+
+func (f *folding) write(name, node string, written any, several bool) error {
+	channel, known := f.graph.channels[name]
+	if several || !known || channel.Reduce != nil {
+		f.writers = put(f.writers, name, append(f.writers[name], node))
+	}
+	if !known {
+		return f.wrong(name, "the graph has no such channel")
+	}
+	overwrite, isOverwrite := written.(Overwrite)
+	switch {
+	case isOverwrite && f.replaced[name]:
+		return f.wrong(name, "it takes one Overwrite in a step")
+	case isOverwrite:
+		f.replaced = put(f.replaced, name, true)
+		f.state[name] = overwrite.Value
+		delete(f.gathered, name)
+	case f.replaced[name]:
+		// It replaces what the others of the step write, whatever their order.
+	case channel.Reduce == nil && len(f.writers[name]) > 1:
+		return f.wrong(name, "it takes one value in a step: give it a reducer")
+	case channel.Reduce == nil:
+		f.state[name] = written
+	case several && channel.adds:
+		if items, isList := written.([]any); isList {
+			f.gathered = put(f.gathered, name, append(f.gathered[name], items...))
+		} else {
+			f.gathered = put(f.gathered, name, append(f.gathered[name], written))
+		}
+	default:
+		value, err := channel.Reduce(f.state[name], written)
+		if err != nil {
+			return f.wrong(name, err.Error())
+		}
+		f.state[name] = value
+	}
+	return nil
+}
+
+// put sets a member of a map, which it makes where there is none.
+func put[V any](m map[string]V, name string, value V) map[string]V {
+	if m == nil {
+		m = map[string]V{}
+	}
+	m[name] = value
+	return m
 }

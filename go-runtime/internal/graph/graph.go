@@ -82,7 +82,7 @@ type Node struct {
 type Graph struct {
 	name     string
 	channels map[string]Channel
-	nodes    map[string]Node
+	nodes    map[string]*Node
 	edges    map[string][]string
 	branches map[string][]Branch
 	joins    []join
@@ -96,9 +96,13 @@ type join struct {
 
 // New returns a graph with these channels and no nodes. The name is for people.
 func New(name string, channels map[string]Channel) *Graph {
+	known := make(map[string]Channel, len(channels))
+	for channel, kind := range channels {
+		known[channel] = kind.withKind()
+	}
 	return &Graph{
-		name: name, channels: maps.Clone(channels),
-		nodes: map[string]Node{}, edges: map[string][]string{}, branches: map[string][]Branch{},
+		name: name, channels: known,
+		nodes: map[string]*Node{}, edges: map[string][]string{}, branches: map[string][]Branch{},
 	}
 }
 
@@ -116,7 +120,7 @@ func (g *Graph) HasChannel(name string) bool {
 
 // Node adds a node.
 func (g *Graph) Node(name string, node Node) *Graph {
-	g.nodes[name] = node
+	g.nodes[name] = &node
 	return g
 }
 

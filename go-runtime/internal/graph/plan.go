@@ -9,7 +9,7 @@ import (
 
 // plan says which tasks follow those that have returned.
 func (r *run) plan(ctx context.Context, returned []finished) error {
-	p := plan{run: r, whole: map[string]bool{}}
+	p := plan{run: r}
 	for _, f := range returned {
 		if err := p.follow(ctx, f); err != nil {
 			return err
@@ -43,7 +43,7 @@ type plan struct {
 	run   *run
 	tasks []Task
 	// whole are the nodes that have a task which reads the state.
-	whole map[string]bool
+	whole []string
 	// last says that no other tasks than deferred ones are left.
 	last bool
 	// joining says that Arrived is the plan's own.
@@ -53,15 +53,24 @@ type plan struct {
 // follow adds what the edges and branches of a task's node name, and its command.
 func (p *plan) follow(ctx context.Context, f finished) error {
 	from := f.task.Node
-	sends := To(p.run.graph.edges[from]...)
+	for _, to := range p.run.graph.edges[from] {
+		if err := p.add(from, Send{Node: to}); err != nil {
+			return err
+		}
+	}
 	for _, branch := range p.run.graph.branches[from] {
 		chosen, err := branch(ctx, p.run.at.State)
 		if err != nil {
 			return &NodeError{Node: from, Step: p.run.at.Step, Cause: fmt.Errorf("choose what follows: %w", err)}
 		}
-		sends = append(sends, chosen...)
+		if err := p.addAll(from, chosen); err != nil {
+			return err
+		}
 	}
-	sends = append(sends, f.command.Goto...)
+	return p.addAll(from, f.command.Goto)
+}
+
+func (p *plan) addAll(from string, sends []Send) error {
 	for _, send := range sends {
 		if err := p.add(from, send); err != nil {
 			return err
@@ -118,10 +127,10 @@ func (p *plan) add(from string, send Send) error {
 			p.postpone(send.Node)
 			return nil
 		}
-		if p.whole[send.Node] {
+		if slices.Contains(p.whole, send.Node) {
 			return nil
 		}
-		p.whole[send.Node] = true
+		p.whole = append(p.whole, send.Node)
 	}
 	if len(p.tasks) == p.run.options.MaxTasks {
 		return &FanOutError{Limit: p.run.options.MaxTasks}

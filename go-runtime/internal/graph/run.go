@@ -230,10 +230,10 @@ func (r *run) steps(ctx context.Context) (State, error) {
 			return r.at.State, context.Cause(ctx)
 		}
 		returned, questions, err := r.do(ctx)
-		if errors.As(err, new(*parentError)) {
-			return r.at.State, err
-		}
 		if err != nil || len(questions) > 0 {
+			if _, isAbove := errors.AsType[*parentError](err); isAbove {
+				return r.at.State, err
+			}
 			return r.pause(ctx, returned, questions, err)
 		}
 		before := *r.at

@@ -19,10 +19,10 @@ import (
 func (r *run) do(ctx context.Context) (returned []finished, questions []Interrupt, err error) {
 	tasks := r.at.Tasks
 	// held are the questions of tasks none of whose questions was answered.
-	held := map[string][]Interrupt{}
+	var held map[string][]Interrupt
 	for _, question := range r.at.Interrupts {
 		if task, _ := taskOf(question.ID); len(r.at.Below[task]) == 0 {
-			held[task] = append(held[task], question)
+			held = put(held, task, append(held[task], question))
 		}
 	}
 	commands := make([]Command, len(tasks))
@@ -37,22 +37,15 @@ func (r *run) do(ctx context.Context) (returned []finished, questions []Interrup
 			commands[i], errs[i] = r.call(ctx, task)
 		}
 	})
+	returned = make([]finished, 0, len(tasks))
 	for i, task := range tasks {
-		var asks *interruptError
-		var waits *InterruptedError
-		switch {
+		switch asked := r.questionsOf(task, errs[i]); {
 		case len(held[task.ID]) > 0:
 			questions = append(questions, held[task.ID]...)
 		case errs[i] == nil:
 			returned = append(returned, finished{task, commands[i]})
-		case errors.As(errs[i], &asks):
-			id := fmt.Sprintf("%s.%d", task.ID, len(r.at.Answers[task.ID]))
-			questions = append(questions, Interrupt{ID: id, Node: task.Node, Value: asks.value, Run: asks.run})
-		case errors.As(errs[i], &waits):
-			for _, question := range waits.Interrupts {
-				question.ID, question.Node = task.ID+"/"+question.ID, task.Node+"/"+question.Node
-				questions = append(questions, question)
-			}
+		case len(asked) > 0:
+			questions = append(questions, asked...)
 		default:
 			err = errors.Join(err, &NodeError{Node: task.Node, Step: r.at.Step, Cause: errs[i]})
 		}
@@ -73,6 +66,26 @@ func (r *run) do(ctx context.Context) (returned []finished, questions []Interrup
 		r.tell(Event{Kind: kind, Step: r.at.Step, Node: question.Node, Data: question})
 	}
 	return returned, questions, nil
+}
+
+// questionsOf are those that a task's error asks; none, if it is a failure.
+func (r *run) questionsOf(task Task, err error) []Interrupt {
+	if err == nil {
+		return nil
+	}
+	if asks, isOwn := errors.AsType[*interruptError](err); isOwn {
+		id := fmt.Sprintf("%s.%d", task.ID, len(r.at.Answers[task.ID]))
+		return []Interrupt{{ID: id, Node: task.Node, Value: asks.value, Run: asks.run}}
+	}
+	waits, below := errors.AsType[*InterruptedError](err)
+	if !below {
+		return nil
+	}
+	asked := slices.Clone(waits.Interrupts)
+	for i := range asked {
+		asked[i].ID, asked[i].Node = task.ID+"/"+asked[i].ID, task.Node+"/"+asked[i].Node
+	}
+	return asked
 }
 
 // toParent is the error that hands the command of a task to the graph above.
@@ -119,7 +132,7 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 		e.Step, e.Node, e.Task = r.at.Step, task.Node, task.ID
 		r.tell(e)
 	}
-	key, err := r.cacheKey(task, &node, state)
+	key, err := r.cacheKey(task, node, state)
 	if err != nil {
 		return Command{}, err
 	}
@@ -129,7 +142,7 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 	}
 	for attempt := 1; ; attempt++ {
 		tell(Event{Kind: NodeStarted})
-		command, err := r.callOnce(ctx, &node, task, state)
+		command, err := r.callOnce(ctx, node, task, state)
 		if err == nil && len(r.at.Answers[task.ID])+len(r.at.Below[task.ID]) == 0 {
 			// What depends on answers is no one else's.
 			err = r.remember(ctx, key, command, node.cacheTTL())
@@ -188,7 +201,10 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // endNode ends the span of a node. One that asks, or commands the graph above, has not failed.
 func endNode(spanned *span.Span, command Command, err error) {
-	if Waits(err) || errors.As(err, new(*parentError)) {
+	if spanned == nil {
+		return
+	}
+	if _, isAbove := errors.AsType[*parentError](err); isAbove || Waits(err) {
 		err = nil
 	} else if err == nil {
 		spanned.Output(command)
@@ -207,11 +223,12 @@ func (r *run) callOnce(ctx context.Context, node *Node, task Task, state State) 
 	} else {
 		command, err = callNode(ctx, node, call, state)
 	}
-	if above := (*parentError)(nil); errors.As(err, &above) {
-		command, err = above.command, nil
-	}
 	if err != nil {
-		return Command{}, err
+		above, isAbove := errors.AsType[*parentError](err)
+		if !isAbove {
+			return Command{}, err
+		}
+		command = above.command
 	}
 	if command.Update, err = plainState(task.Node, command.Update); err != nil {
 		return Command{}, err
@@ -245,7 +262,9 @@ func plainSends(sends []Send) ([]Send, error) {
 // callNode calls a node where it stands.
 func callNode(ctx context.Context, node *Node, call *Call, state State) (command Command, err error) {
 	ctx, spanned := span.StartNode(ctx, call.run.graph.name, call.Task.Node)
-	spanned.Input(state)
+	if spanned != nil {
+		spanned.Input(state)
+	}
 	defer func() {
 		if value := recover(); value != nil {
 			command, err = Command{}, &PanicError{Value: value, Stack: debug.Stack()}

@@ -23,6 +23,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/event"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/gateway"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/thread"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/mcp"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
@@ -41,6 +42,9 @@ const recordOverhead = 128 << 10
 
 // maxClientMessageBytes is the largest message that a Python client takes.
 const maxClientMessageBytes = 16 << 20
+
+// keepCheckpoints is how many checkpoints of a thread are kept at least.
+const keepCheckpoints = 100
 
 // phase is where an Integration stands in its life.
 type phase int
@@ -63,6 +67,7 @@ type Integration struct {
 	state       *state.Store
 	events      *event.Log
 	definitions *definition.Store
+	threads     *thread.Store
 	checker     definition.Checker
 	engine      *engine.Engine
 	tickets     *ticket.Office
@@ -201,8 +206,11 @@ func (i *Integration) newRegistry(getenv func(string) string) (*agent.Registry, 
 	}
 	i.workshop = newWorkshop(i.cfg, i.files, getenv)
 	i.definitions = definition.New(i.journal, nil, i.log)
+	if i.threads, err = thread.New(thread.Config{MaxCheckpoints: keepCheckpoints, MaxIdle: i.cfg.KeepThreadsFor}, i.journal, i.log); err != nil {
+		return nil, err
+	}
 	registry, err := agent.New(agent.Config{
-		Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions,
+		Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions, Threads: i.threads,
 		Tooling: agent.Tooling{Runner: i.toolbox.runner, Web: i.toolbox.web, MCP: i.toolbox.servers, Workshop: i.workshop},
 	})
 	if err != nil {
@@ -291,7 +299,7 @@ func (i *Integration) start(ctx context.Context) error {
 		return gatewayErr
 	}
 	for _, start := range []func(context.Context) error{
-		i.workshop.start, i.state.Start, i.events.Start, i.tickets.Start, i.definitions.Start, i.readDefinitions, i.files.Start,
+		i.workshop.start, i.state.Start, i.events.Start, i.tickets.Start, i.definitions.Start, i.readDefinitions, i.files.Start, i.threads.Start,
 		i.engine.Start, i.schedules.Start,
 	} {
 		if err := start(ctx); err != nil {
@@ -393,7 +401,7 @@ func (i *Integration) stop(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	for _, stop := range []func(context.Context) error{
-		i.toolbox.stop, i.files.Stop, i.definitions.Stop, i.events.Stop, i.state.Stop, i.journal.Stop, i.tracing.Stop,
+		i.toolbox.stop, i.threads.Stop, i.files.Stop, i.definitions.Stop, i.events.Stop, i.state.Stop, i.journal.Stop, i.tracing.Stop,
 	} {
 		errs = append(errs, stop(closing))
 	}

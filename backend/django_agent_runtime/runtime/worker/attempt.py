@@ -13,10 +13,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from django_agent_runtime._channel import current_traceparent
 from django_agent_runtime._codec import encode, encode_object
 from django_agent_runtime._errors import reason_error
 from django_agent_runtime._spans import SpanSettings, span_attempt
+from django_agent_runtime._trace_context import current_traceparent
 from django_agent_runtime.exceptions import InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb

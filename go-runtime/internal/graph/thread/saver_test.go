@@ -274,7 +274,9 @@ func TestTooLargeACheckpointIsRefused(t *testing.T) {
 			return graph.Command{}, nil
 		}}).Edge(graph.Start, "a")
 	r := graph.Request{Thread: "t", Input: graph.State{"text": strings.Repeat("x", 2<<20)}}
-	if _, err := s.run(t.Context(), g, graph.Async, r); !errors.Is(err, journal.ErrTooLarge) {
+	saver := s.Saver(namespace, graph.Async)
+	_, err := g.Run(t.Context(), r, graph.Options{Saver: saver, MaxStateBytes: 1 << 30})
+	if !errors.Is(err, journal.ErrTooLarge) || !errors.Is(saver.Close(t.Context()), journal.ErrTooLarge) {
 		t.Error(err)
 	}
 }
