@@ -34,6 +34,8 @@ _BY_REASON: dict[str, type[exceptions.AgentRuntimeError]] = {
     "AGENT_NOT_FOUND": exceptions.AgentNotFound,
     "TASK_TYPE_NOT_FOUND": exceptions.TaskTypeNotFound,
     "GRAPH_NOT_FOUND": exceptions.GraphNotFound,
+    "FILE_NOT_FOUND": exceptions.RunFileNotFound,
+    "FILES_DAMAGED": exceptions.FilesDamaged,
     "EVENTS_TRUNCATED": exceptions.EventsTruncated,
     "RUN_ENDED": exceptions.RunEnded,
     "SLOW_READER": exceptions.Overloaded,

@@ -16,8 +16,10 @@ Every class is also one of the built-ins that people already catch::
     │   ├── AgentNotFound
     │   ├── TaskTypeNotFound
     │   ├── GraphNotFound
+    │   ├── RunFileNotFound
     │   └── ScheduleNotFound
     ├── EventsTruncated       LookupError       events asked for are no longer kept
+    ├── FilesDamaged          LookupError       files of a run were lost with a damaged disk
     ├── AccessDenied          PermissionError
     │   ├── Unauthenticated                     no token, or one that is not known
     │   └── PermissionDenied                    the token may not do this in this namespace
@@ -58,6 +60,7 @@ __all__ = [
     "ConcurrencyLimit",
     "Conflict",
     "EventsTruncated",
+    "FilesDamaged",
     "GraphNotFound",
     "IdempotencyConflict",
     "InternalError",
@@ -74,6 +77,7 @@ __all__ = [
     "RunCancelled",
     "RunEnded",
     "RunFailed",
+    "RunFileNotFound",
     "RunNotEnded",
     "RunNotFound",
     "RunNotWaiting",
@@ -212,6 +216,12 @@ class GraphNotFound(NotFound):
     default_reason = "GRAPH_NOT_FOUND"
 
 
+class RunFileNotFound(NotFound):
+    """The run left no such file: `metadata["path"]`."""
+
+    default_reason = "FILE_NOT_FOUND"
+
+
 class ScheduleNotFound(NotFound):
     """There is no such schedule in this namespace: `metadata["schedule_id"]`."""
 
@@ -331,6 +341,12 @@ class LeaseLost(Conflict):
     """The worker no longer has the run: its lease lapsed, or the run ended."""
 
     default_reason = "LEASE_LOST"
+
+
+class FilesDamaged(AgentRuntimeError, LookupError):
+    """Files of the run were lost with a damaged disk."""
+
+    default_reason = "FILES_DAMAGED"
 
 
 class InternalError(AgentRuntimeError):

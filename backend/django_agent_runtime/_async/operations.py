@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .connection import AsyncConnection
 from .events import AsyncEvents
+from .files import AsyncFiles
 from .run_events import AsyncRunEvents
 from .schedules import AsyncSchedules
 from .state import AsyncState
@@ -15,5 +16,5 @@ from .tasks import AsyncTasks
 __all__ = ["AsyncOperations"]
 
 
-class AsyncOperations(AsyncConnection, AsyncTasks, AsyncRunEvents, AsyncSchedules, AsyncState, AsyncEvents):
+class AsyncOperations(AsyncConnection, AsyncTasks, AsyncRunEvents, AsyncSchedules, AsyncState, AsyncEvents, AsyncFiles):
     """The methods of `GoRuntimeIntegration` for asyncio."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .connection import SyncConnection
 from .events import SyncEvents
+from .files import SyncFiles
 from .run_events import SyncRunEvents
 from .schedules import SyncSchedules
 from .state import SyncState
@@ -12,5 +13,5 @@ from .tasks import SyncTasks
 __all__ = ["SyncOperations"]
 
 
-class SyncOperations(SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncState, SyncEvents):
+class SyncOperations(SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncState, SyncEvents, SyncFiles):
     """The methods of `GoRuntimeIntegration` for threads."""

@@ -349,7 +349,9 @@ func (i *Integration) stop(ctx context.Context) error {
 	// What is left is flushed and closed even when the time to drain is over.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	errs = append(errs, i.files.Stop(closing), i.events.Stop(closing), i.state.Stop(closing), i.journal.Stop(closing), i.tracing.Stop(closing))
+	for _, stop := range []func(context.Context) error{i.files.Stop, i.events.Stop, i.state.Stop, i.journal.Stop, i.tracing.Stop} {
+		errs = append(errs, stop(closing))
+	}
 	if i.gateway != nil {
 		errs = append(errs, i.gateway.Stop(closing))
 	}

@@ -90,9 +90,9 @@ const (
 	// NOT_FOUND. A graph, or a chain. Metadata: `graph_id`, `known` (comma separated).
 	ErrorReason_ERROR_REASON_GRAPH_NOT_FOUND ErrorReason = 25
 	// NOT_FOUND. The run left no such file. Metadata: `run_id`, `path`.
-	ErrorReason_ERROR_REASON_FILE_NOT_FOUND ErrorReason = 48
+	ErrorReason_ERROR_REASON_FILE_NOT_FOUND ErrorReason = 30
 	// DATA_LOSS. Files of the run were lost with a damaged disk.
-	ErrorReason_ERROR_REASON_FILES_DAMAGED ErrorReason = 49
+	ErrorReason_ERROR_REASON_FILES_DAMAGED ErrorReason = 31
 	// The agent or task reported an error.
 	ErrorReason_ERROR_REASON_AGENT_FAILED ErrorReason = 32
 	// The agent or task panicked.
@@ -140,8 +140,8 @@ var (
 		23: "ERROR_REASON_SCHEDULE_EXISTS",
 		24: "ERROR_REASON_LEASE_LOST",
 		25: "ERROR_REASON_GRAPH_NOT_FOUND",
-		48: "ERROR_REASON_FILE_NOT_FOUND",
-		49: "ERROR_REASON_FILES_DAMAGED",
+		30: "ERROR_REASON_FILE_NOT_FOUND",
+		31: "ERROR_REASON_FILES_DAMAGED",
 		32: "ERROR_REASON_AGENT_FAILED",
 		33: "ERROR_REASON_AGENT_PANICKED",
 		34: "ERROR_REASON_MODEL_FAILED",
@@ -178,8 +178,8 @@ var (
 		"ERROR_REASON_SCHEDULE_EXISTS":       23,
 		"ERROR_REASON_LEASE_LOST":            24,
 		"ERROR_REASON_GRAPH_NOT_FOUND":       25,
-		"ERROR_REASON_FILE_NOT_FOUND":        48,
-		"ERROR_REASON_FILES_DAMAGED":         49,
+		"ERROR_REASON_FILE_NOT_FOUND":        30,
+		"ERROR_REASON_FILES_DAMAGED":         31,
 		"ERROR_REASON_AGENT_FAILED":          32,
 		"ERROR_REASON_AGENT_PANICKED":        33,
 		"ERROR_REASON_MODEL_FAILED":          34,
@@ -251,8 +251,8 @@ const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\x1cERROR_REASON_SCHEDULE_EXISTS\x10\x17\x12\x1b\n" +
 	"\x17ERROR_REASON_LEASE_LOST\x10\x18\x12 \n" +
 	"\x1cERROR_REASON_GRAPH_NOT_FOUND\x10\x19\x12\x1f\n" +
-	"\x1bERROR_REASON_FILE_NOT_FOUND\x100\x12\x1e\n" +
-	"\x1aERROR_REASON_FILES_DAMAGED\x101\x12\x1d\n" +
+	"\x1bERROR_REASON_FILE_NOT_FOUND\x10\x1e\x12\x1e\n" +
+	"\x1aERROR_REASON_FILES_DAMAGED\x10\x1f\x12\x1d\n" +
 	"\x19ERROR_REASON_AGENT_FAILED\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_AGENT_PANICKED\x10!\x12\x1d\n" +
 	"\x19ERROR_REASON_MODEL_FAILED\x10\"\x12\x1e\n" +
