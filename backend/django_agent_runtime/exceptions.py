@@ -17,8 +17,10 @@ Every class is also one of the built-ins that people already catch::
     │   ├── AgentNotFound
     │   ├── TaskTypeNotFound
     │   ├── GraphNotFound
+    │   ├── RunFileNotFound
     │   └── ScheduleNotFound
     ├── EventsTruncated       LookupError       events asked for are no longer kept
+    ├── FilesDamaged          LookupError       files of a run were lost with a damaged disk
     ├── AccessDenied          PermissionError
     │   ├── Unauthenticated                     no token, or one that is not known
     │   └── PermissionDenied                    the token may not do this in this namespace
@@ -60,6 +62,7 @@ __all__ = [
     "Conflict",
     "DefinitionsFull",
     "EventsTruncated",
+    "FilesDamaged",
     "GraphNotFound",
     "IdempotencyConflict",
     "InternalError",
@@ -76,6 +79,7 @@ __all__ = [
     "RunCancelled",
     "RunEnded",
     "RunFailed",
+    "RunFileNotFound",
     "RunNotEnded",
     "RunNotFound",
     "RunNotWaiting",
@@ -220,6 +224,12 @@ class GraphNotFound(NotFound):
     default_reason = "GRAPH_NOT_FOUND"
 
 
+class RunFileNotFound(NotFound):
+    """The run left no such file: `metadata["path"]`."""
+
+    default_reason = "FILE_NOT_FOUND"
+
+
 class ScheduleNotFound(NotFound):
     """There is no such schedule in this namespace: `metadata["schedule_id"]`."""
 
@@ -339,6 +349,12 @@ class LeaseLost(Conflict):
     """The worker no longer has the run: its lease lapsed, or the run ended."""
 
     default_reason = "LEASE_LOST"
+
+
+class FilesDamaged(AgentRuntimeError, LookupError):
+    """Files of the run were lost with a damaged disk."""
+
+    default_reason = "FILES_DAMAGED"
 
 
 class InternalError(AgentRuntimeError):

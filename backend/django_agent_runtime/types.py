@@ -31,6 +31,7 @@ __all__ = [
     "RunError",
     "RunEvent",
     "RunEventBatch",
+    "RunFile",
     "RunState",
     "RunTarget",
     "Schedule",
@@ -433,6 +434,19 @@ class StateEntry:
     update_time: datetime | None
     expire_time: datetime | None
     """None: the key does not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """A file that a run left in its workspace."""
+
+    path: str
+    """Relative, with slashes: `src/main.py`."""
+    size: int
+    """In bytes."""
+    sha256: str
+    """Of the content, in hex."""
+    executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

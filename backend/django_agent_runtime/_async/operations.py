@@ -8,6 +8,7 @@ from __future__ import annotations
 from .connection import AsyncConnection
 from .definitions import AsyncDefinitions
 from .events import AsyncEvents
+from .files import AsyncFiles
 from .run_events import AsyncRunEvents
 from .schedules import AsyncSchedules
 from .state import AsyncState
@@ -17,6 +18,6 @@ __all__ = ["AsyncOperations"]
 
 
 class AsyncOperations(
-    AsyncConnection, AsyncTasks, AsyncRunEvents, AsyncSchedules, AsyncDefinitions, AsyncState, AsyncEvents
+    AsyncConnection, AsyncTasks, AsyncRunEvents, AsyncSchedules, AsyncDefinitions, AsyncState, AsyncEvents, AsyncFiles
 ):
     """The methods of `GoRuntimeIntegration` for asyncio."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .connection import SyncConnection
 from .definitions import SyncDefinitions
 from .events import SyncEvents
+from .files import SyncFiles
 from .run_events import SyncRunEvents
 from .schedules import SyncSchedules
 from .state import SyncState
@@ -13,5 +14,7 @@ from .tasks import SyncTasks
 __all__ = ["SyncOperations"]
 
 
-class SyncOperations(SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncDefinitions, SyncState, SyncEvents):
+class SyncOperations(
+    SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncDefinitions, SyncState, SyncEvents, SyncFiles
+):
     """The methods of `GoRuntimeIntegration` for threads."""

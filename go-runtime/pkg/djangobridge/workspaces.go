@@ -65,7 +65,12 @@ func (s *workspaceService) GetArchive(
 		if err != nil {
 			return err
 		}
-		chunks := &chunkWriter{send: func(data []byte) error { return send(&agentruntimev1.GetArchiveResponse{Data: data}) }}
+		var offset int64
+		chunks := &chunkWriter{send: func(data []byte) error {
+			begin := offset
+			offset += int64(len(data))
+			return send(&agentruntimev1.GetArchiveResponse{Data: data, Offset: begin})
+		}}
 		if err := s.files.Archive(ctx, run.Namespace, run.ID, chunks); err != nil {
 			return err
 		}

@@ -96,6 +96,9 @@ func TestFilesOfARun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if message.GetOffset() != int64(text.Len()) {
+			t.Errorf("offset %d behind %d bytes", message.GetOffset(), text.Len())
+		}
 		text.Write(message.GetData())
 	}
 	archive, err := zip.NewReader(bytes.NewReader(text.Bytes()), int64(text.Len()))

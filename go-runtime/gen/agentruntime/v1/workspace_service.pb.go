@@ -239,7 +239,7 @@ type GetFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first message only, which has no data.
 	File *RunFile `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
-	// A part of the content, at most 256 KiB.
+	// A part of the content, at most 256 KiB; they come in order.
 	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -336,7 +336,9 @@ func (x *GetArchiveRequest) GetRunId() string {
 type GetArchiveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A part of the archive, at most 256 KiB.
-	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Where in the archive the part belongs; they come in order.
+	Offset        int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -378,6 +380,13 @@ func (x *GetArchiveResponse) GetData() []byte {
 	return nil
 }
 
+func (x *GetArchiveResponse) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 var File_agentruntime_v1_workspace_service_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_workspace_service_proto_rawDesc = "" +
@@ -401,9 +410,10 @@ const file_agentruntime_v1_workspace_service_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\v2\x18.agentruntime.v1.RunFileR\x04file\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"*\n" +
 	"\x11GetArchiveRequest\x12\x15\n" +
-	"\x06run_id\x18\x01 \x01(\tR\x05runId\"(\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\"@\n" +
 	"\x12GetArchiveResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x8f\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset2\x8f\x02\n" +
 	"\x10WorkspaceService\x12R\n" +
 	"\tListFiles\x12!.agentruntime.v1.ListFilesRequest\x1a\".agentruntime.v1.ListFilesResponse\x12N\n" +
 	"\aGetFile\x12\x1f.agentruntime.v1.GetFileRequest\x1a .agentruntime.v1.GetFileResponse0\x01\x12W\n" +

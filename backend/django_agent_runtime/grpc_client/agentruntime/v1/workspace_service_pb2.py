@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentruntime/v1/workspace_service.proto\x12\x0f\x61gentruntime.v1\"I\n\x07RunFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nexecutable\x18\x04 \x01(\x08\"\"\n\x10ListFilesRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"<\n\x11ListFilesResponse\x12\'\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x18.agentruntime.v1.RunFile\".\n\x0eGetFileRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"G\n\x0fGetFileResponse\x12&\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x18.agentruntime.v1.RunFile\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"#\n\x11GetArchiveRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\"\n\x12GetArchiveResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\x8f\x02\n\x10WorkspaceService\x12R\n\tListFiles\x12!.agentruntime.v1.ListFilesRequest\x1a\".agentruntime.v1.ListFilesResponse\x12N\n\x07GetFile\x12\x1f.agentruntime.v1.GetFileRequest\x1a .agentruntime.v1.GetFileResponse0\x01\x12W\n\nGetArchive\x12\".agentruntime.v1.GetArchiveRequest\x1a#.agentruntime.v1.GetArchiveResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agentruntime/v1/workspace_service.proto\x12\x0f\x61gentruntime.v1\"I\n\x07RunFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nexecutable\x18\x04 \x01(\x08\"\"\n\x10ListFilesRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"<\n\x11ListFilesResponse\x12\'\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x18.agentruntime.v1.RunFile\".\n\x0eGetFileRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"G\n\x0fGetFileResponse\x12&\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x18.agentruntime.v1.RunFile\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"#\n\x11GetArchiveRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"2\n\x12GetArchiveResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x32\x8f\x02\n\x10WorkspaceService\x12R\n\tListFiles\x12!.agentruntime.v1.ListFilesRequest\x1a\".agentruntime.v1.ListFilesResponse\x12N\n\x07GetFile\x12\x1f.agentruntime.v1.GetFileRequest\x1a .agentruntime.v1.GetFileResponse0\x01\x12W\n\nGetArchive\x12\".agentruntime.v1.GetArchiveRequest\x1a#.agentruntime.v1.GetArchiveResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETARCHIVEREQUEST']._serialized_start=354
   _globals['_GETARCHIVEREQUEST']._serialized_end=389
   _globals['_GETARCHIVERESPONSE']._serialized_start=391
-  _globals['_GETARCHIVERESPONSE']._serialized_end=425
-  _globals['_WORKSPACESERVICE']._serialized_start=428
-  _globals['_WORKSPACESERVICE']._serialized_end=699
+  _globals['_GETARCHIVERESPONSE']._serialized_end=441
+  _globals['_WORKSPACESERVICE']._serialized_start=444
+  _globals['_WORKSPACESERVICE']._serialized_end=715
 # @@protoc_insertion_point(module_scope)
