@@ -16,6 +16,7 @@ import (
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
@@ -87,6 +88,18 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 		{
 			err: &agent.UnknownGraphError{GraphID: "x", Known: []string{"a", "b"}}, code: codes.NotFound, reason: "GRAPH_NOT_FOUND",
 			metadata: map[string]string{"graph_id": "x", "known": "a,b"},
+		},
+		{
+			err: &definition.NotFoundError{Kind: definition.Graph, Name: "x", Version: "v"}, code: codes.NotFound, reason: "GRAPH_NOT_FOUND",
+			metadata: map[string]string{"graph_id": "x", "version": "v"},
+		},
+		{
+			err: &definition.NotFoundError{Kind: definition.Agent, Name: "x", Version: "v"}, code: codes.NotFound, reason: "AGENT_NOT_FOUND",
+			metadata: map[string]string{"agent_id": "x", "version": "v"},
+		},
+		{
+			err: &definition.LimitError{Namespace: "x", Limit: 7}, code: codes.ResourceExhausted, reason: "DEFINITIONS_FULL",
+			metadata: map[string]string{"limit": "7"},
 		},
 		{
 			err: &agent.UnknownTaskTypeError{TaskType: "x", Known: []string{"a", "b"}}, code: codes.NotFound, reason: "TASK_TYPE_NOT_FOUND",

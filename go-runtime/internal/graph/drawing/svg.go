@@ -199,7 +199,7 @@ func (p *picture) vertex(b *box, v vertex) {
 	fill, stroke := tones(v)
 	style := fmt.Sprintf(`fill="%s" stroke="%s" stroke-width="%s"`, fill, stroke, lineOf(v))
 	said := strings.Join([]string{v.name, v.kind, v.detail, string(v.status)}, " ")
-	p.writef(`<g class="node"><title>%s</title>`, escape(strings.TrimSpace(said)))
+	p.writef(`<g class="node"><title>%s</title>`, escape(strings.Join(strings.Fields(said), " ")))
 	switch v.kind {
 	case startKind, endKind, "agent":
 		p.writef(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="%.1f" %s/>`, left, top, width, 2*half, half, style)
