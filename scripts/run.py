@@ -32,12 +32,13 @@ MANAGE = [sys.executable, str(ROOT / "backend" / "manage.py")]
 RUNTIME_BINARY = ROOT / "go-runtime" / "bin" / "agent-runtime"
 
 DEMO_USER = DEMO_PASSWORD = "demo"  # noqa: S105  development on loopback only
-# Either one makes the runtime ask a provider instead of its offline model.
+# Any one makes the runtime ask a provider instead of its offline model.
 MODEL_VARIABLES = [
-    "OPENAI_API_KEY",
-    "OPENAI_BASE_URL",
-    "AGENT_RUNTIME_OPENAI_API_KEY",
-    "AGENT_RUNTIME_OPENAI_BASE_URL",
+    *(
+        prefix + name
+        for prefix in ("", "AGENT_RUNTIME_")
+        for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
+    )
 ]
 STEPS = 6
 READY_SECONDS = 60
@@ -333,7 +334,7 @@ def show_box(ports: Ports, *, demo: bool) -> None:
         f"Site     http://127.0.0.1:{ports.site}/",
         f"Worker   runs the agents of the site; its log is {VAR / 'worker.log'}",
         f"Runtime  gRPC 127.0.0.1:{ports.grpc}, http://127.0.0.1:{ports.http}/readyz and /metrics",
-        f"Model    {'as the environment says' if online else 'offline, until OPENAI_API_KEY or _BASE_URL is set'}",
+        f"Model    {'as the environment says' if online else 'offline, until a key such as OPENAI_API_KEY is set'}",
         *([f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"] if demo else []),
         "Stop     Ctrl-C",
     ]

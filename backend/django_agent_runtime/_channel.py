@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from ._ahead import PendingCall
 from ._errors import CallFailure
 from ._fork import Session, gate, threads_are_greenlets
 from ._tls import check_files, explain
+from ._trace_context import current_traceparent
 from .conf import RuntimeSettings, TlsSettings
 from .exceptions import AgentRuntimeError, ClientClosed
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
@@ -290,7 +290,7 @@ class Transport:
 
     def metadata(self, request_id: str) -> CallMetadata:
         """What travels beside every call: request id, and where there is one, namespace, token and active trace."""
-        traceparent = _current_traceparent()
+        traceparent = current_traceparent()
         if traceparent is None:
             return (*self._fixed_metadata, ("x-request-id", request_id))
         return (*self._fixed_metadata, ("x-request-id", request_id), ("traceparent", traceparent))
@@ -546,14 +546,3 @@ def _prepare_gevent() -> None:
         from grpc.experimental.gevent import init_gevent  # noqa: PLC0415 - only where gevent is
 
         init_gevent()
-
-
-def _current_traceparent() -> str | None:
-    """The active OpenTelemetry span in W3C form. Where one is active, the module has been imported."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return None
-    context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"

@@ -34,6 +34,7 @@ _BY_REASON: dict[str, type[exceptions.AgentRuntimeError]] = {
     "AGENT_NOT_FOUND": exceptions.AgentNotFound,
     "TASK_TYPE_NOT_FOUND": exceptions.TaskTypeNotFound,
     "GRAPH_NOT_FOUND": exceptions.GraphNotFound,
+    "DEFINITIONS_FULL": exceptions.DefinitionsFull,
     "EVENTS_TRUNCATED": exceptions.EventsTruncated,
     "RUN_ENDED": exceptions.RunEnded,
     "SLOW_READER": exceptions.Overloaded,

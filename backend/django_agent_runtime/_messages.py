@@ -129,6 +129,8 @@ def to_run(run: agent_pb.Run) -> Run:
         waiting_for=tuple(run.waiting_for),
         concurrency_key=run.concurrency_key,
         worker=run.worker,
+        trace_id=run.trace_id,
+        trace_url=run.trace_url,
     )
 
 

@@ -237,6 +237,7 @@ class AgentRunAdmin(OwnedAdmin):
         "rolled_back_by_link",
         "events_link",
         "sub_runs_link",
+        "trace_link",
         "input_text",
         "output_text",
         "error_text",
@@ -273,6 +274,13 @@ class AgentRunAdmin(OwnedAdmin):
     def sub_runs_link(self, run: AgentRun) -> str:
         """To what it had other agents do."""
         return _link_to_list("agentrun", "sub-runs", parent_run__id__exact=str(run.pk))
+
+    @admin.display(description="trace")
+    def trace_link(self, run: AgentRun) -> str:
+        """To where its trace is shown."""
+        if not run.trace_url.startswith(("http://", "https://")):
+            return run.trace_id or "-"
+        return format_html('<a href="{}" rel="noreferrer">{}</a>', run.trace_url, run.trace_id)
 
     @admin.display(description="input")
     def input_text(self, run: AgentRun) -> str:

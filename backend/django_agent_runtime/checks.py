@@ -18,7 +18,7 @@ Identifiers are stable, so that `SILENCED_SYSTEM_CHECKS` can name them:
     W007  the sessions of ANONYMOUS_SESSION_MODEL never expire
     W008  SQLite, and transactions that do not begin as writers: they fail while agents write
     I001  QUEUE_BACKEND or EVENT_BUS_BACKEND is set: the runtime's journal is both
-    I002  LANGFUSE_ENABLED is set: agents in Python workers are not traced
+    I002  LANGFUSE_ENABLED is set, which does nothing: traces are OpenTelemetry's
     I003  PUBLIC_STREAM_URL is not set: stream tickets have no address (with `check --deploy`)
 """
 
@@ -97,8 +97,8 @@ def check_agent_settings(**_kwargs: Any) -> list[CheckMessage]:
         messages.append(
             Info(
                 "DJANGO_AGENT_RUNTIME: LANGFUSE_ENABLED may stay, and does nothing by itself.",
-                hint="The runtime traces its calls and its own agents with OpenTelemetry, which Langfuse takes at its "
-                "/api/public/otel; agents in Python workers are not traced.",
+                hint="The runtime and its workers trace with OpenTelemetry, which Langfuse takes at its "
+                "/api/public/otel: name that in OTEL_EXPORTER_OTLP_ENDPOINT.",
                 id="django_agent_runtime.I002",
             )
         )

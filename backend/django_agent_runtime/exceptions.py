@@ -9,6 +9,7 @@ Every class is also one of the built-ins that people already catch::
     │   ├── RateLimited                         the token's rate limit
     │   ├── QueueFull                           the queue of runs is full
     │   ├── StorageFull                         no room for new writes
+    │   ├── DefinitionsFull                     the namespace has as many graphs and agents as it may
     │   └── ConcurrencyLimit                    the run's concurrency key is taken
     ├── CallTimedOut          TimeoutError      no answer within the call's timeout
     ├── NotFound              LookupError
@@ -57,6 +58,7 @@ __all__ = [
     "ClientClosed",
     "ConcurrencyLimit",
     "Conflict",
+    "DefinitionsFull",
     "EventsTruncated",
     "GraphNotFound",
     "IdempotencyConflict",
@@ -168,6 +170,12 @@ class StorageFull(Overloaded):
     """The disk, or the store's own limit, has no room for new writes; reads and deletions go on."""
 
     default_reason = "STORAGE_FULL"
+
+
+class DefinitionsFull(Overloaded):
+    """The namespace has as many graphs and agents as it may: `metadata["limit"]`. Delete some."""
+
+    default_reason = "DEFINITIONS_FULL"
 
 
 class ConcurrencyLimit(Overloaded):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MAX_AGENT_KEY_CHARACTERS = 255
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 MAX_SCHEDULE_ID_CHARACTERS = 200
+MAX_TRACE_ID_CHARACTERS = 32
+MAX_TRACE_URL_CHARACTERS = 700
 
 
 class RunStatus(models.TextChoices):
@@ -247,6 +249,9 @@ class AgentRun(models.Model):
     submitted_at = models.DateTimeField(null=True, blank=True)
     # Of the latest record of the runtime that is in this row.
     last_sequence = models.BigIntegerField(default=0, editable=False)
+    # Of its OpenTelemetry trace, and where that is shown if the runtime was told (`--trace-url`).
+    trace_id = models.CharField(max_length=MAX_TRACE_ID_CHARACTERS, blank=True, editable=False)
+    trace_url = models.CharField(max_length=MAX_TRACE_URL_CHARACTERS, blank=True, editable=False)
 
     objects = AgentRunQuerySet.as_manager()
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from django.utils import timezone
 
 from django_agent_runtime._codec import MAX_DEPTH
-from django_agent_runtime.models import MAX_AGENT_KEY_CHARACTERS, AgentEvent, AgentRun, RunStatus
+from django_agent_runtime.models import (
+    MAX_AGENT_KEY_CHARACTERS,
+    MAX_TRACE_ID_CHARACTERS,
+    MAX_TRACE_URL_CHARACTERS,
+    AgentEvent,
+    AgentRun,
+    RunStatus,
+)
 from django_agent_runtime.types import RunTarget
 
 if TYPE_CHECKING:
@@ -32,6 +39,8 @@ PROJECTED_FIELDS = (
     "finished_at",
     "submitted_at",
     "last_sequence",
+    "trace_id",
+    "trace_url",
 )
 
 
@@ -50,6 +59,8 @@ def project_run(row: AgentRun, run: Run, *, now: datetime | None = None) -> bool
     row.started_at = run.start_time
     row.finished_at = run.end_time
     row.submitted_at = row.submitted_at or now or timezone.now()
+    row.trace_id = run.trace_id[:MAX_TRACE_ID_CHARACTERS]
+    row.trace_url = to_storable(run.trace_url)[:MAX_TRACE_URL_CHARACTERS]
     if run.output is not None:
         row.output = to_storable(run.output)
     row.error = None

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from django_agent_runtime._redaction import DEFAULT_REDACTED, is_member_pattern
 from django_agent_runtime.conf import MAX_SECONDS, Problem
 from django_agent_runtime.runtime.interfaces import EventType, Visibility
 
@@ -98,11 +99,16 @@ class AgentRuntimeSettings:
     debug_mode: bool = False
     """Whether events for `debug` are shown as those for `user` are."""
     langfuse_enabled: bool = False
-    """Accepted for code that sets it. Agents in Python workers are not traced."""
+    """Accepted for code that sets it, and does nothing: traces are OpenTelemetry's, see `tracing.configure`."""
     sse_keepalive_seconds: float = 15
     """After so long without an event, a stream says that it is still there."""
     public_stream_url: str | None = None
     """Where browsers reach the runtime's HTTP port, for streams straight from it; None: nowhere."""
+    trace_content: str = "asked"
+    """Of which runs inputs and outputs go into the spans of workers: `never`, `asked` (metadata `{"trace": true}`)
+    or `always`."""
+    trace_redact: tuple[str, ...] = DEFAULT_REDACTED
+    """Names of JSON members whose values are masked there; * stands for any characters."""
 
     @property
     def heartbeat_seconds(self) -> float:
@@ -146,6 +152,8 @@ def load(mapping: Mapping[str, Any]) -> AgentRuntimeSettings:
         if name in values:
             values.setdefault(twin, values[name])
     values["runtime_registry"] = tuple(values.get("runtime_registry") or ())
+    if "trace_redact" in values:
+        values["trace_redact"] = tuple(values["trace_redact"] or ())
     overrides = {str(key): Visibility(value) for key, value in (values.get("event_visibility") or {}).items()}
     values["event_visibility"] = MappingProxyType({**DEFAULT_VISIBILITY, **overrides})
     for optional in _OPTIONAL:
@@ -246,6 +254,12 @@ def _is_registry(value: Any) -> bool:
     return all(not isinstance(entry, str) or re.fullmatch(r"[\w.]+(?::[\w.]+)?", entry) for entry in value)
 
 
+def _is_redaction(value: Any) -> bool:
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        return False
+    return all(is_member_pattern(name) for name in value)
+
+
 def _is_visibility(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
@@ -307,6 +321,10 @@ _RULES: dict[str, _Rule] = {
     "SSE_KEEPALIVE_SECONDS": _seconds(15, 0.1, 3600),
     "PUBLIC_STREAM_URL": _Rule(
         _is_url, "an http or https URL without a query", "'https://runs.example.com', for browsers to reach."
+    ),
+    "TRACE_CONTENT": _choice("asked", "never", "asked", "always"),
+    "TRACE_REDACT": _Rule(
+        _is_redaction, "a list of names of JSON members", "['password', '*_key'], where * stands for any characters."
     ),
 }
 

@@ -11,12 +11,16 @@ from typing import Any, Literal
 __all__ = [
     "TASK_TYPE",
     "Agent",
+    "AgentDefinition",
     "Concurrency",
     "ConnectionState",
+    "Definition",
     "DeleteOperation",
+    "DocumentProblem",
     "Event",
     "EventGap",
     "EventVisibility",
+    "GraphDefinition",
     "Interrupt",
     "NewEvent",
     "NewTask",
@@ -228,6 +232,10 @@ class Run:
     concurrency_key: str = ""
     worker: str = ""
     """The worker that executes it, as it calls itself; empty when none does."""
+    trace_id: str = ""
+    """The id of its OpenTelemetry trace, 32 hexadecimal digits; empty when it is in none that is sampled."""
+    trace_url: str = ""
+    """Where that trace is shown, if the runtime was told (`--trace-url`); else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +359,52 @@ class Agent:
     """Whether workers execute it; it has no task types then."""
     workers: int = 0
     """How many workers serve it at present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A version of a document that describes a graph or an agent."""
+
+    name: str
+    version: str
+    """Made of the document: the first 16 hex digits of its SHA-256."""
+    number: int
+    """Counts the versions of the name from 1, in the order in which they came."""
+    current: bool
+    """Whether new runs use it."""
+    description: str
+    """What the document says of itself."""
+    create_time: datetime | None
+    """When the version was first registered."""
+    built_in: bool
+    """Whether it is the runtime's own, and so can be neither replaced nor deleted."""
+    document: str = ""
+    """The document, YAML or JSON, as it came; empty in lists."""
+    created: bool = False
+    """Of a registration: whether it made the version."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphDefinition(Definition):
+    """A version of a graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDefinition(Definition):
+    """A version of an agent that is data."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentProblem:
+    """A mistake in a document."""
+
+    place: str
+    """Where it is, such as `nodes.plan.with.prompt`; `graph` or `agent` where the document cannot be read."""
+    description: str
+    """What is wrong there: it completes the sentence that the place begins."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.description}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ A method that calls the runtime is named with a leading `a`; `scripts/unasync.py
 from __future__ import annotations
 
 from .connection import AsyncConnection
+from .definitions import AsyncDefinitions
 from .events import AsyncEvents
 from .run_events import AsyncRunEvents
 from .schedules import AsyncSchedules
@@ -15,5 +16,7 @@ from .tasks import AsyncTasks
 __all__ = ["AsyncOperations"]
 
 
-class AsyncOperations(AsyncConnection, AsyncTasks, AsyncRunEvents, AsyncSchedules, AsyncState, AsyncEvents):
+class AsyncOperations(
+    AsyncConnection, AsyncTasks, AsyncRunEvents, AsyncSchedules, AsyncDefinitions, AsyncState, AsyncEvents
+):
     """The methods of `GoRuntimeIntegration` for asyncio."""

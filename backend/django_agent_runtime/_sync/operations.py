@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .connection import SyncConnection
+from .definitions import SyncDefinitions
 from .events import SyncEvents
 from .run_events import SyncRunEvents
 from .schedules import SyncSchedules
@@ -12,5 +13,5 @@ from .tasks import SyncTasks
 __all__ = ["SyncOperations"]
 
 
-class SyncOperations(SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncState, SyncEvents):
+class SyncOperations(SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncDefinitions, SyncState, SyncEvents):
     """The methods of `GoRuntimeIntegration` for threads."""

@@ -186,6 +186,8 @@ class RunSummarySerializer(serializers.ModelSerializer[AgentRun]):
             "finished_at",
             "cancel_requested_at",
             "submitted_at",
+            "trace_id",
+            "trace_url",
         )
         read_only_fields = fields
 

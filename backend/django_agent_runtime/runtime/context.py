@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 from google.protobuf.duration_pb2 import Duration
 
 from django_agent_runtime._codec import check_event_type, decode, decode_object, encode, encode_object
+from django_agent_runtime._spans import span_step
 from django_agent_runtime.conf import MAX_SECONDS
 from django_agent_runtime.exceptions import AgentNotFound, InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
@@ -189,8 +190,9 @@ class WorkerRunContext(RunContext):
             return cast("T", decode(recorded))
         self._busy += 1
         try:
-            with use_step(self):
+            with use_step(self), span_step(name, key) as span:
                 result = await call_within(fn, self._step_timeout if timeout is None else timeout, f"step {name}")
+                span.output(result)
             text = self._check_size(encode(result, f"step {name}"), f"step {name}")
             await self._reporter.record_step(key, text)
         finally:

@@ -12,6 +12,7 @@ import jsonschema
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from django_agent_runtime._spans import span_tool
 from django_agent_runtime.runtime._signature import Signature, read_signature
 from django_agent_runtime.runtime._threads import call_anywhere
 from django_agent_runtime.runtime.current import current_context
@@ -74,7 +75,13 @@ class Tool:
             _signature=signature,
         )
 
-    async def execute(self, arguments: str | Mapping[str, Any] | None = None, *, ctx: RunContext | None = None) -> Any:
+    async def execute(
+        self,
+        arguments: str | Mapping[str, Any] | None = None,
+        *,
+        ctx: RunContext | None = None,
+        call_id: str | None = None,
+    ) -> Any:
         """What the function returns, as JSON: models, dataclasses, dates and the like become dicts and texts.
 
         NaN and infinity become None, as JSON has neither.
@@ -82,6 +89,7 @@ class Tool:
         Args:
             arguments: A JSON text, as models write it, or a dict; None or an empty text is no arguments.
             ctx: For a parameter that wants one; None: the run that is going on here.
+            call_id: The model's name for the call, for traces.
 
         Raises:
             ToolArgumentsError: They are not JSON, or do not fit the schema.
@@ -90,13 +98,17 @@ class Tool:
         """
         if self.handler is None:
             raise ToolError(f"tool {self.name!r} has no handler", retryable=False)
-        values = self._read_arguments(arguments)
-        result = await self._call(self.handler, values, ctx or current_context())
-        try:
-            # Twice, since the first leaves models the NaN that they have.
-            return to_jsonable_python(to_jsonable_python(result), inf_nan_mode="null")
-        except (PydanticSerializationError, ValueError) as error:
-            raise ToolError(f"tool {self.name!r} returned what is not JSON: {error}") from error
+        with span_tool(self.name, call_id) as span:
+            values = self._read_arguments(arguments)
+            span.input(values)
+            result = await self._call(self.handler, values, ctx or current_context())
+            try:
+                # Twice, since the first leaves models the NaN that they have.
+                made = to_jsonable_python(to_jsonable_python(result), inf_nan_mode="null")
+            except (PydanticSerializationError, ValueError) as error:
+                raise ToolError(f"tool {self.name!r} returned what is not JSON: {error}") from error
+            span.output(made)
+            return made
 
     def to_openai_format(self) -> dict[str, Any]:
         """The tool in a request to OpenAI's chat completions."""
@@ -169,7 +181,12 @@ class ToolRegistry:
         return [tool.to_anthropic_format() for tool in self]
 
     async def execute(
-        self, name: str, arguments: str | Mapping[str, Any] | None = None, *, ctx: RunContext | None = None
+        self,
+        name: str,
+        arguments: str | Mapping[str, Any] | None = None,
+        *,
+        ctx: RunContext | None = None,
+        call_id: str | None = None,
     ) -> Any:
         """Execute the tool of that name, as `Tool.execute` does.
 
@@ -180,7 +197,7 @@ class ToolRegistry:
         tool = self._tools.get(name)
         if tool is None:
             raise ToolNotFound(f"there is no tool {name!r}; there are: {', '.join(self._tools) or 'none'}")
-        return await tool.execute(arguments, ctx=ctx)
+        return await tool.execute(arguments, ctx=ctx, call_id=call_id)
 
     def __iter__(self) -> Iterator[Tool]:
         return iter(self.list())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from django_agent_runtime.binary import find_binary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -37,8 +38,15 @@ class GoRuntimeProcess:
     reconnect. The log goes to `agent-runtime.log` in the data folder's parent.
     """
 
-    def __init__(self, folder: Path, *, binary: Path | None = None, arguments: tuple[str, ...] = ()) -> None:
-        """`folder` is where data, socket and log go; `arguments` are added to `serve`.
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        binary: Path | None = None,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`folder` is where data, socket and log go; `arguments` are added to `serve`, `environment` to its variables.
 
         Raises:
             FileNotFoundError: No binary was given, and there is none where one is looked for.
@@ -50,6 +58,7 @@ class GoRuntimeProcess:
         self.host = "127.0.0.1"
         self.port, self.http_port = free_ports(2)
         self._arguments = arguments
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -79,8 +88,9 @@ class GoRuntimeProcess:
             *self._arguments,
         ]
         # What configures the runtime a developer uses must not reach the test's: it asks no paid model.
-        prefixes = ("AGENT_RUNTIME_", "OPENAI_")
+        prefixes = ("AGENT_RUNTIME_", "LANGSMITH_", "OPENAI_", "OTEL_")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
+        environment |= self._environment
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS

@@ -71,6 +71,10 @@ export interface RunSummary {
   schedule_id: string;
   /** The run with the strategy `rollback` that takes this one back; once cancelled, it is no part of the history. */
   rolled_back_by: string | null;
+  /** The id of its OpenTelemetry trace, or empty. */
+  trace_id: string;
+  /** Where that trace is shown, or empty. */
+  trace_url: string;
   created_at: string;
   started_at: string | null;
   finished_at: string | null;

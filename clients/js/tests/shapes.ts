@@ -51,6 +51,8 @@ export const RUN_SUMMARY: Shape<RunSummary> = {
   parent_run_id: MAYBE_STRING,
   schedule_id: STRING,
   rolled_back_by: MAYBE_STRING,
+  trace_id: STRING,
+  trace_url: STRING,
   created_at: STRING,
   started_at: MAYBE_STRING,
   finished_at: MAYBE_STRING,

@@ -22,7 +22,7 @@ import (
 // Config names the MCP servers that agents may use, as a file that Load reads does.
 type Config struct {
 	// Servers are by name: letters, digits and dashes, and single underscores between them.
-	Servers map[string]ServerConfig `yaml:"mcpServers"`
+	Servers map[string]ServerConfig `yaml:"mcpServers"` //nolint:tagliatelle // as other assistants write it
 }
 
 // ServerConfig says how one server is reached: a command that speaks over its
@@ -113,51 +113,38 @@ func unquoted(err error) error {
 // check returns a *violation.Error for everything that is wrong with a server.
 func (c ServerConfig) check(field, name string) error {
 	var errs []error
-	mistake := func(of, format string, args ...any) {
-		errs = append(errs, violation.New(field+of, format, args...))
+	mistake := func(wrong bool, of, format string, args ...any) {
+		if wrong {
+			errs = append(errs, violation.New(field+of, format, args...))
+		}
 	}
-	if len(name) > maxNameBytes || !namePattern.MatchString(name) {
-		mistake("", "must be 1 to %d letters, digits and dashes, and single underscores between them", maxNameBytes)
-	}
-	switch {
-	case c.Command == "" && c.URL == "":
-		mistake("", "needs a command or a url")
-	case c.Command != "" && c.URL != "":
-		mistake("", "has a command and a url: only one of them is possible")
-	}
+	mistake(len(name) > maxNameBytes || !namePattern.MatchString(name), "",
+		"must be 1 to %d letters, digits and dashes, and single underscores between them", maxNameBytes)
+	mistake(c.Command == "" && c.URL == "", "", "needs a command or a url")
+	mistake(c.Command != "" && c.URL != "", "", "has a command and a url: only one of them is possible")
+	mistake(c.Command == "" && (len(c.Args) > 0 || len(c.Env) > 0 || c.Cwd != ""), "", "has args, env or cwd, which go with a command")
+	mistake(c.URL == "" && len(c.Headers) > 0, ".headers", "go with a url")
 	switch c.Type {
 	case "":
 	case "stdio":
-		if c.Command == "" {
-			mistake(".type", "stdio needs a command")
-		}
+		mistake(c.Command == "", ".type", "stdio needs a command")
 	case "http", "streamable-http", "streamableHttp":
-		if c.URL == "" {
-			mistake(".type", "http needs a url")
-		}
+		mistake(c.URL == "", ".type", "http needs a url")
 	default:
-		mistake(".type", "must be stdio or http")
+		mistake(true, ".type", "must be stdio or http")
 	}
-	if c.Command == "" && (len(c.Args) > 0 || len(c.Env) > 0 || c.Cwd != "") {
-		mistake("", "has args, env or cwd, which go with a command")
-	}
-	if c.URL == "" && len(c.Headers) > 0 {
-		mistake(".headers", "go with a url")
-	}
-	if u, err := url.Parse(c.URL); c.URL != "" && (err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.User != nil) {
-		mistake(".url", "must be an http:// or https:// URL without user and password")
-	}
-	if c.Timeout < 0 {
-		mistake(".timeout", "must not be negative")
-	}
-	if c.Tools != nil {
-		for _, approved := range c.Approval {
-			if approved != anyTool && !slices.Contains(c.Tools, approved) {
-				mistake(".approval", "names %q, which is none of its tools", violation.Clip(approved, 100))
-			}
-		}
+	mistake(c.URL != "" && !webURL(c.URL), ".url", "must be an http:// or https:// URL without user and password")
+	mistake(c.Timeout < 0, ".timeout", "must not be negative")
+	for _, approved := range c.Approval {
+		mistake(approved != anyTool && !c.allows(approved), ".approval",
+			"names %q, which is none of its tools", violation.Clip(approved, 100))
 	}
 	return violation.Join(errs...)
+}
+
+func webURL(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil
 }
 
 // anyTool stands for all tools in ServerConfig.Approval.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,7 +42,7 @@ func serveStdio(kind string) int {
 		signal.Ignore(syscall.SIGTERM)
 		select {}
 	case "garbage":
-		fmt.Println("Welcome to the server!")
+		_, _ = fmt.Fprintln(os.Stdout, "Welcome to the server!")
 		select {}
 	default:
 		return serveRaw(kind)
@@ -95,7 +96,7 @@ func newFullServer() *sdk.Server {
 		return text(strings.Join(os.Environ(), "\n"))
 	})
 	add("pid", func(context.Context, map[string]any, *sdk.CallToolRequest) *sdk.CallToolResult {
-		return text(fmt.Sprint(os.Getpid()))
+		return text(strconv.Itoa(os.Getpid()))
 	})
 	add("die", func(context.Context, map[string]any, *sdk.CallToolRequest) *sdk.CallToolResult {
 		os.Exit(3)
@@ -111,11 +112,11 @@ func newFullServer() *sdk.Server {
 	})
 	// fork leaves a child behind that ignores polite signals.
 	add("fork", func(context.Context, map[string]any, *sdk.CallToolRequest) *sdk.CallToolResult {
-		child := exec.Command("sh", "-c", "trap '' TERM HUP; while :; do sleep 1; done")
+		child := exec.CommandContext(context.Background(), "sh", "-c", "trap '' TERM HUP; while :; do sleep 1; done")
 		if err := child.Start(); err != nil {
 			return text(err.Error())
 		}
-		return text(fmt.Sprint(child.Process.Pid))
+		return text(strconv.Itoa(child.Process.Pid))
 	})
 	add("learn", func(_ context.Context, arguments map[string]any, _ *sdk.CallToolRequest) *sdk.CallToolResult {
 		server.AddTool(&sdk.Tool{Name: fmt.Sprint(arguments["name"]), InputSchema: json.RawMessage(`{"type": "object"}`)},
@@ -126,7 +127,8 @@ func newFullServer() *sdk.Server {
 	server.AddResource(&sdk.Resource{URI: "note://one", Name: "one", Description: "the first note"},
 		func(_ context.Context, request *sdk.ReadResourceRequest) (*sdk.ReadResourceResult, error) {
 			return &sdk.ReadResourceResult{Contents: []*sdk.ResourceContents{
-				{URI: request.Params.URI, Text: "note one"}, {URI: request.Params.URI, MIMEType: "image/png", Blob: []byte("png")},
+				{URI: request.Params.URI, Text: "note one"},
+				{URI: request.Params.URI, MIMEType: "image/png", Blob: []byte("png")},
 				{URI: request.Params.URI, MIMEType: "application/zip", Blob: []byte("zip")},
 			}}, nil
 		})
@@ -152,7 +154,7 @@ func serveRaw(kind string) int {
 			continue
 		}
 		answer := func(text string) {
-			fmt.Printf(`{"jsonrpc":"2.0","id":%s,%s}`+"\n", request.ID, text)
+			_, _ = fmt.Fprintf(os.Stdout, `{"jsonrpc":"2.0","id":%s,%s}`+"\n", request.ID, text)
 		}
 		switch request.Method {
 		case "initialize":

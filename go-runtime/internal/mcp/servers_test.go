@@ -270,9 +270,6 @@ func TestStopLeavesNoProcess(t *testing.T) {
 
 func TestAServerThatHangsIsReplaced(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it waits for a sign of life")
-	}
 	cfg := stdio(t, "deaf")
 	cfg.Timeout = 100 * time.Millisecond
 	s := start(t, map[string]ServerConfig{"deaf": cfg})
@@ -322,8 +319,7 @@ func TestServersThatCannotBeConnected(t *testing.T) {
 		})
 	}
 	_, err := start(t, nil).Tools(t.Context(), "none")
-	var unknown *UnknownServerError
-	if !errors.As(err, &unknown) {
+	if _, unknown := errors.AsType[*UnknownServerError](err); !unknown {
 		t.Errorf("an unknown server: %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -157,8 +156,6 @@ func (u *upstream) metaOf(ctx context.Context, c tool.Call) sdk.Meta {
 	return meta
 }
 
-var unfitRune = regexp.MustCompile(`[^A-Za-z0-9_-]`)
-
 // qualified is the name of a tool for models. One that has characters that models'
 // providers do not take, or is too long for them, ends in a hash that keeps it apart.
 func qualified(server, own string) string {
@@ -166,7 +163,12 @@ func qualified(server, own string) string {
 	if len(name) <= tool.MaxNameBytes && name == server+"__"+own {
 		return name
 	}
-	sum := sha256.Sum256([]byte(own))
+	return hashed(name, own)
+}
+
+// hashed ends a name in a hash of what it stands for.
+func hashed(name, of string) string {
+	sum := sha256.Sum256([]byte(of))
 	suffix := "_" + hex.EncodeToString(sum[:4])
 	return name[:min(len(name), tool.MaxNameBytes-len(suffix))] + suffix
 }
@@ -198,7 +200,10 @@ func (u *upstream) resourceTool(ctx context.Context, client *sdk.ClientSession) 
 	}
 	return tool.Tool{
 		Description: known.String(),
-		Schema:      []byte(`{"type": "object", "properties": {"uri": {"type": "string"}}, "required": ["uri"], "additionalProperties": false}`),
+		Schema: []byte(`{
+			"type": "object", "required": ["uri"], "additionalProperties": false,
+			"properties": {"uri": {"type": "string"}}
+		}`),
 		Call: func(ctx context.Context, c tool.Call) (tool.Result, error) {
 			var arguments struct {
 				URI string `json:"uri"`
@@ -243,8 +248,10 @@ func (u *upstream) promptTool(ctx context.Context, client *sdk.ClientSession) (t
 	}
 	return tool.Tool{
 		Description: known.String(),
-		Schema: []byte(`{"type": "object", "properties": {"name": {"type": "string"}, ` +
-			`"arguments": {"type": "object", "additionalProperties": {"type": "string"}}}, "required": ["name"], "additionalProperties": false}`),
+		Schema: []byte(`{
+			"type": "object", "required": ["name"], "additionalProperties": false,
+			"properties": {"name": {"type": "string"}, "arguments": {"type": "object", "additionalProperties": {"type": "string"}}}
+		}`),
 		Call: func(ctx context.Context, c tool.Call) (tool.Result, error) {
 			var arguments struct {
 				Name      string            `json:"name"`

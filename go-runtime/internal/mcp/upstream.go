@@ -180,7 +180,9 @@ func (u *upstream) environment() []string {
 
 // tend waits for the end of a session, and cleans up.
 func (u *upstream) tend(s *session) {
+	waited := make(chan struct{})
 	go func() {
+		defer close(waited)
 		err := s.client.Wait()
 		if err != nil {
 			u.log.Debug("mcp connection ended", "err", u.scrubbed(err))
@@ -197,6 +199,7 @@ func (u *upstream) tend(s *session) {
 		u.log.Warn("mcp server lost", "err", u.scrubbed(context.Cause(s.life)))
 	}
 	u.close(s)
+	<-waited
 }
 
 // close ends what a session holds. The process goes first: without it no call is
@@ -278,6 +281,7 @@ func (u *upstream) probe(s *session) {
 		if s.life.Err() == nil {
 			s.end(errSilent)
 		}
+		<-answered
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/http"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
@@ -24,9 +25,9 @@ type openAI struct {
 	compatible bool
 }
 
-func newOpenAI(e Endpoint) *openAI {
+func newOpenAI(e Endpoint, client *http.Client) *openAI {
 	options := []option.RequestOption{
-		option.WithHTTPClient(newHTTPClient()),
+		option.WithHTTPClient(client),
 		option.WithBaseURL(cmp.Or(e.BaseURL, openAIBaseURL)),
 		option.WithMaxRetries(0),
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -60,7 +61,7 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 	}
 	chain, err := r.directory.chain(names)
 	if err != nil {
-		return nil, violation.New("model", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return nil, violation.New("model", "%s", err)
 	}
 	r.chain = chain
 	prices := price.New()
@@ -71,19 +72,23 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 			slots:   semaphore.NewWeighted(int64(cmp.Or(cfg.Concurrency, DefaultConcurrency))),
 			timeout: cmp.Or(cfg.Timeout, DefaultTimeout),
 		}
-		switch k.name {
-		case openAIName:
-			made.asker = newOpenAI(k.endpoint)
-		case anthropicName:
-			made.asker = newAnthropic(k.endpoint)
-		case geminiName:
-			if made.asker, err = newGemini(k.endpoint); err != nil {
-				return nil, err
-			}
+		if made.asker, err = makeAsker(k, newHTTPClient()); err != nil {
+			return nil, err
 		}
 		r.providers[k.name] = made
 	}
 	return r, nil
+}
+
+// makeAsker returns what asks a kind of provider through client.
+func makeAsker(k kind, client *http.Client) (asker, error) {
+	switch k.name {
+	case anthropicName:
+		return newAnthropic(k.endpoint, client), nil
+	case geminiName:
+		return newGemini(k.endpoint, client)
+	}
+	return newOpenAI(k.endpoint, client), nil
 }
 
 // Name is the kind of provider that is asked first, or offline.
@@ -103,8 +108,8 @@ func (r *Router) Model() string {
 }
 
 // Check reports whether a Request.Model names models of providers that are
-// configured: nil, or *UnknownModelErrors, joined. Whether a provider has the
-// model shows when it is asked. Offline every name will do.
+// configured: nil, or *UnknownModelError. Whether a provider has the model shows
+// when it is asked. Offline every name will do.
 func (r *Router) Check(models string) error {
 	if len(r.chain) == 0 || models == "" {
 		return nil

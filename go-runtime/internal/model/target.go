@@ -188,7 +188,8 @@ func (a *attempts) send(ctx context.Context, constrained bool) (Response, error)
 	return Response{}, err
 }
 
-// finish completes an answer by what every provider's needs.
+// finish completes an answer by what every provider's needs. Without the name of
+// a tool there is no call.
 func (a *attempts) finish(response Response) (Response, error) {
 	response.Provider = a.answers(a.reference.provider)
 	for i := range response.ToolCalls {

@@ -40,17 +40,17 @@ type Receiver struct {
 }
 
 // New starts a collector that ends with the test.
-func New(t testing.TB) *Receiver {
-	t.Helper()
+func New(tb testing.TB) *Receiver {
+	tb.Helper()
 	r := &Receiver{}
 	r.came = sync.NewCond(&r.mu)
 	r.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		if err := r.take(request); err != nil {
-			t.Errorf("a request to %s is no OTLP: %v", request.URL, err)
+			tb.Errorf("a request to %s is no OTLP: %v", request.URL, err)
 			w.WriteHeader(http.StatusBadRequest)
 		}
 	}))
-	t.Cleanup(r.server.Close)
+	tb.Cleanup(r.server.Close)
 	r.URL = r.server.URL
 	return r
 }
@@ -117,8 +117,8 @@ func (r *Receiver) Spans() []Span {
 }
 
 // Named returns the one span of a name.
-func (r *Receiver) Named(t testing.TB, name string) Span {
-	t.Helper()
+func (r *Receiver) Named(tb testing.TB, name string) Span {
+	tb.Helper()
 	var found []Span
 	var names []string
 	for _, s := range r.Spans() {
@@ -128,7 +128,7 @@ func (r *Receiver) Named(t testing.TB, name string) Span {
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("%d spans are called %q of %q", len(found), name, names)
+		tb.Fatalf("%d spans are called %q of %q", len(found), name, names)
 	}
 	return found[0]
 }

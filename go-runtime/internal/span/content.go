@@ -159,7 +159,7 @@ func encode(value any) string {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
-	if encoder.Encode(value) != nil {
+	if err := encoder.Encode(value); err != nil { //nolint:errchkjson // any JSON
 		return ""
 	}
 	return strings.TrimSuffix(text.String(), "\n")

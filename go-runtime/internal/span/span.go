@@ -93,7 +93,8 @@ func (s *scope) start(
 	if !made.IsRecording() {
 		return ctx, nil
 	}
-	made.SetAttributes(attribute.String("langsmith.span.kind", string(k)), attribute.String("langsmith.trace.name", clip(title, maxNameBytes)))
+	made.SetAttributes(
+		attribute.String("langsmith.span.kind", string(k)), attribute.String("langsmith.trace.name", clip(title, maxNameBytes)))
 	made.SetAttributes(s.common...)
 	made.SetAttributes(attributes...)
 	return ctx, &Span{span: made, scope: s, kind: k}

@@ -85,8 +85,7 @@ func newLangSmith(getenv func(string) string) (*collector, error) {
 	wrapped, err := otlptracehttp.New(context.Background(),
 		otlptracehttp.WithEndpointURL(strings.TrimRight(endpoint, "/")+langSmithPath),
 		// Not those of OTEL_EXPORTER_OTLP_HEADERS, which are another collector's.
-		otlptracehttp.WithHeaders(headers),
-		otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
+		otlptracehttp.WithHeaders(headers))
 	if err != nil {
 		return nil, fmt.Errorf("set up the exporter to LangSmith: %w", err)
 	}

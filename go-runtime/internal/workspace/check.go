@@ -73,8 +73,7 @@ func (c *inspection) entry(name string) error {
 		}
 	}
 	if reason == "" {
-		reason, err = c.take(name, info)
-		if err != nil {
+		if reason, err = c.take(name, info); err != nil {
 			return err
 		}
 	}
@@ -87,8 +86,8 @@ func (c *inspection) entry(name string) error {
 
 // take takes in a plain file; the reason says why not.
 func (c *inspection) take(name string, info os.FileInfo) (reason string, err error) {
-	if err := c.w.admit(name, info.Size()); err != nil {
-		return "is left out: " + err.Error(), nil
+	if reason := refusal(c.w.admit(name, info.Size())); reason != "" {
+		return reason, nil
 	}
 	f, err := c.w.openFile(name)
 	if err != nil {
@@ -101,6 +100,15 @@ func (c *inspection) take(name string, info os.FileInfo) (reason string, err err
 	}
 	c.w.list(File{name, size, content.text(), info.Mode()&0o100 != 0})
 	return "", nil
+}
+
+// refusal completes the sentence that the path of a file begins which was not
+// admitted, or is empty.
+func refusal(err error) string {
+	if err == nil {
+		return ""
+	}
+	return "is left out: " + err.Error()
 }
 
 // unplain completes the sentence that a path begins of which the workspace

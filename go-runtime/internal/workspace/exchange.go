@@ -47,7 +47,8 @@ func (w *Workspace) sendFile(archive *tar.Writer, file File) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	header := &tar.Header{
-		Typeflag: tar.TypeReg, Name: file.Path, Size: file.Size, Mode: int64(file.mode()), ModTime: time.Unix(0, 0), Format: tar.FormatPAX,
+		Typeflag: tar.TypeReg, Name: file.Path, Size: file.Size, Mode: int64(file.mode()),
+		ModTime: time.Unix(0, 0), Format: tar.FormatPAX,
 	}
 	if err := archive.WriteHeader(header); err != nil {
 		return err
@@ -124,8 +125,8 @@ func (r *returning) refuse(name, reason string) {
 
 // entry takes in one entry of the archive, but does not put it in place yet.
 func (r *returning) entry(header *tar.Header, content io.Reader) error {
-	limit := r.w.store.cfg.MaxFileBytes
-	reason := ""
+	cfg := &r.w.store.cfg
+	var reason string
 	switch header.Typeflag {
 	case tar.TypeReg:
 		reason = pathProblem(header.Name)
@@ -142,12 +143,12 @@ func (r *returning) entry(header *tar.Header, content io.Reader) error {
 	}
 	switch {
 	case reason != "":
-	case header.Size > limit:
-		reason = "is beyond the quotas: " + (&QuotaError{QuotaFileBytes, header.Name, header.Size, limit}).Error()
-	case r.bytes+header.Size > r.w.store.cfg.MaxBytes:
-		reason = "is beyond the quotas: " + (&QuotaError{QuotaBytes, header.Name, r.bytes + header.Size, r.w.store.cfg.MaxBytes}).Error()
-	case len(r.back) > r.w.store.cfg.MaxFiles:
-		reason = "is beyond the quota of files"
+	case header.Size > cfg.MaxFileBytes:
+		reason = refusal(&QuotaError{QuotaFileBytes, header.Name, header.Size, cfg.MaxFileBytes})
+	case r.bytes+header.Size > cfg.MaxBytes:
+		reason = refusal(&QuotaError{QuotaBytes, header.Name, r.bytes + header.Size, cfg.MaxBytes})
+	case len(r.back) > cfg.MaxFiles:
+		reason = refusal(&QuotaError{QuotaFiles, header.Name, int64(len(r.back)) + 1, int64(cfg.MaxFiles)})
 	case r.back[header.Name] != returned{}:
 		reason = "is there twice"
 	}
@@ -201,8 +202,8 @@ func (r *returning) apply() error {
 	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(growth(a), growth(b)), cmp.Compare(a, b)) })
 	for _, name := range names {
 		b := r.back[name]
-		if err := w.admit(name, b.file.Size); err != nil {
-			r.refuse(name, "is left out: "+err.Error())
+		if reason := refusal(w.admit(name, b.file.Size)); reason != "" {
+			r.refuse(name, reason)
 			continue
 		}
 		if err := w.place(b.file, b.arrived); err != nil {

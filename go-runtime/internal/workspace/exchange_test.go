@@ -179,7 +179,6 @@ func TestBrokenArchiveChangesNothing(t *testing.T) {
 func FuzzTakeBack(f *testing.F) {
 	f.Add([]byte("not an archive"))
 	f.Add([]byte{})
-	dir := f.TempDir()
 	var whole bytes.Buffer
 	archive := tar.NewWriter(&whole)
 	_ = archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "../x", Size: 1})
@@ -187,10 +186,7 @@ func FuzzTakeBack(f *testing.F) {
 	_ = archive.Close()
 	f.Add(whole.Bytes())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		root, err := os.MkdirTemp(dir, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		root := t.TempDir()
 		s, err := New(Config{Dir: root, MaxFileBytes: 1 << 10}, nil, nil, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -21,7 +21,8 @@ const saveHelper = "TEST_WORKSPACE_SAVES"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(saveHelper); dir != "" {
-		os.Exit(saveAndTell(dir))
+		saveAndTell(dir)
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m,
 		// Process-wide clocks of the NATS server and client, without an end.
@@ -32,28 +33,28 @@ func TestMain(m *testing.M) {
 
 // saveAndTell saves rounds of files until it is killed, and writes a line when
 // each is kept.
-func saveAndTell(dir string) int {
+func saveAndTell(dir string) {
 	ctx := context.Background()
 	j, err := journal.New(journal.Config{DataDir: dir}, slog.New(slog.DiscardHandler))
 	if err != nil || j.Start(ctx) != nil {
-		return 1
+		return
 	}
 	s, err := New(Config{Dir: filepath.Join(dir, "workspaces")}, j, nil, slog.New(slog.DiscardHandler))
 	if err != nil || s.Start(ctx) != nil {
-		return 1
+		return
 	}
 	w, err := s.Open(ctx, "default", runID)
 	if err != nil {
-		return 1
+		return
 	}
 	for round := 1; ; round++ {
 		for i := range 20 {
 			if err := w.Write(fmt.Sprintf("src/%d.txt", i), roundText(round, i)); err != nil {
-				return 1
+				return
 			}
 		}
 		if err := w.Save(ctx); err != nil {
-			return 1
+			return
 		}
 		fmt.Println("saved", round) //nolint:forbidigo // it tells its parent
 	}

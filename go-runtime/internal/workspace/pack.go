@@ -179,9 +179,10 @@ type root struct {
 
 // savedFile is a file of a save.
 type savedFile struct {
+	content
+
 	Path       string `json:"path"`
 	Executable bool   `json:"executable,omitempty"`
-	content
 }
 
 // readRoot returns the latest save of a run; found is false when there is none.

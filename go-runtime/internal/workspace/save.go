@@ -104,7 +104,7 @@ func (w *Workspace) pack(ctx context.Context, p *packer, known map[string]conten
 		if !found {
 			c = *packed[file.SHA256]
 		}
-		files = append(files, savedFile{file.Path, file.Executable, c})
+		files = append(files, savedFile{c, file.Path, file.Executable})
 	}
 	text, err := json.Marshal(files)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -161,7 +162,7 @@ func TestFullStoreRefusesASave(t *testing.T) {
 	for i := range 30 {
 		data := make([]byte, 1<<20)
 		_, _ = rand.NewChaCha8([32]byte{byte(i)}).Read(data)
-		if err := w.Write(fmt.Sprintf("%d", i), data); err != nil {
+		if err := w.Write(strconv.Itoa(i), data); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -312,7 +313,7 @@ func records(t *testing.T, f *fixture, filter string) int {
 func TestSavedFilesOutliveKill(t *testing.T) {
 	t.Parallel()
 	for _, rounds := range []int{1, 2, 5} {
-		t.Run(fmt.Sprint(rounds), func(t *testing.T) {
+		t.Run(strconv.Itoa(rounds), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			cmd := exec.CommandContext(t.Context(), os.Args[0])

@@ -44,8 +44,8 @@ const (
 
 // Config says where workspaces are and what they may hold. Zero values mean the defaults.
 type Config struct {
-	// Dir is the folder that has the folders of open workspaces and nothing
-	// else. Start empties it.
+	// Dir is the folder that has the folders of open workspaces, of this process
+	// alone, and nothing else. Start empties it; it is made when it is needed.
 	Dir string
 	// MaxFiles, MaxFileBytes and MaxBytes are the quotas of each workspace.
 	MaxFiles     int
@@ -165,9 +165,6 @@ func (s *Store) Start(ctx context.Context) error {
 	}
 	if err := os.RemoveAll(s.cfg.Dir); err != nil {
 		return fmt.Errorf("start workspaces: empty their folder: %w", err)
-	}
-	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("start workspaces: make their folder: %w", err)
 	}
 	s.stream = stream
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))

@@ -281,10 +281,9 @@ func (w *Workspace) remove(name string) error {
 	w.bytes -= w.files[name].Size
 	delete(w.files, name)
 	w.names, w.changed = nil, true
-	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
-		if w.root.Remove(path.Join(filesFolder, folder)) != nil {
-			break // it is not empty
-		}
+	empty := true
+	for folder := path.Dir(name); folder != "." && empty; folder = path.Dir(folder) {
+		empty = w.root.Remove(path.Join(filesFolder, folder)) == nil
 	}
 	return nil
 }

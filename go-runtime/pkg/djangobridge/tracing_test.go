@@ -141,12 +141,13 @@ func TestTracedTask(t *testing.T) {
 }
 
 type tracedOutput struct {
-	Answer, Notice string
-	Trace          struct {
+	Answer string `json:"answer"`
+	Notice string `json:"notice"`
+	Trace  struct {
 		TraceID string `json:"trace_id"`
-		Project string
-		URL     string
-	}
+		Project string `json:"project"`
+		URL     string `json:"url"`
+	} `json:"trace"`
 }
 
 func tracedTask(t *testing.T, s *system, runMetadata string) (output tracedOutput) {

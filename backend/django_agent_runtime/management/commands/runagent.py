@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import autoreload
 
+from django_agent_runtime import tracing
 from django_agent_runtime._tls import check_files
 from django_agent_runtime.conf import load
 from django_agent_runtime.exceptions import InvalidValue
@@ -150,6 +151,8 @@ class Command(BaseCommand):
             self._wait_for_change(error)
             return
         slot = os.environ.get(SLOT_VARIABLE)
+        if slot is not None or plan.processes == 1:
+            tracing.configure("runagent")
         if slot is None and plan.processes > 1:
             self._announce(plan)
             self._supervise(plan)

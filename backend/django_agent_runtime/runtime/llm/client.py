@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from django_agent_runtime._spans import begin_model, is_traced, span_model
 from django_agent_runtime.runtime.current import current_context
 from django_agent_runtime.runtime.interfaces import EventType
 from django_agent_runtime.runtime.tools import Tool
@@ -156,8 +157,11 @@ class LLMClient(ABC):
         request = self._make_request(messages, tools, model, temperature, max_tokens, kwargs)
         ctx = ctx or (current_context() if stream else None)
         if ctx is None:
-            return await self._complete(request)
-        async with aclosing(LLMStream(self._stream(request), ctx)) as answer:
+            with span_model(self.provider, request) as span:
+                response = await self._complete(request)
+                span.answered(response)
+                return response
+        async with aclosing(LLMStream(self._begin_stream(request), ctx)) as answer:
             return await answer.get_response()
 
     def stream(
@@ -179,7 +183,7 @@ class LLMClient(ABC):
             ModelError: While it is read: as in `generate`.
         """
         request = self._make_request(messages, tools, model, temperature, max_tokens, kwargs)
-        return LLMStream(self._stream(request), ctx)
+        return LLMStream(self._begin_stream(request), ctx)
 
     @abstractmethod
     async def _complete(self, request: LLMRequest) -> LLMResponse:
@@ -188,6 +192,10 @@ class LLMClient(ABC):
     @abstractmethod
     def _stream(self, request: LLMRequest) -> AsyncIterator[str | LLMResponse]:
         """Pieces of text, none of them empty, and then the whole answer."""
+
+    def _begin_stream(self, request: LLMRequest) -> AsyncIterator[str | LLMResponse]:
+        chunks = self._stream(request)
+        return _span_stream(self.provider, request, chunks) if is_traced() else chunks
 
     def _make_request(
         self,
@@ -209,6 +217,26 @@ class LLMClient(ABC):
             max_tokens=max_tokens,
             options=dict(options),
         )
+
+
+async def _span_stream(
+    provider: str, request: LLMRequest, chunks: AsyncIterator[str | LLMResponse]
+) -> AsyncIterator[str | LLMResponse]:
+    """`chunks` in a span, which is not the active one: whoever reads them does other things between two."""
+    span = begin_model(provider, request)
+    try:
+        async for chunk in chunks:
+            if isinstance(chunk, LLMResponse):
+                span.answered(chunk)
+            yield chunk
+    except BaseException as error:
+        span.fail(error)
+        raise
+    finally:
+        span.end()
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def make_message(content: str | None, tool_calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 from django_agent_runtime._codec import encode, encode_object
 from django_agent_runtime._errors import reason_error
+from django_agent_runtime._spans import SpanSettings, span_attempt
+from django_agent_runtime._trace_context import current_traceparent
 from django_agent_runtime.exceptions import InvalidValue, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
@@ -65,6 +67,7 @@ class Host(Protocol):
 
     ledger: Ledger
     tidying: DatabaseTidying
+    spans: SpanSettings
     pid: int
     """The process it is in."""
 
@@ -99,6 +102,7 @@ class Attempt:
         """Whether there is nothing more to be done for it."""
         self._host = host
         self._agent = agent
+        self._assignment = assignment
         self._timeout = from_duration(assignment.run_timeout)
         self._ctx = WorkerRunContext(
             self,
@@ -243,7 +247,8 @@ class Attempt:
 
     async def start_run(self, key: str, run: agent_pb.CreateRunRequest) -> agent_pb.Run:
         """See Reporter."""
-        report = worker_pb.Report(start_run=worker_pb.StartRun(key=key, run=run))
+        start = worker_pb.StartRun(key=key, run=run, traceparent=current_traceparent() or "")
+        report = worker_pb.Report(start_run=start)
         return await self._wait_for(self._asking, self._report(report, len(run.input)))
 
     def _report_event(self, event_type: str, visibility: agent_pb.EventVisibility, payload: bytes) -> int:
@@ -330,7 +335,7 @@ class Attempt:
                 message = f"this worker has no agent {self.agent_key!r}"
                 report = worker_pb.Report(fail=_to_fail(message, "AgentNotFound", retryable=False))
             else:
-                report = _to_success(await execute_agent(self._agent, self._ctx), self.most_payload_bytes)
+                report = await self._execute_agent(self._agent)
         except ControlFlow:
             # The context knows what the run waits for.
             pass
@@ -344,6 +349,13 @@ class Attempt:
             self._timer.cancel()
             self._timer = None
         self._conclude(report)
+
+    async def _execute_agent(self, agent: AgentRuntime) -> worker_pb.Report:
+        with span_attempt(self._assignment, self._host.spans) as span:
+            result = await execute_agent(agent, self._ctx)
+            if span.captures:
+                span.output(result.to_dict())
+        return _to_success(result, self.most_payload_bytes)
 
     def _end_fork(self, error: BaseException | None = None) -> None:
         """End this process if the agent has forked it: the worker is another one's."""

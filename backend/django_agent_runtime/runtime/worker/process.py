@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from django_agent_runtime._fork import start_thread
 from django_agent_runtime.runtime.worker.worker import Worker
+from django_agent_runtime.tracing import flush
 
 __all__ = ["LIFELINE_VARIABLE", "SLOT_VARIABLE", "end_within", "serve"]
 
@@ -19,6 +20,8 @@ __all__ = ["LIFELINE_VARIABLE", "SLOT_VARIABLE", "end_within", "serve"]
 SLOT_VARIABLE = "DJANGO_AGENT_RUNTIME_WORKER_SLOT"
 LIFELINE_VARIABLE = "DJANGO_AGENT_RUNTIME_WORKER_LIFELINE"
 
+# What a collector of traces gets to take the last of them, in seconds.
+_FLUSH_SECONDS = 3.0
 # What threads of agents get to end by themselves before the process ends without them, in seconds.
 _THREADS_SECONDS = 3.0
 
@@ -42,6 +45,7 @@ def serve(worker: Worker) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    flush(_FLUSH_SECONDS)
     end_within(_THREADS_SECONDS if clean else 0, 0)
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from django_agent_runtime._channel import Transport
+from django_agent_runtime._spans import SpanSettings
 from django_agent_runtime.grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
 from django_agent_runtime.runtime.context import to_duration
@@ -89,6 +90,7 @@ class Worker:
         )
         self.ledger = self._connection.ledger
         self.tidying = DatabaseTidying()
+        self.spans = SpanSettings.make(settings.trace_content, settings.trace_redact)
         self._attempts: dict[LeaseKey, Attempt] = {}
         self._inbox: deque[worker_pb.WorkResponse | Lease] = deque()
         self._told = False

@@ -7,17 +7,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 )
 
-func parse(t testing.TB, text string) *document.Document {
-	t.Helper()
+func parse(tb testing.TB, text string) *document.Document {
+	tb.Helper()
 	d, err := document.Parse([]byte(text))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return d
 }
@@ -40,6 +41,7 @@ branches:
 
 func TestMermaid(t *testing.T) {
 	t.Parallel()
+	//nolint:dupword // it is no prose
 	want := `flowchart TD
   n0(("START"))
   n1{{"ask<br/>human"}}
@@ -70,7 +72,7 @@ func TestMermaid(t *testing.T) {
 }
 
 // pictures are what is drawn to be looked at, too.
-func pictures(t testing.TB) map[string]string {
+func pictures(t *testing.T) map[string]string {
 	t.Helper()
 	texts := map[string]string{"review": review, "large": large(30), "hostile": hostile}
 	files, err := filepath.Glob("../../agent/graphs/*.yaml")
@@ -159,7 +161,7 @@ func wantElements(t *testing.T, svg string) {
 		}
 		switch part := token.(type) {
 		case xml.StartElement:
-			if !strings.Contains(" svg title defs marker path rect g polygon text ", " "+part.Name.Local+" ") {
+			if !slices.Contains([]string{"svg", "title", "defs", "marker", "path", "rect", "g", "polygon", "text"}, part.Name.Local) {
 				t.Errorf("there is an element %s", part.Name.Local)
 			}
 			for _, attribute := range part.Attr {

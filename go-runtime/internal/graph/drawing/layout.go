@@ -261,41 +261,52 @@ func (l *layout) mean(boxes []int) float64 {
 	return sum / float64(len(boxes))
 }
 
-// crossings counts those between neighbouring layers, with a tree of partial sums.
+// crossings counts those between neighbouring layers.
 func (l *layout) crossings() int {
-	total := 0
 	place := make([]int, len(l.boxes))
 	for _, layer := range l.layers {
 		for n, i := range layer {
 			place[i] = n
 		}
 	}
+	total := 0
 	for n := range len(l.layers) - 1 {
-		sums := make([]int, len(l.layers[n+1])+1)
-		counted := 0
+		passed := newPrefixSums(len(l.layers[n+1]))
 		for _, i := range l.layers[n] {
-			var ends []int
-			for _, below := range l.boxes[i].down {
-				if l.boxes[below].layer == n+1 {
-					ends = append(ends, place[below])
-				}
+			// An edge crosses those from further left that end further right.
+			below := slices.DeleteFunc(slices.Clone(l.boxes[i].down), func(to int) bool { return l.boxes[to].layer != n+1 })
+			for _, to := range below {
+				total += passed.above(place[to])
 			}
-			for _, end := range ends {
-				before := 0
-				for at := end + 1; at > 0; at -= at & -at {
-					before += sums[at]
-				}
-				total += counted - before
-			}
-			for _, end := range ends {
-				for at := end + 1; at < len(sums); at += at & -at {
-					sums[at]++
-				}
-				counted++
+			for _, to := range below {
+				passed.add(place[to])
 			}
 		}
 	}
 	return total
+}
+
+// prefixSums counts places, and those above one, in logarithmic time (Fenwick, 1994).
+type prefixSums struct {
+	sums  []int
+	count int
+}
+
+func newPrefixSums(places int) *prefixSums { return &prefixSums{sums: make([]int, places+1)} }
+
+func (s *prefixSums) add(place int) {
+	s.count++
+	for at := place + 1; at < len(s.sums); at += at & -at {
+		s.sums[at]++
+	}
+}
+
+func (s *prefixSums) above(place int) int {
+	n := s.count
+	for at := place + 1; at > 0; at -= at & -at {
+		n -= s.sums[at]
+	}
+	return n
 }
 
 // place gives each box its x and y: below the middle of what leads to it, as far as its

@@ -31,8 +31,10 @@ func Mermaid(d *document.Document, status map[string]Status) string {
 		status Status
 		style  string
 	}{
-		{Done, "fill:#d9f2e3,stroke:#1a7f4b"}, {Running, "fill:#dbe9ff,stroke:#1d5fd1"},
-		{Waiting, "fill:#fff1cc,stroke:#a86b00"}, {Failed, "fill:#ffdfdc,stroke:#c0281c"},
+		{Done, "fill:#d9f2e3,stroke:#1a7f4b"},
+		{Running, "fill:#dbe9ff,stroke:#1d5fd1"},
+		{Waiting, "fill:#fff1cc,stroke:#a86b00"},
+		{Failed, "fill:#ffdfdc,stroke:#c0281c"},
 	} {
 		var of []string
 		for i, v := range f.vertices {

@@ -198,16 +198,19 @@ func (p *picture) vertex(b *box, v vertex) {
 	left, right, top, bottom := b.x-width/2, b.x+width/2, b.y-half, b.y+half
 	fill, stroke := tones(v)
 	style := fmt.Sprintf(`fill="%s" stroke="%s" stroke-width="%s"`, fill, stroke, lineOf(v))
-	p.writef(`<g class="node %s"><title>%s</title>`, escape(v.kind), escape(strings.Join([]string{v.name, v.kind, v.detail, string(v.status)}, " ")))
+	said := strings.Join([]string{v.name, v.kind, v.detail, string(v.status)}, " ")
+	p.writef(`<g class="node"><title>%s</title>`, escape(strings.TrimSpace(said)))
 	switch v.kind {
 	case startKind, endKind, "agent":
 		p.writef(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="%.1f" %s/>`, left, top, width, 2*half, half, style)
 	case "human":
 		const slant = 14
-		p.polygon(style, left+slant, top, right-slant, top, right, b.y, right-slant, bottom, left+slant, bottom, left, b.y)
+		p.polygon(style, []point{
+			{left + slant, top}, {right - slant, top}, {right, b.y}, {right - slant, bottom}, {left + slant, bottom}, {left, b.y},
+		})
 	case "transform":
 		const slant = 10
-		p.polygon(style, left+slant, top, right, top, right-slant, bottom, left, bottom)
+		p.polygon(style, []point{{left + slant, top}, {right, top}, {right - slant, bottom}, {left, bottom}})
 	default:
 		p.writef(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="6" %s/>`, left, top, width, 2*half, style)
 	}
@@ -219,10 +222,12 @@ func (p *picture) vertex(b *box, v vertex) {
 	p.writef("</g>\n")
 }
 
-func (p *picture) polygon(style string, points ...float64) {
+type point struct{ x, y float64 }
+
+func (p *picture) polygon(style string, corners []point) {
 	p.writef(`<polygon points="`)
-	for i := 0; i < len(points); i += 2 {
-		p.writef("%.1f,%.1f ", points[i], points[i+1])
+	for _, corner := range corners {
+		p.writef("%.1f,%.1f ", corner.x, corner.y)
 	}
 	p.writef(`" %s/>`, style)
 }

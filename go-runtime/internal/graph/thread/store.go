@@ -151,6 +151,22 @@ func (s *Store) List(ctx context.Context, namespace string, after uint64, limit 
 	return threads, nil
 }
 
+// Get returns one thread, or graph.ErrUnknownThread.
+func (s *Store) Get(ctx context.Context, namespace, thread string) (Thread, error) {
+	last, err := s.stream.Last(ctx, rootSubject(namespace, thread))
+	if errors.Is(err, journal.ErrNotFound) {
+		return Thread{}, fmt.Errorf("thread %s: %w", thread, graph.ErrUnknownThread)
+	}
+	if err != nil {
+		return Thread{}, err
+	}
+	t, err := describe(last)
+	if err == nil && t.Revision == 0 {
+		err = fmt.Errorf("thread %s: %w", thread, graph.ErrUnknownThread)
+	}
+	return t, err
+}
+
 func describe(r journal.Record) (Thread, error) {
 	_, root, _, err := parseSubject(r.Subject)
 	if err != nil {

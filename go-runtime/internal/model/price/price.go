@@ -19,9 +19,11 @@ var exported []byte
 // Tokens are what an answer took.
 type Tokens struct {
 	// Input are all that were sent, Cached those of them that the provider had cached.
-	Input, Cached int64
+	Input  int64 `json:"input"`
+	Cached int64 `json:"cached"`
 	// Output are all that came back, Reasoning those of them that nobody sees.
-	Output, Reasoning int64
+	Output    int64 `json:"output"`
+	Reasoning int64 `json:"reasoning"`
 }
 
 // Cost is what an answer costs at list prices.
