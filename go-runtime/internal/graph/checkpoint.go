@@ -97,8 +97,8 @@ type Checkpoint struct {
 	Error string `json:"error,omitempty"`
 
 	// whole is how many bytes the latest whole one has that was packed, deltas those
-	// of what was packed since.
-	whole, deltas int
+	// of what was packed since, latest those of what was packed last.
+	whole, deltas, latest int
 }
 
 // Durability is when what a run has done by then outlives a crash.

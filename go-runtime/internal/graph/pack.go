@@ -9,9 +9,10 @@ import (
 // packed is a checkpoint as savers keep it: a whole one, or one without the state, which
 // what was folded makes of that of the checkpoint before it.
 type packed struct {
-	// Whole comes first: IsWhole reads no further.
-	Whole      bool `json:"whole,omitempty"`
-	Checkpoint      //nolint:embeddedstructfieldcheck // JSON has the fields in this order
+	Checkpoint
+
+	// Whole comes first in the text: IsWhole reads no further.
+	Whole bool `json:"whole,omitempty"`
 }
 
 const wholePrefix = `{"whole":true`
@@ -21,22 +22,25 @@ const wholePrefix = `{"whole":true`
 // one, with its whole state. So all of a thread takes few times the bytes of what its
 // nodes wrote, and the latest state is read from not many more bytes than it has.
 func (c *Checkpoint) Pack() ([]byte, error) {
-	p := packed{Checkpoint: *c, Whole: c.whole == 0 || c.deltas >= c.whole}
-	if p.Whole {
-		p.Folded = nil
-	} else {
-		p.State = nil
+	whole := c.whole == 0 || c.deltas >= c.whole
+	// About as long as the one before, or as all since the latest whole one.
+	const most = 1 << 10
+	size := min(c.latest+c.latest/8, most)
+	if whole {
+		size = c.whole + c.deltas
 	}
-	text, err := json.Marshal(&p)
-	if err != nil {
-		return nil, fmt.Errorf("encode checkpoint: %w", err)
+	e := encoder{text: make([]byte, 0, size)}
+	e.checkpoint(c, whole)
+	if e.err != nil {
+		return nil, fmt.Errorf("encode checkpoint: %w", e.err)
 	}
-	c.count(text)
-	return text, nil
+	c.count(e.text)
+	return e.text, nil
 }
 
 // count notes that a text is the latest that was packed.
 func (c *Checkpoint) count(text []byte) {
+	c.latest = len(text)
 	if IsWhole(text) {
 		c.whole, c.deltas = len(text), 0
 	} else {

@@ -19,7 +19,9 @@ const (
 	// maxBatch is about how many bytes of checkpoints one record takes, where one always
 	// fits, and maxTogether how many.
 	maxBatch    = 256 << 10
-	maxTogether = 32
+	maxTogether = 64
+	// gatherTime is how long checkpoints for which nobody waits are gathered to one record.
+	gatherTime = time.Millisecond
 	// maxWaiting is how many bytes of a thread may wait to be appended before Save does.
 	maxWaiting = 4 << 20
 	// patience is how long an append is tried whose outcome is unknown.
@@ -58,7 +60,11 @@ type head struct {
 	base uint64
 	// idle is closed when nothing is being appended; nil: it is so.
 	idle chan struct{}
-	err  error
+	// urgent says that somebody waits for what is being appended; hurry has a token then,
+	// or when there is enough for a record.
+	urgent bool
+	hurry  chan struct{} // capacity 1
+	err    error
 }
 
 // Saver returns a saver for a run in a namespace. With graph.Sync, what was saved is
@@ -73,17 +79,18 @@ func (s *Store) Saver(namespace string, durability graph.Durability) *Saver {
 
 // Close returns when all that was saved is durable. Its error is that of any append.
 func (s *Saver) Close(ctx context.Context) error {
-	s.writing.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
 	var newest uint64
 	for _, h := range s.heads {
 		h.mu.Lock()
+		h.rest()
 		errs = append(errs, h.err)
 		newest = max(newest, h.sequence)
 		h.mu.Unlock()
 	}
+	s.writing.Wait()
 	errs = append(errs, s.store.stream.Commit(ctx, newest))
 	return errors.Join(errs...)
 }
@@ -93,7 +100,7 @@ func (s *Saver) head(thread string) *head {
 	defer s.mu.Unlock()
 	h := s.heads[thread]
 	if h == nil {
-		h = &head{thread: thread, subject: subjectOf(s.namespace, thread)}
+		h = &head{thread: thread, subject: subjectOf(s.namespace, thread), hurry: make(chan struct{}, 1)}
 		s.heads[thread] = h
 	}
 	return h
@@ -125,7 +132,7 @@ func (s *Saver) Save(ctx context.Context, thread string, c *graph.Checkpoint) er
 	wait := s.sync || c.Source != graph.Stepped || c.Status != graph.Running || h.size > maxWaiting
 	switch {
 	case h.idle == nil && wait:
-		h.idle = make(chan struct{})
+		h.idle, h.urgent = make(chan struct{}), true
 		s.append(ctx, h)
 	case h.idle == nil:
 		h.idle = make(chan struct{})
@@ -136,6 +143,8 @@ func (s *Saver) Save(ctx context.Context, thread string, c *graph.Checkpoint) er
 		})
 	case wait:
 		h.rest()
+	case len(h.waiting) >= maxTogether:
+		h.hurryUp()
 	}
 	if !wait {
 		return nil
@@ -147,10 +156,35 @@ func (s *Saver) Save(ctx context.Context, thread string, c *graph.Checkpoint) er
 	return s.store.stream.Commit(ctx, h.sequence)
 }
 
+func (h *head) hurryUp() {
+	select {
+	case h.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// gather waits for more to append, as long as nobody waits for what there is. It has the
+// lock before and after.
+func (h *head) gather() {
+	if h.urgent || len(h.waiting) >= maxTogether {
+		return
+	}
+	h.mu.Unlock()
+	timer := time.NewTimer(gatherTime)
+	select {
+	case <-timer.C:
+	case <-h.hurry:
+	}
+	timer.Stop()
+	h.mu.Lock()
+}
+
 // rest returns when nothing is being appended to the thread. It has the lock before and after.
 func (h *head) rest() {
 	for h.idle != nil {
 		idle := h.idle
+		h.urgent = true
+		h.hurryUp()
 		h.mu.Unlock()
 		<-idle
 		h.mu.Lock()
@@ -161,6 +195,7 @@ func (h *head) rest() {
 // lets it go meanwhile.
 func (s *Saver) append(ctx context.Context, h *head) {
 	for len(h.waiting) > 0 && h.err == nil {
+		h.gather()
 		n, size := 0, 0
 		for n < min(len(h.waiting), maxTogether) && (n == 0 || size+len(h.waiting[n]) <= maxBatch) {
 			size += len(h.waiting[n])
@@ -188,7 +223,7 @@ func (s *Saver) append(ctx context.Context, h *head) {
 		}
 	}
 	close(h.idle)
-	h.idle = nil
+	h.idle, h.urgent = nil, false
 }
 
 // crosses reports whether one of the revisions is a multiple of a limit.
