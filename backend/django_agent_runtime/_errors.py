@@ -35,6 +35,8 @@ _BY_REASON: dict[str, type[exceptions.AgentRuntimeError]] = {
     "TASK_TYPE_NOT_FOUND": exceptions.TaskTypeNotFound,
     "GRAPH_NOT_FOUND": exceptions.GraphNotFound,
     "DEFINITIONS_FULL": exceptions.DefinitionsFull,
+    "THREAD_NOT_FOUND": exceptions.ThreadNotFound,
+    "THREAD_BUSY": exceptions.ThreadBusy,
     "EVENTS_TRUNCATED": exceptions.EventsTruncated,
     "RUN_ENDED": exceptions.RunEnded,
     "SLOW_READER": exceptions.Overloaded,

@@ -17,6 +17,7 @@ Every class is also one of the built-ins that people already catch::
     │   ├── AgentNotFound
     │   ├── TaskTypeNotFound
     │   ├── GraphNotFound
+    │   ├── ThreadNotFound
     │   └── ScheduleNotFound
     ├── EventsTruncated       LookupError       events asked for are no longer kept
     ├── AccessDenied          PermissionError
@@ -32,6 +33,7 @@ Every class is also one of the built-ins that people already catch::
     │   ├── RunEnded                            the run has already ended otherwise
     │   ├── RunNotWaiting                       the run waits for no such answer
     │   ├── RunNotEnded                         the run has not ended in a way to be done again
+    │   ├── ThreadBusy                          the thread was changed meanwhile, or is there already
     │   ├── ScheduleExists                      there is a schedule with the id
     │   └── LeaseLost                           the worker no longer has the run
     ├── InternalError                           unforeseen; the cause is in the runtime's log
@@ -85,6 +87,8 @@ __all__ = [
     "ScheduleNotFound",
     "StorageFull",
     "TaskTypeNotFound",
+    "ThreadBusy",
+    "ThreadNotFound",
     "TooLarge",
     "Unauthenticated",
 ]
@@ -220,6 +224,12 @@ class GraphNotFound(NotFound):
     default_reason = "GRAPH_NOT_FOUND"
 
 
+class ThreadNotFound(NotFound):
+    """There is no such thread of a graph in this namespace, or not that revision of it: `metadata["thread_id"]`."""
+
+    default_reason = "THREAD_NOT_FOUND"
+
+
 class ScheduleNotFound(NotFound):
     """There is no such schedule in this namespace: `metadata["schedule_id"]`."""
 
@@ -327,6 +337,12 @@ class RunNotEnded(Conflict):
     """The run has not ended in a way to be done again: `metadata["state"]`."""
 
     default_reason = "RUN_NOT_ENDED"
+
+
+class ThreadBusy(Conflict):
+    """The thread was changed by somebody else meanwhile, or is there already: `metadata["thread_id"]`."""
+
+    default_reason = "THREAD_BUSY"
 
 
 class ScheduleExists(Conflict):
