@@ -27,7 +27,13 @@ from genai_prices import types
 from genai_prices.data import providers
 
 RELEASED = "2026-11-10"
-PACKAGE = Path(__file__).resolve().parent.parent / "go-runtime" / "internal" / "model" / "price"
+PACKAGE = (
+    Path(__file__).resolve().parent.parent
+    / "go-runtime"
+    / "internal"
+    / "model"
+    / "price"
+)
 
 # The prices that the runtime's tokens have, by what they are called there.
 KEYS = {
@@ -53,8 +59,12 @@ def _write_clause(clause: Any) -> dict[str, Any]:
             written = {"ends": clause.ends_with.lower()}
         case types.ClauseContains():
             written = {"contains": clause.contains.lower()}
-        case types.ClauseRegex() if clause.regex.startswith(WITHOUT_WORD) and clause.regex.endswith(")"):
-            written = {"lacks": clause.regex.removeprefix(WITHOUT_WORD).removesuffix(")")}
+        case types.ClauseRegex() if clause.regex.startswith(
+            WITHOUT_WORD
+        ) and clause.regex.endswith(")"):
+            written = {
+                "lacks": clause.regex.removeprefix(WITHOUT_WORD).removesuffix(")")
+            }
         case types.ClauseRegex() if "(?" not in clause.regex.replace("(?:", ""):
             written = {"matches": clause.regex}
         case types.ClauseOr():
@@ -76,7 +86,10 @@ def _write_amount(price: Decimal) -> int:
 def _write_price(price: Decimal | types.TieredPrices) -> Any:
     if isinstance(price, Decimal):
         return _write_amount(price)
-    tiers = [{"above": tier.start, "price": _write_amount(tier.price)} for tier in price.tiers]
+    tiers = [
+        {"above": tier.start, "price": _write_amount(tier.price)}
+        for tier in price.tiers
+    ]
     return {"base": _write_amount(price.base), "tiers": tiers}
 
 
@@ -87,8 +100,14 @@ def _write_prices(model: types.ModelInfo) -> list[dict[str, Any]]:
         conditional = [types.ConditionalPrice(prices=conditional)]
     written = []
     for condition in conditional:
-        prices = {key: price for key, price in vars(condition.prices).items() if price is not None}
-        used = {key: price for key, price in prices.items() if not re.match(UNUSED, key)}
+        prices = {
+            key: price
+            for key, price in vars(condition.prices).items()
+            if price is not None
+        }
+        used = {
+            key: price for key, price in prices.items() if not re.match(UNUSED, key)
+        }
         if not {"input_mtok", "output_mtok"} <= set(used) <= set(KEYS):
             return []
         row = {KEYS[key]: _write_price(price) for key, price in sorted(used.items())}
@@ -105,10 +124,17 @@ def _write_prices(model: types.ModelInfo) -> list[dict[str, Any]]:
 
 def _write_provider(provider: types.Provider) -> dict[str, Any]:
     models = [
-        {"match": _write_clause(model.match), **({"prices": prices} if (prices := _write_prices(model)) else {})}
+        {
+            "match": _write_clause(model.match),
+            **({"prices": prices} if (prices := _write_prices(model)) else {}),
+        }
         for model in provider.models
     ]
-    written: dict[str, Any] = {"id": provider.id, "api": provider.api_pattern, "models": models}
+    written: dict[str, Any] = {
+        "id": provider.id,
+        "api": provider.api_pattern,
+        "models": models,
+    }
     if provider.fallback_model_providers:
         written["fallback"] = list(provider.fallback_model_providers)
     return written
@@ -153,24 +179,42 @@ CASES = (
     ("no-such-provider", "gpt-4o"),
 )
 # Tokens: input, of it cached, output, of it reasoning.
-TOKENS = ((1234, 0, 567, 0), (150_000, 100_001, 8_000, 3_000), (300_007, 12_345, 9_999, 0))
-TIMES = ("2025-06-15T12:00:00+00:00", "2026-10-26T00:00:00+00:00", "2027-02-01T23:59:59+00:00")
+TOKENS = (
+    (1234, 0, 567, 0),
+    (150_000, 100_001, 8_000, 3_000),
+    (300_007, 12_345, 9_999, 0),
+)
+TIMES = (
+    "2025-06-15T12:00:00+00:00",
+    "2026-10-26T00:00:00+00:00",
+    "2027-02-01T23:59:59+00:00",
+)
 
 
-def _compute_cost(case: tuple[str, str], tokens: tuple[int, int, int, int], at: str, *, priced: bool) -> int | None:
+def _compute_cost(
+    case: tuple[str, str], tokens: tuple[int, int, int, int], at: str, *, priced: bool
+) -> int | None:
     used = genai_prices.Usage(
-        input_tokens=tokens[0], cache_read_tokens=tokens[1], output_tokens=tokens[2], output_reasoning_tokens=tokens[3]
+        input_tokens=tokens[0],
+        cache_read_tokens=tokens[1],
+        output_tokens=tokens[2],
+        output_reasoning_tokens=tokens[3],
     )
     if not priced:
         return None
     cost = genai_prices.calc_price(
-        used, case[1], provider_id=case[0], genai_request_timestamp=datetime.fromisoformat(at)
+        used,
+        case[1],
+        provider_id=case[0],
+        genai_request_timestamp=datetime.fromisoformat(at),
     )
     return int((cost.total_price * 10**9).to_integral_value(rounding="ROUND_HALF_UP"))
 
 
 def _is_priced(provider_id: str, name: str) -> bool:
-    provider = next((provider for provider in providers if provider.id == provider_id), None)
+    provider = next(
+        (provider for provider in providers if provider.id == provider_id), None
+    )
     model = provider and provider.find_model(name, all_providers=providers)
     return bool(model and _write_prices(model))
 
@@ -178,14 +222,24 @@ def _is_priced(provider_id: str, name: str) -> bool:
 def main() -> None:
     """Write both files."""
     name = f"genai-prices {version('genai-prices')} of {RELEASED}"
-    prices = {"version": name, "providers": [_write_provider(provider) for provider in providers]}
-    (PACKAGE / "prices.json").write_text(json.dumps(prices, separators=(",", ":"), ensure_ascii=False) + "\n")
+    prices = {
+        "version": name,
+        "providers": [_write_provider(provider) for provider in providers],
+    }
+    (PACKAGE / "prices.json").write_text(
+        json.dumps(prices, separators=(",", ":"), ensure_ascii=False) + "\n"
+    )
     expected = [
         {
             "provider": case[0],
             "model": case[1],
             "at": at,
-            "tokens": {"input": tokens[0], "cached": tokens[1], "output": tokens[2], "reasoning": tokens[3]},
+            "tokens": {
+                "input": tokens[0],
+                "cached": tokens[1],
+                "output": tokens[2],
+                "reasoning": tokens[3],
+            },
             "nano_usd": _compute_cost(case, tokens, at, priced=_is_priced(*case)),
         }
         for case in CASES

@@ -37,6 +37,8 @@ _BY_REASON: dict[str, type[exceptions.AgentRuntimeError]] = {
     "DEFINITIONS_FULL": exceptions.DefinitionsFull,
     "FILE_NOT_FOUND": exceptions.RunFileNotFound,
     "FILES_DAMAGED": exceptions.FilesDamaged,
+    "THREAD_NOT_FOUND": exceptions.ThreadNotFound,
+    "THREAD_BUSY": exceptions.ThreadBusy,
     "EVENTS_TRUNCATED": exceptions.EventsTruncated,
     "RUN_ENDED": exceptions.RunEnded,
     "SLOW_READER": exceptions.Overloaded,

@@ -18,6 +18,7 @@ Every class is also one of the built-ins that people already catch::
     │   ├── TaskTypeNotFound
     │   ├── GraphNotFound
     │   ├── RunFileNotFound
+    │   ├── ThreadNotFound
     │   └── ScheduleNotFound
     ├── EventsTruncated       LookupError       events asked for are no longer kept
     ├── FilesDamaged          LookupError       files of a run were lost with a damaged disk
@@ -34,6 +35,7 @@ Every class is also one of the built-ins that people already catch::
     │   ├── RunEnded                            the run has already ended otherwise
     │   ├── RunNotWaiting                       the run waits for no such answer
     │   ├── RunNotEnded                         the run has not ended in a way to be done again
+    │   ├── ThreadBusy                          the thread was changed meanwhile, or is there already
     │   ├── ScheduleExists                      there is a schedule with the id
     │   └── LeaseLost                           the worker no longer has the run
     ├── InternalError                           unforeseen; the cause is in the runtime's log
@@ -89,6 +91,8 @@ __all__ = [
     "ScheduleNotFound",
     "StorageFull",
     "TaskTypeNotFound",
+    "ThreadBusy",
+    "ThreadNotFound",
     "TooLarge",
     "Unauthenticated",
 ]
@@ -230,6 +234,12 @@ class RunFileNotFound(NotFound):
     default_reason = "FILE_NOT_FOUND"
 
 
+class ThreadNotFound(NotFound):
+    """There is no such thread of a graph in this namespace, or not that revision of it: `metadata["thread_id"]`."""
+
+    default_reason = "THREAD_NOT_FOUND"
+
+
 class ScheduleNotFound(NotFound):
     """There is no such schedule in this namespace: `metadata["schedule_id"]`."""
 
@@ -337,6 +347,12 @@ class RunNotEnded(Conflict):
     """The run has not ended in a way to be done again: `metadata["state"]`."""
 
     default_reason = "RUN_NOT_ENDED"
+
+
+class ThreadBusy(Conflict):
+    """The thread was changed by somebody else meanwhile, or is there already: `metadata["thread_id"]`."""
+
+    default_reason = "THREAD_BUSY"
 
 
 class ScheduleExists(Conflict):

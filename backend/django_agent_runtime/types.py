@@ -43,6 +43,11 @@ __all__ = [
     "Strategy",
     "StreamTicket",
     "TaskType",
+    "Thread",
+    "ThreadInterrupt",
+    "ThreadSource",
+    "ThreadState",
+    "ThreadStatus",
 ]
 
 TASK_TYPE = "agent.run"
@@ -406,6 +411,91 @@ class DocumentProblem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.description}"
+
+
+class ThreadStatus(str, enum.Enum):
+    """How a thread of a graph stands."""
+
+    RUNNING = "running"
+    """It has something to do, be a turn under way or not."""
+    WAITING = "waiting"
+    """Questions are open, or runs are waited for."""
+    DONE = "done"
+    FAILED = "failed"
+    """A node failed; a turn without values calls it again."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class ThreadSource(str, enum.Enum):
+    """What a checkpoint of a thread was saved for.
+
+    `input`: a turn began with values. `resume`: a turn goes on with what was left. `step`: a step is done, waits or
+    failed. `update` and `fork`: `update_thread_state` and `fork_thread`.
+    """
+
+    INPUT = "input"
+    RESUME = "resume"
+    STEP = "step"
+    UPDATE = "update"
+    FORK = "fork"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInterrupt:
+    """What a node of a thread waits for: an answer, or the end of another run."""
+
+    interrupt_id: str
+    node: str
+    """The node; of a subgraph, `node/node`."""
+    value: Any
+    """What is asked, any JSON value."""
+    run_id: str
+    """The run that is waited for; empty for a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadState:
+    """How a thread of a graph stands, or stood: a checkpoint."""
+
+    thread_id: str
+    graph_id: str
+    revision: int
+    """Numbers the checkpoints of the thread from 1."""
+    parent: int
+    """Of a fork: the revision that it was made of. Else 0."""
+    status: ThreadStatus
+    source: ThreadSource
+    step: int
+    """Numbers the steps of the thread; it only ever rises."""
+    time: datetime | None
+    values: dict[str, Any]
+    """What the channels have."""
+    next: tuple[str, ...]
+    """The nodes of the step to be done."""
+    interrupts: tuple[ThreadInterrupt, ...]
+    """What of them waits."""
+    error: str
+    """Why the thread failed; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """How a thread of a graph stands, without its values."""
+
+    thread_id: str
+    graph_id: str
+    revision: int
+    """That of its latest checkpoint."""
+    status: ThreadStatus
+    update_time: datetime | None
+    """When it last changed."""
+    error: str
+    """Why it failed; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

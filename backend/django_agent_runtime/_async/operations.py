@@ -13,11 +13,20 @@ from .run_events import AsyncRunEvents
 from .schedules import AsyncSchedules
 from .state import AsyncState
 from .tasks import AsyncTasks
+from .threads import AsyncThreads
 
 __all__ = ["AsyncOperations"]
 
 
 class AsyncOperations(
-    AsyncConnection, AsyncTasks, AsyncRunEvents, AsyncSchedules, AsyncDefinitions, AsyncState, AsyncEvents, AsyncFiles
+    AsyncConnection,
+    AsyncTasks,
+    AsyncRunEvents,
+    AsyncSchedules,
+    AsyncDefinitions,
+    AsyncThreads,
+    AsyncState,
+    AsyncEvents,
+    AsyncFiles,
 ):
     """The methods of `GoRuntimeIntegration` for asyncio."""

@@ -10,11 +10,20 @@ from .run_events import SyncRunEvents
 from .schedules import SyncSchedules
 from .state import SyncState
 from .tasks import SyncTasks
+from .threads import SyncThreads
 
 __all__ = ["SyncOperations"]
 
 
 class SyncOperations(
-    SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncDefinitions, SyncState, SyncEvents, SyncFiles
+    SyncConnection,
+    SyncTasks,
+    SyncRunEvents,
+    SyncSchedules,
+    SyncDefinitions,
+    SyncThreads,
+    SyncState,
+    SyncEvents,
+    SyncFiles,
 ):
     """The methods of `GoRuntimeIntegration` for threads."""

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
@@ -112,7 +113,7 @@ type Snapshot struct {
 	Status   graph.Status `json:"status"`
 	Source   graph.Source `json:"source"`
 	Step     int          `json:"step"`
-	Time     string       `json:"time"`
+	Time     time.Time    `json:"time"`
 	Values   graph.State  `json:"values"`
 	// Next are the nodes of the step to be done, and Interrupts what of them waits.
 	Next       []string          `json:"next"`
@@ -123,7 +124,7 @@ type Snapshot struct {
 func snapshotOf(id string, c *graph.Checkpoint) Snapshot {
 	s := Snapshot{
 		ThreadID: id, GraphID: c.Graph, Revision: c.Revision, Parent: c.Parent, Status: c.Status, Source: c.Source,
-		Step: c.Step, Time: c.Time.UTC().Format("2006-01-02T15:04:05.000000Z"), Values: c.State, Error: c.Error,
+		Step: c.Step, Time: c.Time.Round(0), Values: c.State, Error: c.Error,
 		Next: []string{}, Interrupts: []graph.Interrupt{},
 	}
 	for _, task := range c.Tasks {
@@ -149,13 +150,15 @@ type opened struct {
 }
 
 // openThread finds the graph of a thread: the one that ran it last, as it is now, else, for a
-// new one, the named one.
+// new one, the named one, which must be no other.
 func (r *Registry) openThread(ctx context.Context, namespace, id, graphID string) (opened, error) {
 	if err := checkThread("thread_id", id); err != nil {
 		return opened{}, err
 	}
 	known, err := r.threads.Get(ctx, namespace, id)
 	switch {
+	case err == nil && graphID != "" && graphID != known.Graph:
+		return opened{}, violation.New("graph_id", "thread %s is one of graph %s", id, known.Graph)
 	case err == nil:
 		graphID = known.Graph
 	case !errors.Is(err, graph.ErrUnknownThread):
@@ -209,9 +212,10 @@ func (r *Registry) ThreadHistory(ctx context.Context, namespace, id string, befo
 }
 
 // UpdateThread writes to the channels of a thread as if a node had: see graph.Graph.Update.
-// A thread that there is not is begun, with the named graph.
+// A thread that there is not is begun, with the named graph. A repeat of a call with the
+// same request id, which may be empty, returns what the first one did.
 func (r *Registry) UpdateThread(
-	ctx context.Context, namespace, id, graphID, asNode string, values graph.State,
+	ctx context.Context, namespace, id, graphID, asNode string, values graph.State, requestID string,
 ) (Snapshot, error) {
 	o, err := r.openThread(ctx, namespace, id, graphID)
 	if err != nil {
@@ -222,11 +226,9 @@ func (r *Registry) UpdateThread(
 			return Snapshot{}, violation.New("values."+name, "is no channel of %s", o.graph.Name())
 		}
 	}
-	c, err := o.graph.Update(ctx, o.saver, id, nodeOf(asNode), values)
-	if err != nil {
-		return Snapshot{}, threadFailure(id, err)
-	}
-	return snapshotOf(id, c), o.saver.Close(ctx)
+	return o.once(ctx, id, requestID, func(saver graph.Saver) (*graph.Checkpoint, error) {
+		return o.graph.Update(ctx, saver, id, nodeOf(asNode), values)
+	})
 }
 
 // nodeOf is a node's name as graphs have it, for one as documents do.
@@ -241,8 +243,8 @@ func nodeOf(name string) string {
 }
 
 // ForkThread has a thread begin with a checkpoint of another, or of its own: see
-// graph.Graph.Fork.
-func (r *Registry) ForkThread(ctx context.Context, namespace, id string, revision uint64, to string) (Snapshot, error) {
+// graph.Graph.Fork. A repeat is one as with UpdateThread.
+func (r *Registry) ForkThread(ctx context.Context, namespace, id string, revision uint64, to, requestID string) (Snapshot, error) {
 	if err := checkThread("to_thread_id", to); err != nil {
 		return Snapshot{}, err
 	}
@@ -250,11 +252,58 @@ func (r *Registry) ForkThread(ctx context.Context, namespace, id string, revisio
 	if err != nil {
 		return Snapshot{}, err
 	}
-	c, err := o.graph.Fork(ctx, o.saver, id, revision, to)
+	return o.once(ctx, to, requestID, func(saver graph.Saver) (*graph.Checkpoint, error) {
+		return o.graph.Fork(ctx, saver, id, revision, to)
+	})
+}
+
+// requests is among how many of the latest checkpoints a repeat of a change is looked for.
+const requests = 20
+
+// once makes a change of a thread, unless the request has made it before.
+func (o opened) once(
+	ctx context.Context, id, requestID string, change func(graph.Saver) (*graph.Checkpoint, error),
+) (Snapshot, error) {
+	made, err := o.madeBy(ctx, id, requestID)
+	switch {
+	case err != nil:
+		return Snapshot{}, err
+	case made != nil:
+		return snapshotOf(id, made), nil
+	}
+	c, err := change(signer{o.saver, requestID})
 	if err != nil {
 		return Snapshot{}, threadFailure(id, err)
 	}
-	return snapshotOf(to, c), o.saver.Close(ctx)
+	return snapshotOf(id, c), o.saver.Close(ctx)
+}
+
+// madeBy returns the checkpoint that a request has made; nil: none.
+func (o opened) madeBy(ctx context.Context, id, requestID string) (*graph.Checkpoint, error) {
+	if requestID == "" {
+		return nil, nil
+	}
+	latest, err := o.graph.History(ctx, o.saver, id, 0, requests)
+	if err != nil {
+		return nil, err
+	}
+	if at := slices.IndexFunc(latest, func(c *graph.Checkpoint) bool { return c.Request == requestID }); at >= 0 {
+		return latest[at], nil
+	}
+	return nil, nil
+}
+
+// signer is a saver whose checkpoints say which request made them.
+type signer struct {
+	graph.Saver
+
+	requestID string
+}
+
+// Save implements graph.Saver.
+func (s signer) Save(ctx context.Context, id string, c *graph.Checkpoint) error {
+	c.Request = s.requestID
+	return s.Saver.Save(ctx, id, c)
 }
 
 // threadFailure names what a caller can mend.

@@ -127,13 +127,13 @@ func TestThreadsAreLookedAtChangedAndForked(t *testing.T) {
 			first = s
 		}
 	}
-	forked, err := registry.ForkThread(ctx, "default", "ada", first.Revision, "other")
+	forked, err := registry.ForkThread(ctx, "default", "ada", first.Revision, "other", "")
 	if err != nil || forked.ThreadID != "other" || forked.Parent != first.Revision {
 		t.Fatalf("%+v, %v", forked, err)
 	}
 	run := b.wantEnd(b.runGraph(`{"graph_id": "talk", "thread_id": "other", "said": ["else"]}`), engine.Succeeded, 1)
 	b.wantOutput(run, `{"said": ["one", "else"], "turns": 2}`)
-	updated, err := registry.UpdateThread(ctx, "default", "ada", "", "START", graph.State{"said": []any{"ask me"}})
+	updated, err := registry.UpdateThread(ctx, "default", "ada", "", "START", graph.State{"said": []any{"ask me"}}, "")
 	if err != nil || !reflect.DeepEqual(updated.Next, []string{"listen"}) {
 		t.Fatalf("%+v, %v", updated, err)
 	}
@@ -169,15 +169,50 @@ func TestThreadsThatDoNotFitAreRefused(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"thread_id": second(registry.ThreadState(ctx, "default", "a b", 0)),
-		"values.x":  second(registry.UpdateThread(ctx, "default", "new", "talk", "", graph.State{"x": 1})),
-		"as_node":   second(registry.UpdateThread(ctx, "default", "new", "talk", "nobody", graph.State{})),
+		"values.x":  second(registry.UpdateThread(ctx, "default", "new", "talk", "", graph.State{"x": 1}, "")),
+		"as_node":   second(registry.UpdateThread(ctx, "default", "new", "talk", "nobody", graph.State{}, "")),
 	} {
 		if wrong, named := errors.AsType[*violation.Error](err); !named || wrong.Violations[0].Field != name {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := registry.UpdateThread(ctx, "default", "new", "nothing", "", nil); !errors.As(err, new(*UnknownGraphError)) {
+	if _, err := registry.UpdateThread(ctx, "default", "new", "nothing", "", nil, ""); !errors.As(err, new(*UnknownGraphError)) {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestRepeatsOfAChangeHaveNoSecondEffect(t *testing.T) {
+	t.Parallel()
+	b, registry := openThreads(t, t.TempDir(), talking)
+	ctx := t.Context()
+	b.say("one")
+	update := func() (Snapshot, error) {
+		return registry.UpdateThread(ctx, "default", "ada", "", "END", graph.State{"said": []any{"two"}}, "r1")
+	}
+	fork := func() (Snapshot, error) { return registry.ForkThread(ctx, "default", "ada", 0, "other", "r2") }
+	for _, change := range []func() (Snapshot, error){update, fork} {
+		first, err := change()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := change(); err != nil || !reflect.DeepEqual(again, first) {
+			t.Errorf("%+v, %v, want %+v", again, err, first)
+		}
+	}
+	b.say("three")
+	again, err := update()
+	if err != nil || !reflect.DeepEqual(again.Values["said"], []any{"one", "two"}) {
+		t.Errorf("after a turn: %+v, %v", again, err)
+	}
+	latest, err := registry.ThreadState(ctx, "default", "ada", 0)
+	if err != nil || latest.Parent != 0 || !reflect.DeepEqual(latest.Values["said"], []any{"one", "two", "three"}) {
+		t.Errorf("%+v, %v", latest, err)
+	}
+	if _, err := registry.ForkThread(ctx, "default", "ada", 0, "other", "r3"); !errors.As(err, new(*ThreadBusyError)) {
+		t.Errorf("fork to a thread that exists: %v", err)
+	}
+	if _, err := registry.UpdateThread(ctx, "default", "ada", "reasoning_graph", "END", nil, ""); !errors.As(err, new(*violation.Error)) {
+		t.Errorf("update with another graph: %v", err)
 	}
 }
 

@@ -70,7 +70,10 @@ type Checkpoint struct {
 	Time   time.Time `json:"time"`
 	// Parent is the revision that a Forked one was made of.
 	Parent uint64 `json:"parent,omitempty"`
-	Status Status `json:"status"`
+	// Request is what a saver was told to name an Updated or Forked one by, so that a repeat
+	// of the call is known.
+	Request string `json:"request,omitempty"`
+	Status  Status `json:"status"`
 	// Step numbers the step to be done. It only ever rises in a thread.
 	Step  int   `json:"step"`
 	State State `json:"state,omitempty"`

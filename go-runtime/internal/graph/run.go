@@ -88,6 +88,10 @@ func (g *Graph) open(ctx context.Context, thread string, options Options) (*run,
 	if options.Saver != nil {
 		r.at, err = options.Saver.Load(ctx, g, thread)
 	}
+	if r.at != nil {
+		// They are that checkpoint's alone.
+		r.at.Parent, r.at.Request = 0, ""
+	}
 	if r.at != nil || err != nil {
 		return r, err
 	}

@@ -119,7 +119,7 @@ const fullRetry = 5 * time.Second
 // INTERNAL with a fixed text: the cause is for the log.
 func describe(err error) refusal {
 	for _, known := range []func(error) (refusal, bool){
-		describeRequest, describeAccess, describeRun, describeDefinition, describeState, describeFiles, describeJournal, describeEnd,
+		describeRequest, describeAccess, describeRun, describeDefinition, describeThread, describeState, describeFiles, describeJournal, describeEnd,
 	} {
 		if r, found := known(err); found {
 			return r.inBatch(err)
@@ -356,6 +356,26 @@ func describeDefinition(err error) (refusal, bool) {
 			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_DEFINITIONS_FULL),
 			message:  e.Error(),
 			metadata: map[string]string{"limit": strconv.Itoa(e.Limit)},
+		}, true
+	}
+	return refusal{}, false
+}
+
+func describeThread(err error) (refusal, bool) {
+	if e, found := errors.AsType[*agent.UnknownThreadError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_THREAD_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"thread_id": e.ThreadID},
+		}, true
+	}
+	if e, found := errors.AsType[*agent.ThreadBusyError](err); found {
+		return refusal{
+			code:     codes.Aborted,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_THREAD_BUSY),
+			message:  e.Error(),
+			metadata: map[string]string{"thread_id": e.ThreadID},
 		}, true
 	}
 	return refusal{}, false

@@ -135,6 +135,18 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 			err: &schedule.ExistsError{ID: "s"}, code: codes.AlreadyExists, reason: "SCHEDULE_EXISTS",
 			metadata: map[string]string{"schedule_id": "s"},
 		},
+		{
+			err: &agent.UnknownThreadError{ThreadID: "t"}, code: codes.NotFound, reason: "THREAD_NOT_FOUND",
+			metadata: map[string]string{"thread_id": "t"},
+		},
+		{
+			err: &agent.ThreadBusyError{ThreadID: "t"}, code: codes.Aborted, reason: "THREAD_BUSY",
+			metadata: map[string]string{"thread_id": "t"},
+		},
+		{
+			err: &definition.LimitError{Limit: 7}, code: codes.ResourceExhausted, reason: "DEFINITIONS_FULL",
+			metadata: map[string]string{"limit": "7"},
+		},
 	}
 	seen := map[string]bool{}
 	for _, test := range tests {

@@ -33,6 +33,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_LEASE_LOST: _ClassVar[ErrorReason]
     ERROR_REASON_GRAPH_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_DEFINITIONS_FULL: _ClassVar[ErrorReason]
+    ERROR_REASON_THREAD_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_THREAD_BUSY: _ClassVar[ErrorReason]
     ERROR_REASON_FILE_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_FILES_DAMAGED: _ClassVar[ErrorReason]
     ERROR_REASON_AGENT_FAILED: _ClassVar[ErrorReason]
@@ -71,6 +73,8 @@ ERROR_REASON_SCHEDULE_EXISTS: ErrorReason
 ERROR_REASON_LEASE_LOST: ErrorReason
 ERROR_REASON_GRAPH_NOT_FOUND: ErrorReason
 ERROR_REASON_DEFINITIONS_FULL: ErrorReason
+ERROR_REASON_THREAD_NOT_FOUND: ErrorReason
+ERROR_REASON_THREAD_BUSY: ErrorReason
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason
 ERROR_REASON_FILES_DAMAGED: ErrorReason
 ERROR_REASON_AGENT_FAILED: ErrorReason
