@@ -39,9 +39,19 @@ _PICTURES = "benchmarks"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the figures down and say how they stand to the bars. A missed bar is no failure."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the runtime against its peers.")
-    parser.add_argument("--quick", action="store_true", help="a minute's smoke test; its figures mean nothing")
-    parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its pictures")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure the runtime against its peers."
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a minute's smoke test; its figures mean nothing",
+    )
+    parser.add_argument(
+        "--write-docs",
+        action="store_true",
+        help="write docs/benchmarks.md and its pictures",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -133,7 +143,9 @@ def _write_report(results: Results, folder: Path) -> None:
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir(parents=True)
     draw_plots(results, pictures)
-    (folder / "benchmarks.md").write_text(write_page(results, judge(results), _PICTURES))
+    (folder / "benchmarks.md").write_text(
+        write_page(results, judge(results), _PICTURES)
+    )
 
 
 def _say(text: str) -> None:

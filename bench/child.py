@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.005
@@ -44,7 +44,7 @@ class Child:
         self.log = log
         self._name = Path(command[0]).name
         with log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the commands are this package's own
+            self._process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -59,7 +59,10 @@ class Child:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -99,7 +102,9 @@ class Child:
         raise self._failure(f"was not ready after {seconds:.0f} s")
 
     def _failure(self, what: str) -> ChildFailed:
-        return ChildFailed(f"{self._name} {what}:\n{self.log.read_text(errors='replace')[-2000:]}")
+        return ChildFailed(
+            f"{self._name} {what}:\n{self.log.read_text(errors='replace')[-2000:]}"
+        )
 
 
 def free_port() -> int:

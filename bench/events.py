@@ -32,12 +32,17 @@ def measure_events(stand: Stand, sizes: Sizes) -> list[Measurement]:
             Contender(
                 "publish_events",
                 f"publish_events, batches of {_BATCH}, durability fsync",
-                lambda: _rate(sizes.events, lambda: client.publish_events(_new_events(_WRITTEN, sizes.events))),
+                lambda: _rate(
+                    sizes.events,
+                    lambda: client.publish_events(_new_events(_WRITTEN, sizes.events)),
+                ),
             ),
             Contender(
                 "subscriber",
                 "subscribe_to_events, one callback",
-                lambda: _rate(sizes.events, lambda: _read_events(client, first, sizes.events)),
+                lambda: _rate(
+                    sizes.events, lambda: _read_events(client, first, sizes.events)
+                ),
             ),
         ]
         if stand.peers:
@@ -47,12 +52,17 @@ def measure_events(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 Contender(
                     "redis_xadd",
                     f"Redis XADD, pipelines of {_BATCH}",
-                    lambda: _rate(sizes.events, lambda: _add_to_redis(store, _WRITTEN, sizes.events)),
+                    lambda: _rate(
+                        sizes.events,
+                        lambda: _add_to_redis(store, _WRITTEN, sizes.events),
+                    ),
                 ),
                 Contender(
                     "redis_xread",
                     f"Redis XREAD, COUNT {_BATCH}",
-                    lambda: _rate(sizes.events, lambda: _read_from_redis(store, sizes.events)),
+                    lambda: _rate(
+                        sizes.events, lambda: _read_from_redis(store, sizes.events)
+                    ),
                 ),
             ]
         return compare_rate(contenders, rounds=sizes.event_rounds)

@@ -44,39 +44,61 @@ class GrowthPoint:
         return asdict(self)
 
 
-def measure_growth(stand: Stand, sockets: Path, sizes: Sizes, say: Callable[[str], None]) -> list[GrowthPoint]:
+def measure_growth(
+    stand: Stand, sockets: Path, sizes: Sizes, say: Callable[[str], None]
+) -> list[GrowthPoint]:
     """Fill a runtime of its own step by step, and look at it at each size before and after a restart."""
     loader = build("loader", stand.folder)
     points: list[GrowthPoint] = []
     held = 0
     for records in sizes.growth:
         say(f"growth: {records:,} keys and events")
-        with start_runtime(stand.folder, sockets, durability="fsync", name=_NAME) as runtime:
+        with start_runtime(
+            stand.folder, sockets, durability="fsync", name=_NAME
+        ) as runtime:
             _load(loader, runtime, first=held, count=records - held)
             loaded_bytes = runtime.child.resident_bytes()
         held = records
-        start_seconds = statistics.median(_start(stand, sockets) for _ in range(_STARTS))
-        with start_runtime(stand.folder, sockets, durability="fsync", name=_NAME) as runtime:
+        start_seconds = statistics.median(
+            _start(stand, sockets) for _ in range(_STARTS)
+        )
+        with start_runtime(
+            stand.folder, sockets, durability="fsync", name=_NAME
+        ) as runtime:
             restarted_bytes = runtime.child.resident_bytes()
             get, echo = _read(stand, runtime, records, sizes)
-        points.append(GrowthPoint(records, loaded_bytes, restarted_bytes, start_seconds, get, echo))
+        points.append(
+            GrowthPoint(
+                records, loaded_bytes, restarted_bytes, start_seconds, get, echo
+            )
+        )
     return points
 
 
 def _start(stand: Stand, sockets: Path) -> float:
     """The seconds that one start takes."""
-    with start_runtime(stand.folder, sockets, durability="fsync", name=_NAME) as runtime:
+    with start_runtime(
+        stand.folder, sockets, durability="fsync", name=_NAME
+    ) as runtime:
         return runtime.start_seconds
 
 
 def _load(loader: Path, runtime: Runtime, *, first: int, count: int) -> None:
-    subprocess.run(  # noqa: S603 - this package's own program
-        [loader, f"-address=127.0.0.1:{runtime.port}", f"-first={first}", f"-keys={count}", f"-events={count}"],
+    subprocess.run(
+        [
+            loader,
+            f"-address=127.0.0.1:{runtime.port}",
+            f"-first={first}",
+            f"-keys={count}",
+            f"-events={count}",
+        ],
         check=True,
     )
 
 
-def _read(stand: Stand, runtime: Runtime, records: int, sizes: Sizes) -> tuple[float, float]:
+def _read(
+    stand: Stand, runtime: Runtime, records: int, sizes: Sizes
+) -> tuple[float, float]:
     """The medians of get_state and of the floor, in microseconds."""
     with open_runtime(runtime) as client:
         keys = _visit(records)
@@ -84,7 +106,11 @@ def _read(stand: Stand, runtime: Runtime, records: int, sizes: Sizes) -> tuple[f
         echo = EchoClient(stand.echo.address)
         measurements = compare_latency(
             [
-                Contender("get_state", "get_state", timed(lambda: client.get_state(next(keys)))),
+                Contender(
+                    "get_state",
+                    "get_state",
+                    timed(lambda: client.get_state(next(keys))),
+                ),
                 Contender("echo", "echo", timed(echo.send_bytes)),
             ],
             rounds=_ROUNDS,

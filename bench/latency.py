@@ -27,11 +27,19 @@ _DELIVERY_SECONDS = 10.0
 def measure_latency(stand: Stand, sizes: Sizes) -> list[Measurement]:
     """Measure every call from one thread, over TCP and over the Unix socket."""
     with ExitStack() as stack:
-        contenders = [Contender("fsync", "append 256 bytes and fsync", stack.enter_context(_open_fsync(stand.folder)))]
+        contenders = [
+            Contender(
+                "fsync",
+                "append 256 bytes and fsync",
+                stack.enter_context(_open_fsync(stand.folder)),
+            )
+        ]
         for transport, label in (("tcp", "TCP"), ("unix", "Unix socket")):
             over_socket = transport == "unix"
             echo = stack.enter_context(open_echo(stand, over_socket=over_socket))
-            fsync = stack.enter_context(open_runtime(stand.fsync, over_socket=over_socket))
+            fsync = stack.enter_context(
+                open_runtime(stand.fsync, over_socket=over_socket)
+            )
             weak = stack.enter_context(open_runtime(stand.os, over_socket=over_socket))
             fsync.set_state(_KEY, VALUE)
             calls: list[tuple[str, str, Callable[[], object]]] = [
@@ -39,16 +47,31 @@ def measure_latency(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 ("echo_json", "gRPC echo, value as JSON bytes", echo.send_json),
                 ("echo_struct", "gRPC echo, value as Struct", echo.send_struct),
                 ("get_state", "get_state", partial(fsync.get_state, _KEY)),
-                ("set_state_os", "set_state, durability os", partial(weak.set_state, _KEY, VALUE)),
-                ("set_state_fsync", "set_state, durability fsync", partial(fsync.set_state, _KEY, VALUE)),
-                ("execute_task", "execute_task, durability fsync", partial(fsync.execute_task, "echo", VALUE)),
+                (
+                    "set_state_os",
+                    "set_state, durability os",
+                    partial(weak.set_state, _KEY, VALUE),
+                ),
+                (
+                    "set_state_fsync",
+                    "set_state, durability fsync",
+                    partial(fsync.set_state, _KEY, VALUE),
+                ),
+                (
+                    "execute_task",
+                    "execute_task, durability fsync",
+                    partial(fsync.execute_task, "echo", VALUE),
+                ),
             ]
             contenders += [
-                Contender(f"{name}/{transport}", f"{text}, {label}", timed(call)) for name, text, call in calls
+                Contender(f"{name}/{transport}", f"{text}, {label}", timed(call))
+                for name, text, call in calls
             ]
             delivery = stack.enter_context(_open_delivery(weak))
             text = f"publish_event → callback, durability os, {label}"
-            contenders.append(Contender(f"publish_callback/{transport}", text, delivery))
+            contenders.append(
+                Contender(f"publish_callback/{transport}", text, delivery)
+            )
         if stand.peers:
             contenders += _peer_contenders(stack, stand.peers)
         return compare_latency(
@@ -73,18 +96,31 @@ def _peer_contenders(stack: ExitStack, peers: Peers) -> list[Contender]:
     return [
         Contender("redis_get", "Redis GET", timed(get_redis)),
         Contender("redis_set", "Redis SET", timed(set_in(peers.redis_default))),
-        Contender("redis_set_fsync", "Redis SET, appendfsync always", timed(set_in(peers.redis_fsync))),
         Contender(
-            "redis_pubsub", "Redis PUBLISH → callback", stack.enter_context(_open_redis_delivery(peers.redis_default))
+            "redis_set_fsync",
+            "Redis SET, appendfsync always",
+            timed(set_in(peers.redis_fsync)),
         ),
-        Contender("celery", "Celery delay().get()", timed(lambda: peers.task.delay(VALUE).get()), slow=True),
+        Contender(
+            "redis_pubsub",
+            "Redis PUBLISH → callback",
+            stack.enter_context(_open_redis_delivery(peers.redis_default)),
+        ),
+        Contender(
+            "celery",
+            "Celery delay().get()",
+            timed(lambda: peers.task.delay(VALUE).get()),
+            slow=True,
+        ),
     ]
 
 
 @contextmanager
 def _open_fsync(folder: Path) -> Iterator[Callable[[], float]]:
     """What this disk takes to keep a record: the part of a durable write that no software can save."""
-    descriptor = os.open(folder / "fsync-probe", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    descriptor = os.open(
+        folder / "fsync-probe", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600
+    )
 
     def keep() -> None:
         os.write(descriptor, PAYLOAD)
@@ -126,7 +162,9 @@ def _open_delivery(client: GoRuntimeIntegration) -> Iterator[Callable[[], float]
 def _open_redis_delivery(client: redis.Redis) -> Iterator[Callable[[], float]]:
     delivery = _Delivery(lambda: client.publish(_EVENT_TYPE, json.dumps(VALUE)))
     subscriber = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call] # redis-py's own gap
-    subscriber.subscribe(**{_EVENT_TYPE: lambda message: delivery.receive(json.loads(message["data"]))})
+    subscriber.subscribe(
+        **{_EVENT_TYPE: lambda message: delivery.receive(json.loads(message["data"]))}
+    )
     thread = subscriber.run_in_thread(sleep_time=_DELIVERY_SECONDS, daemon=True)
     yield delivery
     thread.stop()

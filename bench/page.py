@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.bars import Bar, Ratio, compare_graphs, compare_peers, compare_rest, compare_run_peers, compare_transports
+from bench.bars import (
+    Bar,
+    Ratio,
+    compare_graphs,
+    compare_peers,
+    compare_rest,
+    compare_run_peers,
+    compare_transports,
+)
 from bench.machine import Machine
 from bench.measurement import Measurement
 from bench.results import Results
@@ -35,9 +43,15 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "the floor: a gRPC server in Go that returns what it gets, called from Python with grpcio and nothing",
             "around it. *fsync* is an append of as many bytes to a file on the same disk, then `fsync`.",
             "",
-            *_table(("what", "target", "measured", ""), (_bar_row(bar) for bar in bars)),
+            *_table(
+                ("what", "target", "measured", ""), (_bar_row(bar) for bar in bars)
+            ),
             "",
-            *(_missed(missed) if missed else ["Every bar that could be measured was met."]),
+            *(
+                _missed(missed)
+                if missed
+                else ["Every bar that could be measured was met."]
+            ),
             "",
             "## One call at a time",
             "",
@@ -47,7 +61,10 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "",
             f"![Latency of each call]({pictures}/latency.png)",
             "",
-            *_table(("call", "p50", "spread", "p95", "p99"), map(_latency_row, results.latency)),
+            *_table(
+                ("call", "p50", "spread", "p95", "p99"),
+                map(_latency_row, results.latency),
+            ),
             "",
             "Redis by default acknowledges a write before it is on the disk; so does Celery on it. The runtime",
             "acknowledges with `durability=fsync`, its default, once the disk has it.",
@@ -75,7 +92,9 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "",
             "## Against Redis and Celery",
             "",
-            *_table(("the runtime", "", "measured"), map(_ratio_row, compare_peers(results))),
+            *_table(
+                ("the runtime", "", "measured"), map(_ratio_row, compare_peers(results))
+            ),
             "",
             *_runs(results, pictures),
             *_tokens(results),
@@ -89,7 +108,14 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             f"![Growth]({pictures}/growth.png)",
             "",
             *_table(
-                ("keys and events", "memory when filled", "after a restart", "time to start", "get_state", "echo"),
+                (
+                    "keys and events",
+                    "memory when filled",
+                    "after a restart",
+                    "time to start",
+                    "get_state",
+                    "echo",
+                ),
                 (
                     (
                         f"{point.records:,}",
@@ -119,14 +145,25 @@ def _runs(results: Results, pictures: str) -> list[str]:
         "their queue in a PostgreSQL of their own with its defaults, and tell nobody that a task is done: it is asked",
         "for until it is. Microseconds, then runs a second.",
         "",
-        *(f"{reason[0].upper()}{reason[1:]}." + chr(10) for reason in results.runs.skipped),
+        *(
+            f"{reason[0].upper()}{reason[1:]}." + chr(10)
+            for reason in results.runs.skipped
+        ),
         f"![Runs of Python agents]({pictures}/runs.png)",
         "",
-        *_table(("one run at a time", "p50", "spread", "p95", "p99"), map(_latency_row, results.runs.latency)),
+        *_table(
+            ("one run at a time", "p50", "spread", "p95", "p99"),
+            map(_latency_row, results.runs.latency),
+        ),
         "",
-        *_table(("queued", "a second", "from", "to"), map(_rate_row, results.runs.queue)),
+        *_table(
+            ("queued", "a second", "from", "to"), map(_rate_row, results.runs.queue)
+        ),
         "",
-        *_table(("beside peers", "", "measured"), map(_ratio_row, compare_run_peers(results))),
+        *_table(
+            ("beside peers", "", "measured"),
+            map(_ratio_row, compare_run_peers(results)),
+        ),
         "",
     ]
 
@@ -140,7 +177,10 @@ def _tokens(results: Results) -> list[str]:
         "tokens come one each 30 ms. The echo is called back to back, as everywhere on this page, and at that pace:",
         "processors that have gone to sleep in between are to be woken up, several times a call.",
         "",
-        *_table(("first token", "p50", "spread", "p95", "p99"), map(_latency_row, results.first_token)),
+        *_table(
+            ("first token", "p50", "spread", "p95", "p99"),
+            map(_latency_row, results.first_token),
+        ),
         "",
         "Runs that all emit at a steady pace, each with a reader of its own at the runtime's port. A pace is held if",
         "no token is lost, the p99 of the lag is within a second, and so is what the last run fell behind its pace.",
@@ -148,7 +188,17 @@ def _tokens(results: Results) -> list[str]:
         "the whole time. Above 100 tokens a second, several tokens of a run come in one event.",
         "",
         *_table(
-            ("runs", "tokens/s of each", "for", "tokens/s in all", "lost", "lag p50", "lag p99", "behind", "held"),
+            (
+                "runs",
+                "tokens/s of each",
+                "for",
+                "tokens/s in all",
+                "lost",
+                "lag p50",
+                "lag p99",
+                "behind",
+                "held",
+            ),
             (
                 (
                     f"{point.runs:,}",
@@ -170,11 +220,20 @@ def _tokens(results: Results) -> list[str]:
         "were at all of them.",
         "",
         *_table(
-            ("server", "readers", "memory of each", "lag p50", "lag p99", "saw not all"),
+            (
+                "server",
+                "readers",
+                "memory of each",
+                "lag p50",
+                "lag p99",
+                "saw not all",
+            ),
             (
                 (
                     point.server,
-                    f"{point.readers:,}" if point.readers == point.wanted else f"{point.readers:,} (limit of files)",
+                    f"{point.readers:,}"
+                    if point.readers == point.wanted
+                    else f"{point.readers:,} (limit of files)",
                     f"{point.bytes_per_reader / 1024:,.1f} KiB",
                     _milliseconds(point.lag_p50),
                     _milliseconds(point.lag_p99),
@@ -197,7 +256,13 @@ def _backlog(results: Results, pictures: str) -> list[str]:
         f"![Many queued runs]({pictures}/backlog.png)",
         "",
         *_table(
-            ("runs", "submitted a second", "memory, queued", "done a second", "memory, done"),
+            (
+                "runs",
+                "submitted a second",
+                "memory, queued",
+                "done a second",
+                "memory, done",
+            ),
             (
                 (
                     f"{point.runs:,}",
@@ -222,9 +287,14 @@ def _rest(results: Results) -> list[str]:
         f"database ({results.database}), same sign-in. One process of each server, gunicorn with threads; requests a",
         f"second are from {results.sizes.rest_threads} connections.",
         "",
-        *_table(("request", "p50, µs", "spread", "p95", "p99"), map(_latency_row, results.rest_latency)),
+        *_table(
+            ("request", "p50, µs", "spread", "p95", "p99"),
+            map(_latency_row, results.rest_latency),
+        ),
         "",
-        *_table(("request", "a second", "from", "to"), map(_rate_row, results.rest_rate)),
+        *_table(
+            ("request", "a second", "from", "to"), map(_rate_row, results.rest_rate)
+        ),
         "",
         *_table(("", "", "measured"), map(_ratio_row, compare_rest(results))),
         "",
@@ -244,11 +314,16 @@ def _graphs(results: Results, pictures: str) -> list[str]:
         *(f"{reason[0].upper()}{reason[1:]}." + chr(10) for reason in graphs.skipped),
         f"![Graphs]({pictures}/graphs.png)",
         "",
-        *_table(("one node after the other", "p50", "spread", "p95", "p99"), map(_node_row, graphs.nodes)),
+        *_table(
+            ("one node after the other", "p50", "spread", "p95", "p99"),
+            map(_node_row, graphs.nodes),
+        ),
         "",
         f"A run whose one step has {sizes.graph_tasks} tasks, each with an input of its own, and a join behind them:",
         "",
-        *_table(("a run", "p50", "spread", "p95", "p99"), map(_latency_row, graphs.fan_out)),
+        *_table(
+            ("a run", "p50", "spread", "p95", "p99"), map(_latency_row, graphs.fan_out)
+        ),
         "",
         *_table(("", "", "measured"), map(_ratio_row, compare_graphs(results))),
         "",
@@ -261,7 +336,12 @@ def _graphs(results: Results, pictures: str) -> list[str]:
 def _node_row(measurement: Measurement) -> tuple[str, ...]:
     low, high = measurement.spread
     values = (measurement.percentile(95), measurement.percentile(99))
-    return measurement.label, f"{measurement.median:,.1f}", f"{low:,.1f} to {high:,.1f}", *(f"{v:,.1f}" for v in values)
+    return (
+        measurement.label,
+        f"{measurement.median:,.1f}",
+        f"{low:,.1f} to {high:,.1f}",
+        *(f"{v:,.1f}" for v in values),
+    )
 
 
 def _milliseconds(microseconds: float) -> str:
@@ -274,13 +354,21 @@ def summarize(bars: Sequence[Bar]) -> str:
         f"{'-' if bar.met is None else 'met' if bar.met else 'MISSED':6}  {bar.what}: {_measured(bar)}, {_target(bar)}"
         for bar in bars
     ]
-    missed = [f"  {bar.what}: {_measured(bar)}, {_target(bar)}" for bar in bars if bar.met is False]
-    return "\n".join([*lines, "", "Missed:" if missed else "No bar was missed.", *missed])
+    missed = [
+        f"  {bar.what}: {_measured(bar)}, {_target(bar)}"
+        for bar in bars
+        if bar.met is False
+    ]
+    return "\n".join(
+        [*lines, "", "Missed:" if missed else "No bar was missed.", *missed]
+    )
 
 
 def _machine(machine: Machine) -> list[str]:
     kind = "virtual machine" if machine.virtual else "machine"
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in machine.versions.items()
+    )
     return [
         f"- {kind}: {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB",
         f"- {machine.system}, Linux {machine.kernel}; data on {machine.filesystem}",
@@ -321,15 +409,22 @@ def _measured(ratio: Ratio) -> str:
 def _latency_row(measurement: Measurement) -> tuple[str, ...]:
     low, high = measurement.spread
     values = (measurement.percentile(95), measurement.percentile(99))
-    return measurement.label, f"{measurement.median:,.0f}", f"{low:,.0f} to {high:,.0f}", *(f"{v:,.0f}" for v in values)
+    return (
+        measurement.label,
+        f"{measurement.median:,.0f}",
+        f"{low:,.0f} to {high:,.0f}",
+        *(f"{v:,.0f}" for v in values),
+    )
 
 
 def _rate_row(measurement: Measurement) -> tuple[str, ...]:
-    return measurement.label, *(f"{value:,.0f}" for value in (measurement.median, *measurement.spread))
+    return measurement.label, *(
+        f"{value:,.0f}" for value in (measurement.median, *measurement.spread)
+    )
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"  # noqa: PLR2004 - three digits say enough
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

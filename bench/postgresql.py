@@ -26,7 +26,11 @@ def find_postgresql() -> Path | None:
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
-    folders = [folder for folder in Path("/").glob(_DEBIAN_FOLDERS) if (folder / "initdb").exists()]
+    folders = [
+        folder
+        for folder in Path("/").glob(_DEBIAN_FOLDERS)
+        if (folder / "initdb").exists()
+    ]
     return max(folders, key=lambda folder: float(folder.parent.name), default=None)
 
 
@@ -50,7 +54,9 @@ def start_postgresql(programs: Path) -> Iterator[str]:
     owner = _find_owner() if os.geteuid() == 0 else None
     port, password = free_port(), secrets.token_hex(16)
     # Where its owner may come to: a checkout's folders may let nobody else in.
-    with tempfile.TemporaryDirectory(prefix="bench-postgresql-", dir="/var/tmp") as name:
+    with tempfile.TemporaryDirectory(
+        prefix="bench-postgresql-", dir="/var/tmp"
+    ) as name:
         folder = Path(name)
         (folder / "password").write_text(password)
         identity: dict[str, Any] = {}
@@ -62,7 +68,7 @@ def start_postgresql(programs: Path) -> Iterator[str]:
         def call(program: str, *arguments: str) -> None:
             # To a file, not a pipe: the server inherits it, and would keep the pipe open.
             with (folder / "log").open("ab") as log:
-                done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
+                done = subprocess.run(
                     [programs / program, f"--pgdata={folder / 'data'}", *arguments],
                     cwd=folder,
                     stdin=subprocess.DEVNULL,
@@ -72,9 +78,16 @@ def start_postgresql(programs: Path) -> Iterator[str]:
                     **identity,
                 )
             if done.returncode:
-                raise ChildFailed(f"{program} failed:\n{(folder / 'log').read_text()[-2000:]}")
+                raise ChildFailed(
+                    f"{program} failed:\n{(folder / 'log').read_text()[-2000:]}"
+                )
 
-        call("initdb", "--username=bench", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
+        call(
+            "initdb",
+            "--username=bench",
+            "--auth=scram-sha-256",
+            f"--pwfile={folder / 'password'}",
+        )
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=''"
         call("pg_ctl", "start", "--wait", f"--options={options}")
         try:

@@ -31,15 +31,35 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
         calls: list[tuple[str, str, Callable[[str], object]]] = [
             ("threads_echo", "gRPC echo", lambda _: echo.send_bytes()),
             ("threads_get_state", "get_state", fsync.get_state),
-            ("threads_set_state", "set_state, durability fsync", lambda key: fsync.set_state(key, VALUE)),
-            ("threads_set_state_os", "set_state, durability os", lambda key: weak.set_state(key, VALUE)),
-            ("threads_stub", "SetState by the bare gRPC stub, durability fsync", bare.set_state),
-            ("threads_execute_task", "execute_task, durability fsync", lambda _: fsync.execute_task("echo", VALUE)),
+            (
+                "threads_set_state",
+                "set_state, durability fsync",
+                lambda key: fsync.set_state(key, VALUE),
+            ),
+            (
+                "threads_set_state_os",
+                "set_state, durability os",
+                lambda key: weak.set_state(key, VALUE),
+            ),
+            (
+                "threads_stub",
+                "SetState by the bare gRPC stub, durability fsync",
+                bare.set_state,
+            ),
+            (
+                "threads_execute_task",
+                "execute_task, durability fsync",
+                lambda _: fsync.execute_task("echo", VALUE),
+            ),
         ]
         if stand.peers:
             default, always = stand.peers.redis_default, stand.peers.redis_fsync
             calls += [
-                ("threads_redis_set", "Redis SET", lambda key: default.set(key, json.dumps(VALUE))),
+                (
+                    "threads_redis_set",
+                    "Redis SET",
+                    lambda key: default.set(key, json.dumps(VALUE)),
+                ),
                 (
                     "threads_redis_set_fsync",
                     "Redis SET, appendfsync always",
@@ -48,14 +68,22 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
             ]
         return compare_rate(
             [
-                Contender(name, label, partial(_calls_per_second, call, sizes.threads, sizes.thread_seconds))
+                Contender(
+                    name,
+                    label,
+                    partial(
+                        _calls_per_second, call, sizes.threads, sizes.thread_seconds
+                    ),
+                )
                 for name, label, call in calls
             ],
             rounds=sizes.thread_rounds,
         )
 
 
-def _calls_per_second(call: Callable[[str], object], threads: int, seconds: float) -> float:
+def _calls_per_second(
+    call: Callable[[str], object], threads: int, seconds: float
+) -> float:
     start = threading.Barrier(threads + 1)
     counts = [0] * threads
     ends = [0.0] * threads
@@ -92,7 +120,9 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 "submit_task, wait_run; durability fsync",
                 lambda: tasks_per_second(
                     lambda: client.submit_task("echo", VALUE),
-                    lambda run: client.wait_run(run.run_id, timeout=_TASK_SECONDS).output,
+                    lambda run: (
+                        client.wait_run(run.run_id, timeout=_TASK_SECONDS).output
+                    ),
                     sizes,
                 ),
             ),
@@ -100,9 +130,14 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 "queue_runtime_batch",
                 "submit_tasks, wait_runs; durability fsync",
                 lambda: batch_per_second(
-                    lambda: client.submit_tasks(NewTask("echo", VALUE) for _ in range(sizes.queued_tasks)),
+                    lambda: client.submit_tasks(
+                        NewTask("echo", VALUE) for _ in range(sizes.queued_tasks)
+                    ),
                     lambda runs: [
-                        run.output for run in client.wait_runs((run.run_id for run in runs), timeout=_TASK_SECONDS)
+                        run.output
+                        for run in client.wait_runs(
+                            (run.run_id for run in runs), timeout=_TASK_SECONDS
+                        )
                     ],
                     sizes,
                 ),
@@ -115,14 +150,18 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                     "queue_celery",
                     "Celery delay(), get()",
                     lambda: tasks_per_second(
-                        lambda: task.delay(VALUE), lambda result: result.get(timeout=_TASK_SECONDS), sizes
+                        lambda: task.delay(VALUE),
+                        lambda result: result.get(timeout=_TASK_SECONDS),
+                        sizes,
                     ),
                 ),
                 Contender(
                     "queue_celery_batch",
                     "Celery group(), get()",
                     lambda: batch_per_second(
-                        lambda: group(task.s(VALUE) for _ in range(sizes.queued_tasks)).apply_async(),
+                        lambda: group(
+                            task.s(VALUE) for _ in range(sizes.queued_tasks)
+                        ).apply_async(),
                         lambda results: results.get(timeout=_TASK_SECONDS),
                         sizes,
                     ),
@@ -131,7 +170,9 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
         return compare_rate(contenders, rounds=sizes.queue_rounds)
 
 
-def tasks_per_second(submit: Callable[[], Any], collect: Callable[[Any], object], sizes: Sizes) -> float:
+def tasks_per_second(
+    submit: Callable[[], Any], collect: Callable[[Any], object], sizes: Sizes
+) -> float:
     """Each thread hands over its share and, once all have done so, collects the results of that share.
 
     A thread of its own for each share, because a Celery result belongs to the thread that asked for it.
@@ -153,7 +194,9 @@ def tasks_per_second(submit: Callable[[], Any], collect: Callable[[Any], object]
         return sum(shares) / (time.perf_counter() - begin)
 
 
-def batch_per_second(submit: Callable[[], Any], collect: Callable[[Any], list[Any]], sizes: Sizes) -> float:
+def batch_per_second(
+    submit: Callable[[], Any], collect: Callable[[Any], list[Any]], sizes: Sizes
+) -> float:
     """All of them are handed over at once, and then collected."""
     begin = time.perf_counter()
     results = collect(submit())

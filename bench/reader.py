@@ -64,15 +64,23 @@ class _Stream(asyncio.Protocol):
                 number, _, stamp = token.partition(":")
                 numbers.append(int(number))
                 lags.append((arrival - int(stamp)) / 1000)
-        return {"status": whole[:12].decode(errors="replace"), "numbers": numbers, "lags": lags}
+        return {
+            "status": whole[:12].decode(errors="replace"),
+            "numbers": numbers,
+            "lags": lags,
+        }
 
 
-async def _open(host: str, port: int, request: bytes, room: asyncio.Semaphore) -> _Stream:
+async def _open(
+    host: str, port: int, request: bytes, room: asyncio.Semaphore
+) -> _Stream:
     async with room:
         until = time.monotonic() + _CONNECT_SECONDS
         while True:
             try:
-                _, stream = await asyncio.get_running_loop().create_connection(lambda: _Stream(request), host, port)
+                _, stream = await asyncio.get_running_loop().create_connection(
+                    lambda: _Stream(request), host, port
+                )
                 break
             except ConnectionError:
                 if time.monotonic() > until:
@@ -85,7 +93,10 @@ async def _open(host: str, port: int, request: bytes, room: asyncio.Semaphore) -
 async def _read(plan: dict[str, Any]) -> list[_Stream]:
     room = asyncio.Semaphore(_CONNECTING)
     streams = await asyncio.gather(
-        *(_open(plan["host"], plan["port"], request.encode(), room) for request in plan["requests"])
+        *(
+            _open(plan["host"], plan["port"], request.encode(), room)
+            for request in plan["requests"]
+        )
     )
     sys.stdout.write("connected\n")
     sys.stdout.flush()
@@ -101,7 +112,9 @@ def main() -> None:
     # A pause of the collector over thousands of buffers would be measured as the runtime's.
     gc.disable()
     streams = asyncio.run(_read(plan))
-    Path(plan["out"]).write_text(json.dumps([stream.take_apart() for stream in streams]))
+    Path(plan["out"]).write_text(
+        json.dumps([stream.take_apart() for stream in streams])
+    )
 
 
 if __name__ == "__main__":

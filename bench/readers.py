@@ -49,7 +49,9 @@ class Seen:
 class Readers:
     """Readers whose streams are open."""
 
-    def __init__(self, processes: list[subprocess.Popen[str]], outs: list[Path]) -> None:
+    def __init__(
+        self, processes: list[subprocess.Popen[str]], outs: list[Path]
+    ) -> None:
         self._processes = processes
         self._outs = outs
 
@@ -62,7 +64,9 @@ class Readers:
         for process in self._processes:
             if process.wait():
                 raise ChildFailed("a reader of streams broke")
-        return [Seen(**seen) for out in self._outs for seen in json.loads(out.read_text())]
+        return [
+            Seen(**seen) for out in self._outs for seen in json.loads(out.read_text())
+        ]
 
 
 def most_readers() -> int:
@@ -72,7 +76,12 @@ def most_readers() -> int:
 
 @contextmanager
 def open_readers(
-    streams: Sequence[Stream], *, port: int, folder: Path, seconds: float, processes: int | None = None
+    streams: Sequence[Stream],
+    *,
+    port: int,
+    folder: Path,
+    seconds: float,
+    processes: int | None = None,
 ) -> Iterator[Readers]:
     """Open the streams of a server on loopback; `seconds` after that the readers give up."""
     count = processes or math.ceil(len(streams) / _STREAMS_OF_A_PROCESS)
@@ -91,7 +100,13 @@ def open_readers(
             )
             stack.callback(_stop, process)
             requests = [_format_request(stream) for stream in streams[number::count]]
-            plan = {"host": "127.0.0.1", "port": port, "requests": requests, "seconds": seconds, "out": str(out)}
+            plan = {
+                "host": "127.0.0.1",
+                "port": port,
+                "requests": requests,
+                "seconds": seconds,
+                "out": str(out),
+            }
             assert process.stdin is not None
             json.dump(plan, process.stdin)
             process.stdin.close()
@@ -106,7 +121,12 @@ def open_readers(
 
 def _format_request(stream: Stream) -> str:
     # 1.0: a server that follows it sends the stream as it is, without chunks around it.
-    lines = (f"GET {stream.path} HTTP/1.0", "Host: 127.0.0.1", "Accept: text/event-stream", *stream.headers)
+    lines = (
+        f"GET {stream.path} HTTP/1.0",
+        "Host: 127.0.0.1",
+        "Accept: text/event-stream",
+        *stream.headers,
+    )
     return "".join(f"{line}\r\n" for line in (*lines, ""))
 
 

@@ -50,10 +50,19 @@ class Results:
         """The measurement of a contender; None if it did not take part, as peers that this machine does not have."""
         everything = (
             *(*self.latency, *self.threads, *self.queue, *self.events),
-            *(*self.runs.latency, *self.runs.queue, *self.first_token, *self.rest_latency, *self.rest_rate),
+            *(
+                *self.runs.latency,
+                *self.runs.queue,
+                *self.first_token,
+                *self.rest_latency,
+                *self.rest_rate,
+            ),
             *(*self.graphs.nodes, *self.graphs.fan_out),
         )
-        return next((measurement for measurement in everything if measurement.name == name), None)
+        return next(
+            (measurement for measurement in everything if measurement.name == name),
+            None,
+        )
 
     def over(self, name: str, *floors: str) -> tuple[float, ...]:
         """A contender's median over the sum of those of its floors, round by round; with none, the median itself.
@@ -61,10 +70,14 @@ class Results:
         Empty if one of them did not take part.
         """
         found = [self.find(each) for each in (name, *floors)]
-        columns = [measurement.medians for measurement in found if measurement is not None]
+        columns = [
+            measurement.medians for measurement in found if measurement is not None
+        ]
         if len(columns) < len(found):
             return ()
-        return tuple(value / (sum(below) or 1.0) for value, *below in zip(*columns, strict=True))
+        return tuple(
+            value / (sum(below) or 1.0) for value, *below in zip(*columns, strict=True)
+        )
 
     def as_dict(self) -> dict[str, object]:
         """For JSON, with every single value."""

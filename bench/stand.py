@@ -12,13 +12,27 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import redis
 from django_agent_runtime.go_integration import GoRuntimeIntegration
-from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2 import SetStateRequest, SetStateResponse
-from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2_grpc import StateServiceStub
+from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2 import (
+    SetStateRequest,
+    SetStateResponse,
+)
+from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2_grpc import (
+    StateServiceStub,
+)
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BytesValue
 
-from bench.servers import Echo, Runtime, build, find_redis, start_celery, start_echo, start_redis, start_runtime
+from bench.servers import (
+    Echo,
+    Runtime,
+    build,
+    find_redis,
+    start_celery,
+    start_echo,
+    start_redis,
+    start_runtime,
+)
 
 if TYPE_CHECKING:
     from celery import Task
@@ -107,7 +121,9 @@ class EchoClient:
 
     def send_json(self) -> Any:
         """A value there and back as JSON bytes, as the runtime's wire carries it."""
-        return json.loads(self._bytes(BytesValue(value=json.dumps(VALUE).encode())).value)
+        return json.loads(
+            self._bytes(BytesValue(value=json.dumps(VALUE).encode())).value
+        )
 
     def send_struct(self) -> dict[str, Any]:
         """A value there and back as google.protobuf.Struct."""
@@ -120,7 +136,9 @@ class EchoClient:
 @contextmanager
 def open_echo(stand: Stand, *, over_socket: bool = False) -> Iterator[EchoClient]:
     """A client of the floor."""
-    client = EchoClient(f"unix:{stand.echo.socket}" if over_socket else stand.echo.address)
+    client = EchoClient(
+        f"unix:{stand.echo.socket}" if over_socket else stand.echo.address
+    )
     try:
         yield client
     finally:
@@ -140,7 +158,9 @@ class StubClient:
 
     def set_state(self, key: str) -> SetStateResponse:
         """Set a key to the value, of which the JSON is there already."""
-        response: SetStateResponse = self._stub.SetState(SetStateRequest(key=key, value=PAYLOAD))
+        response: SetStateResponse = self._stub.SetState(
+            SetStateRequest(key=key, value=PAYLOAD)
+        )
         return response
 
 
@@ -155,7 +175,9 @@ def open_stub(stand: Stand) -> Iterator[StubClient]:
 
 
 @contextmanager
-def open_runtime(runtime: Runtime, *, over_socket: bool = False) -> Iterator[GoRuntimeIntegration]:
+def open_runtime(
+    runtime: Runtime, *, over_socket: bool = False
+) -> Iterator[GoRuntimeIntegration]:
     """A client of a runtime."""
     client = runtime.connect(over_socket=over_socket)
     try:

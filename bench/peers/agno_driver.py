@@ -39,7 +39,9 @@ async def _submit(client: httpx.AsyncClient, value: dict[str, Any]) -> tuple[str
 
 async def _wait(client: httpx.AsyncClient, run_id: str, session_id: str) -> None:
     while True:
-        answer = await client.get(f"/agents/bench-echo/runs/{run_id}", params={"session_id": session_id})
+        answer = await client.get(
+            f"/agents/bench-echo/runs/{run_id}", params={"session_id": session_id}
+        )
         answer.raise_for_status()
         status = str(answer.json()["status"]).upper()
         if status in _DONE:
@@ -83,11 +85,23 @@ async def _start(client: httpx.AsyncClient) -> None:
 
 
 async def _serve() -> None:
-    command = [sys.executable, "-m", "uvicorn", "--workers", str(_PROCESSES), "--log-level", "warning"]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--workers",
+        str(_PROCESSES),
+        "--log-level",
+        "warning",
+    ]
     port = os.environ["BENCH_PORT"]
-    server = subprocess.Popen([*command, "--port", port, "agno_app:app"], stdout=sys.stderr)  # noqa: ASYNC220, S603
+    server = subprocess.Popen(
+        [*command, "--port", port, "agno_app:app"], stdout=sys.stderr
+    )  # noqa: ASYNC220
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=120
+        ) as client:
             await _start(client)
             _say({"versions": {"agno": version("agno")}})
             while line := await asyncio.to_thread(sys.stdin.readline):
