@@ -16,6 +16,7 @@ from bench.backlog import measure_backlog
 from bench.bars import judge
 from bench.child import ChildFailed
 from bench.events import measure_events
+from bench.graphs import measure_graphs
 from bench.growth import measure_growth
 from bench.latency import measure_latency
 from bench.machine import describe_machine
@@ -101,6 +102,10 @@ def _run(data: Path, sockets: Path, sizes: Sizes) -> Results:
             database = project.database
         backlog = measure_backlog(data, sockets, sizes, say)
         growth = measure_growth(stand, sockets, sizes, say)
+    graphs = measure_graphs(data, sizes, say)
+    for reason in graphs.skipped:
+        say(reason)
+    machine.versions.update(graphs.versions)
     say("done")
     return Results(
         machine=machine,
@@ -119,6 +124,7 @@ def _run(data: Path, sockets: Path, sizes: Sizes) -> Results:
         database=database,
         rest_latency=rest_latency,
         rest_rate=rest_rate,
+        graphs=graphs,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.backlog import BacklogPoint
+from bench.graphs import MESSAGE_BYTES, WAITING_RUNS
 from bench.growth import GrowthPoint
 from bench.project import WEB_SERVERS
 from bench.results import Results
@@ -117,6 +118,7 @@ def judge(results: Results) -> list[Bar]:
         *_load_bars(results.load),
         *_readers_bars(results.readers),
         *_backlog_bars(results.backlog),
+        *_graph_bars(results),
     ]
 
 
@@ -203,6 +205,67 @@ def compare_rest(results: Results) -> list[Ratio]:
                 results.over(f"rest_rate_run/{server}", f"rest_rate_row/{server}"),
             ),
         )
+    ]
+
+
+def compare_graphs(results: Results) -> list[Ratio]:
+    """LangGraph against graphs of the runtime, where nothing is promised."""
+    tasks = results.sizes.graph_tasks
+    messages = results.sizes.graph_messages * MESSAGE_BYTES
+    return [
+        Ratio(
+            f"LangGraph, {tasks} tasks and a join, no checkpoints",
+            "× the runtime's",
+            results.over("fan_out_langgraph", "fan_out"),
+            absent=_NOT_INSTALLED,
+        ),
+        Ratio(
+            "bytes of a conversation, LangGraph with SQLite",
+            "× the messages",
+            tuple(size / messages for size in results.graphs.conversation.get("conversation_langgraph", ())),
+            absent=_NOT_INSTALLED,
+        ),
+    ]
+
+
+def _graph_bars(results: Results) -> list[Bar]:
+    graphs, sizes = results.graphs, results.sizes
+    messages = sizes.graph_messages * MESSAGE_BYTES
+    return [
+        *(
+            Bar(
+                f"LangGraph node, {theirs}",
+                f"× graph node, {ours}",
+                results.over(f"graph_{saver}_langgraph", f"graph_{saver}"),
+                "at least",
+                target,
+                absent=_NOT_INSTALLED,
+            )
+            for saver, theirs, ours, target in (
+                ("none", "no checkpointer", "no checkpoints", 50.0),
+                ("async", "InMemorySaver", "durability async", 50.0),
+                ("sync", "SqliteSaver", "durability sync", 3.0),
+            )
+        ),
+        *(
+            Bar(
+                f"bytes of a conversation of {sizes.graph_messages} messages, durability {saver}",
+                "× the messages",
+                tuple(size / messages for size in graphs.conversation[f"conversation_{saver}"]),
+                "at most",
+                3.0,
+            )
+            for saver in ("async", "sync")
+        ),
+        Bar(
+            f"memory of each of {WAITING_RUNS:,} runs that wait for a person, beyond the journal's index",
+            "bytes",
+            tuple(graphs.waiting_bytes),
+            "at most",
+            1024,
+        ),
+        # What comes and goes by itself is a few.
+        Bar(f"goroutines of {WAITING_RUNS:,} such runs", "in all", tuple(graphs.waiting_goroutines), "at most", 10),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.bars import Bar, Ratio, compare_peers, compare_rest, compare_run_peers, compare_transports
+from bench.bars import Bar, Ratio, compare_graphs, compare_peers, compare_rest, compare_run_peers, compare_transports
 from bench.machine import Machine
 from bench.measurement import Measurement
 from bench.results import Results
@@ -22,10 +22,10 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "",
             "This page is written by `make bench` on Linux, in about three quarters of an hour; Redis and Celery are",
             "measured where there is a `redis-server` on the PATH (Debian: `apt install redis-server`), procrastinate",
-            "and agno where there are PostgreSQL's programs (`apt install postgresql`) and a package index. The floor,",
-            "the runtime and its peers all run at the same time on one machine and take turns of a few calls each, so",
-            "that whatever else the machine does hits all of them alike. So read the ratios: the times belong to this",
-            "machine.",
+            "and agno where there are PostgreSQL's programs (`apt install postgresql`) and a package index, LangGraph",
+            "where there is one. The floor, the runtime and its peers all run at the same time on one machine and take",
+            "turns of a few calls each, so that whatever else the machine does hits all of them alike. So read the",
+            "ratios: the times belong to this machine.",
             "",
             *_machine(results.machine),
             "",
@@ -81,6 +81,7 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             *_tokens(results),
             *_backlog(results, pictures),
             *_rest(results),
+            *_graphs(results, pictures),
             "## A full store",
             "",
             "One runtime, filled with state keys and as many events; `get_state` reads keys all over the store.",
@@ -228,6 +229,39 @@ def _rest(results: Results) -> list[str]:
         *_table(("", "", "measured"), map(_ratio_row, compare_rest(results))),
         "",
     ]
+
+
+def _graphs(results: Results, pictures: str) -> list[str]:
+    sizes, graphs = results.sizes, results.graphs
+    return [
+        "## Graphs",
+        "",
+        "The same graph on both sides: a model that says what is in a script, and a tool, which follow each other",
+        f"{sizes.graph_steps} times by a condition. Shown are the microseconds from the call of one node to that of",
+        "the next: what the engine and its checkpoints take, as the nodes do nothing. LangGraph's SQLite file and the",
+        "journal are on the same disk.",
+        "",
+        *(f"{reason[0].upper()}{reason[1:]}." + chr(10) for reason in graphs.skipped),
+        f"![Graphs]({pictures}/graphs.png)",
+        "",
+        *_table(("one node after the other", "p50", "spread", "p95", "p99"), map(_node_row, graphs.nodes)),
+        "",
+        f"A run whose one step has {sizes.graph_tasks} tasks, each with an input of its own, and a join behind them:",
+        "",
+        *_table(("a run", "p50", "spread", "p95", "p99"), map(_latency_row, graphs.fan_out)),
+        "",
+        *_table(("", "", "measured"), map(_ratio_row, compare_graphs(results))),
+        "",
+        "Runs that wait for a person are measured in a runtime that was started after they were parked, against one",
+        "that has none: what its heap has beyond that of its journal alone.",
+        "",
+    ]
+
+
+def _node_row(measurement: Measurement) -> tuple[str, ...]:
+    low, high = measurement.spread
+    values = (measurement.percentile(95), measurement.percentile(99))
+    return measurement.label, f"{measurement.median:,.1f}", f"{low:,.1f} to {high:,.1f}", *(f"{v:,.1f}" for v in values)
 
 
 def _milliseconds(microseconds: float) -> str:

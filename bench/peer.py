@@ -2,8 +2,8 @@
 
 The program is `peers/<name>_driver.py`. It starts the peer's workers, says `{"versions": {…}}` when one task has gone
 through, and then answers each line on its stdin, `{"do": "call", "value": …}` or `{"do": "drain", "value": …,
-"count": …}`, with `{"seconds": …}`: what it took from handing over to knowing that all was done. It ends with its
-stdin.
+"count": …}`, with `{"seconds": …}`: what it took from handing over to knowing that all was done. Who has more to tell
+adds it. It ends with its stdin.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,21 +40,26 @@ class PeerKind:
 
 
 PROCRASTINATE = PeerKind("procrastinate", ("procrastinate>=3.5,<4", "psycopg[binary,pool]>=3.2"))
+LANGGRAPH = PeerKind("langgraph", ("langgraph>=1.0,<2", "langgraph-checkpoint-sqlite>=3,<4"))
 AGNO = PeerKind("agno", ("agno[os,postgres]>=3.1,<4", "httpx>=0.28", "uvicorn>=0.34"))
 
 
 class Peer:
     """A peer at work."""
 
-    def __init__(self, kind: PeerKind, process: subprocess.Popen[str], log: Path) -> None:
-        self.kind = kind
+    def __init__(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
+        self.name = name
         self._process = process
         self._log = log
         self.versions: dict[str, str] = self._read()["versions"]
 
     def call(self, value: object) -> float:
         """Hand over one task and wait for it: the seconds it took."""
-        return float(self._ask({"do": "call", "value": value})["seconds"])
+        return self.measure(value)["seconds"]
+
+    def measure(self, value: object) -> dict[str, float]:
+        """Hand over one task and wait for it: the `seconds` it took, and what else the peer tells."""
+        return {name: float(figure) for name, figure in self._ask({"do": "call", "value": value}).items()}
 
     def drain(self, value: object, count: int) -> float:
         """Hand over many, as the peer does it best, and wait for all: how many were done in a second."""
@@ -70,38 +75,53 @@ class Peer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise ChildFailed(f"{self.kind.name} ended:\n{self._log.read_text(errors='replace')[-2000:]}")
+            raise ChildFailed(f"{self.name} ended:\n{self._log.read_text(errors='replace')[-2000:]}")
         return json.loads(line)
 
 
 @contextmanager
-def start_peer(kind: PeerKind, folder: Path, database_url: str, *, install: bool) -> Iterator[Peer]:
-    """Start a peer on an empty database; without `install`, only one that was installed before.
+def start_peer(kind: PeerKind, folder: Path, database_url: str = "", *, install: bool) -> Iterator[Peer]:
+    """Start a peer on an empty database, if it keeps one; without `install`, only one that was installed before.
 
     Raises:
         PeerMissing: It is not installed, or cannot be.
         ChildFailed: It did not start.
     """
-    python = _find_python(kind, install=install)
-    log = folder / f"{kind.name}.log"
+    command = [_find_python(kind, install=install), HERE / "peers" / f"{kind.name}_driver.py"]
+    environment = {
+        "BENCH_DATABASE_URL": _dialect(kind, database_url),
+        "BENCH_FOLDER": str(folder),
+        "BENCH_PORT": str(free_port()),
+        "PYTHONPATH": str(HERE / "peers"),
+    }
+    with drive(kind.name, command, folder, environment) as peer:
+        yield peer
+
+
+@contextmanager
+def drive(
+    name: str, command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Peer]:
+    """Run a program that talks as a peer's driver does, with its log in `folder`.
+
+    Raises:
+        ChildFailed: It did not start.
+    """
+    log = folder / f"{name}.log"
+    inherited = {variable: value for variable, value in os.environ.items() if variable != "PYTHONPATH"}
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603 - this package's own program
-            [python, HERE / "peers" / f"{kind.name}_driver.py"],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
             cwd=HERE / "peers",
-            env={
-                **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-                "BENCH_DATABASE_URL": _dialect(kind, database_url),
-                "BENCH_PORT": str(free_port()),
-                "PYTHONPATH": str(HERE / "peers"),
-            },
+            env={**inherited, **(environment or {})},
             start_new_session=True,
         )
     try:
-        yield Peer(kind, process, log)
+        yield Peer(name, process, log)
     finally:
         assert process.stdin is not None
         process.stdin.close()

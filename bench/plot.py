@@ -17,8 +17,9 @@ _MIB = 1 << 20
 
 
 def draw_plots(results: Results, folder: Path) -> None:
-    """Write latency.png, rates.png, runs.png, backlog.png and growth.png."""
-    _draw_latency(results.latency, folder / "latency.png")
+    """Write latency.png, rates.png, runs.png, backlog.png, growth.png and graphs.png."""
+    _draw_latency(results.latency, folder / "latency.png", "µs a call")
+    _draw_latency(results.graphs.nodes, folder / "graphs.png", "µs a node")
     _draw_rates(results, folder / "rates.png")
     _draw_growth(results.growth, folder / "growth.png")
     _draw_bars(
@@ -31,8 +32,8 @@ def draw_plots(results: Results, folder: Path) -> None:
     _draw_backlog(results.backlog, folder / "backlog.png")
 
 
-def _draw_latency(measurements: Sequence[Measurement], path: Path) -> None:
-    """A row for each call, with marks at p50, p95 and p99."""
+def _draw_latency(measurements: Sequence[Measurement], path: Path, unit: str) -> None:
+    """A row for each contender, with marks at p50, p95 and p99."""
     rows = sorted(measurements, key=lambda measurement: measurement.median, reverse=True)
     figure = Figure(figsize=(9, 0.32 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
@@ -46,7 +47,7 @@ def _draw_latency(measurements: Sequence[Measurement], path: Path) -> None:
     axes.set_yticks(places, [row.label for row in rows])
     axes.set_xscale("log")
     axes.grid(axis="x", which="both", alpha=0.3)
-    axes.set_xlabel("µs a call")
+    axes.set_xlabel(unit)
     axes.legend(loc="upper right", labelcolor="black")
     figure.savefig(path, dpi=110)
 
@@ -117,6 +118,6 @@ def _draw_backlog(points: Sequence[BacklogPoint], path: Path) -> None:
 
 def _color(name: str) -> str:
     """Who a contender belongs to."""
-    if any(peer in name for peer in ("redis", "celery", "procrastinate", "agno")):
+    if any(peer in name for peer in ("redis", "celery", "procrastinate", "agno", "langgraph")):
         return _PEER
     return _FLOOR if "echo" in name or name == "fsync" else _OURS

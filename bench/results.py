@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from bench.backlog import BacklogPoint
+from bench.graphs import GraphFigures
 from bench.growth import GrowthPoint
 from bench.machine import Machine
 from bench.measurement import Measurement
@@ -43,12 +44,14 @@ class Results:
     """Microseconds a request."""
     rest_rate: list[Measurement]
     """Requests a second."""
+    graphs: GraphFigures
 
     def find(self, name: str) -> Measurement | None:
         """The measurement of a contender; None if it did not take part, as peers that this machine does not have."""
         everything = (
             *(*self.latency, *self.threads, *self.queue, *self.events),
             *(*self.runs.latency, *self.runs.queue, *self.first_token, *self.rest_latency, *self.rest_rate),
+            *(*self.graphs.nodes, *self.graphs.fan_out),
         )
         return next((measurement for measurement in everything if measurement.name == name), None)
 

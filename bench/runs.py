@@ -96,8 +96,7 @@ def _measure_latency(client: GoRuntimeIntegration, stand: Stand, peers: list[Pee
             Contender("run_celery", "Celery delay().get()", timed(lambda: task.delay(VALUE).get()), slow=True)
         )
     contenders += [
-        Contender(f"run_{peer.kind.name}", _LABELS[peer.kind.name][0], partial(peer.call, VALUE), slow=True)
-        for peer in peers
+        Contender(f"run_{peer.name}", _LABELS[peer.name][0], partial(peer.call, VALUE), slow=True) for peer in peers
     ]
     return compare_latency(
         contenders,
@@ -145,7 +144,7 @@ def _measure_queue(client: GoRuntimeIntegration, stand: Stand, peers: list[Peer]
             ),
         ]
     for peer in peers:
-        count = sizes.agno_tasks if peer.kind is AGNO else sizes.queued_tasks
-        label = f"{_LABELS[peer.kind.name][1]}, {count:,} of them"
-        contenders.append(Contender(f"run_queue_{peer.kind.name}", label, partial(peer.drain, VALUE, count)))
+        count = sizes.agno_tasks if peer.name == AGNO.name else sizes.queued_tasks
+        label = f"{_LABELS[peer.name][1]}, {count:,} of them"
+        contenders.append(Contender(f"run_queue_{peer.name}", label, partial(peer.drain, VALUE, count)))
     return compare_rate(contenders, rounds=sizes.queue_rounds)

@@ -61,6 +61,17 @@ class Sizes:
     rest_threads: int
     rest_seconds: float
     """How long a turn is, where requests a second are measured."""
+    graph_rounds: int
+    graph_calls: int
+    """Runs of a graph in a turn; of those that are slow, one."""
+    graph_steps: int
+    """Nodes that follow each other in such a run."""
+    graph_tasks: int
+    """Tasks side by side in another graph."""
+    graph_messages: int
+    """Of a conversation whose bytes are counted."""
+    graph_conversations: int
+    graph_waiting_rounds: int
 
 
 FULL = Sizes(
@@ -99,6 +110,13 @@ FULL = Sizes(
     rest_rate_rounds=5,
     rest_threads=8,
     rest_seconds=2.0,
+    graph_rounds=40,
+    graph_calls=10,
+    graph_steps=100,
+    graph_tasks=100,
+    graph_messages=400,
+    graph_conversations=3,
+    graph_waiting_rounds=5,
 )
 
 QUICK = Sizes(
@@ -136,4 +154,11 @@ QUICK = Sizes(
     rest_rate_rounds=1,
     rest_threads=4,
     rest_seconds=0.5,
+    graph_rounds=2,
+    graph_calls=2,
+    graph_steps=20,
+    graph_tasks=20,
+    graph_messages=50,
+    graph_conversations=1,
+    graph_waiting_rounds=1,
 )

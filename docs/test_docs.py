@@ -57,7 +57,10 @@ PARSERS: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.saf
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 @pytest.mark.django_db
 def test_code_blocks(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: pytest_django.fixtures.SettingsWrapper
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: pytest_django.fixtures.SettingsWrapper,
 ) -> None:
     document = Sybil(parsers=[_parse_blocks]).parse(page)
     examples = list(document.examples())
@@ -72,14 +75,32 @@ def test_code_blocks(
     settings.DJANGO_AGENT_RUNTIME = {}
     clear_registry()
     variables = set(re.findall(r"\b[A-Z_]+_PORT\b", page.read_text()))
-    ports = {name: str(port) for name, port in zip(variables, free_ports(len(variables)), strict=True)}
-    folders = [str(ROOT / ".venv" / "bin"), str(runtime.binary.parent), os.environ["PATH"]]
-    environment = {"GO_RUNTIME_HOST": runtime.host, "PATH": os.pathsep.join(folders), "PYTHONPATH": str(ROOT)}
+    ports = {
+        name: str(port)
+        for name, port in zip(variables, free_ports(len(variables)), strict=True)
+    }
+    folders = [
+        str(ROOT / ".venv" / "bin"),
+        str(runtime.binary.parent),
+        os.environ["PATH"],
+    ]
+    environment = {
+        "GO_RUNTIME_HOST": runtime.host,
+        "PATH": os.pathsep.join(folders),
+        "PYTHONPATH": str(ROOT),
+    }
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
-    for name, value in {**ports, **environment, "GO_RUNTIME_PORT": str(runtime.port)}.items():
+    for name, value in {
+        **ports,
+        **environment,
+        "GO_RUNTIME_PORT": str(runtime.port),
+    }.items():
         monkeypatch.setenv(name, value)
     with ExitStack() as stack:
-        if not any(_read_info(example)[1].get("service") == "GO_RUNTIME_PORT" for example in examples):
+        if not any(
+            _read_info(example)[1].get("service") == "GO_RUNTIME_PORT"
+            for example in examples
+        ):
             stack.enter_context(runtime)
         document.namespace["services"] = stack
         for example in examples:
@@ -94,12 +115,21 @@ def test_links(page: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", ["add-to-a-project.md", "move-from-django-agent-runtime.md"])
+@pytest.mark.parametrize(
+    "page", ["add-to-a-project.md", "move-from-django-agent-runtime.md"]
+)
 def test_versions_that_are_needed_are_those_of_the_package(page: str) -> None:
     text = (ROOT / "docs" / "how-to" / page).read_text()
     package = (ROOT / "backend" / "pyproject.toml").read_text()
-    for subject, needed in (("Django", r'"Django>=([\d.]+)"'), ("Python", r'requires-python = ">=([\d.]+)"')):
-        assert re.findall(rf"{subject} ([\d.]*\d) or newer", text) == re.findall(needed, package) != []
+    for subject, needed in (
+        ("Django", r'"Django>=([\d.]+)"'),
+        ("Python", r'requires-python = ">=([\d.]+)"'),
+    ):
+        assert (
+            re.findall(rf"{subject} ([\d.]*\d) or newer", text)
+            == re.findall(needed, package)
+            != []
+        )
 
 
 def _parse_blocks(document: Document) -> Iterable[Region]:
@@ -128,22 +158,38 @@ def _evaluate_block(example: Example) -> str | None:
         return None
     if "source" in options:
         text = (ROOT / options["source"]).read_text()
-        return None if " ".join(source.split()) in " ".join(text.split()) else f"not in {options['source']}:\n{source}"
+        return (
+            None
+            if " ".join(source.split()) in " ".join(text.split())
+            else f"not in {options['source']}:\n{source}"
+        )
     if language == "python":
         PythonEvaluator()(example)
         return None
     if "service" in options:
-        example.namespace["services"].enter_context(_serve(source, int(os.environ[options["service"]])))
+        example.namespace["services"].enter_context(
+            _serve(source, int(os.environ[options["service"]]))
+        )
         return None
     if language == "bash":
         return _run_bash(source)
-    return None if language == "text" else f"no way to test a block of {language or 'no language'!r}"
+    return (
+        None
+        if language == "text"
+        else f"no way to test a block of {language or 'no language'!r}"
+    )
 
 
 def _run_bash(source: str) -> str | None:
     make = f"env -u MAKEFLAGS -u MAKELEVEL make --no-print-directory --dry-run -C {shlex.quote(str(ROOT))} "
     result = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", re.sub(r"^make ", make, source, flags=re.MULTILINE)],
+        [
+            "bash",
+            "-euo",
+            "pipefail",
+            "-c",
+            re.sub(r"^make ", make, source, flags=re.MULTILINE),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -151,19 +197,32 @@ def _run_bash(source: str) -> str | None:
         timeout=BASH_TIMEOUT_SECONDS,
         check=False,
     )
-    return None if result.returncode == 0 else f"exit code {result.returncode}:\n{source}\n{result.stdout}"
+    return (
+        None
+        if result.returncode == 0
+        else f"exit code {result.returncode}:\n{source}\n{result.stdout}"
+    )
 
 
 @contextmanager
 def _serve(source: str, port: int) -> Iterator[None]:
     """Run a script beside the block, until it listens and from then on; it must end when asked to."""
-    process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", source], start_new_session=True)
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", source], start_new_session=True
+    )
     try:
         deadline = time.monotonic() + SERVICE_TIMEOUT_SECONDS
         while True:
-            assert process.poll() is None, f"ended with exit code {process.returncode}:\n{source}"
-            assert time.monotonic() < deadline, f"nothing listens on port {port}:\n{source}"
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            assert process.poll() is None, (
+                f"ended with exit code {process.returncode}:\n{source}"
+            )
+            assert time.monotonic() < deadline, (
+                f"nothing listens on port {port}:\n{source}"
+            )
+            with (
+                suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=1),
+            ):
                 break
             time.sleep(0.05)
         yield

@@ -32,12 +32,18 @@ MANAGE = [sys.executable, str(ROOT / "backend" / "manage.py")]
 RUNTIME_BINARY = ROOT / "go-runtime" / "bin" / "agent-runtime"
 
 DEMO_USER = DEMO_PASSWORD = "demo"  # noqa: S105  development on loopback only
-# Either one makes the runtime ask a provider instead of its offline model.
+# Any one makes the runtime ask a provider instead of its offline model.
 MODEL_VARIABLES = [
-    "OPENAI_API_KEY",
-    "OPENAI_BASE_URL",
-    "AGENT_RUNTIME_OPENAI_API_KEY",
-    "AGENT_RUNTIME_OPENAI_BASE_URL",
+    *(
+        prefix + name
+        for prefix in ("", "AGENT_RUNTIME_")
+        for name in (
+            "OPENAI_API_KEY",
+            "OPENAI_BASE_URL",
+            "ANTHROPIC_API_KEY",
+            "GEMINI_API_KEY",
+        )
+    )
 ]
 STEPS = 6
 READY_SECONDS = 60
@@ -74,7 +80,9 @@ class Ports:
         for name, default in names.items():
             port = free_port(name, default)
             if port in owners:
-                raise RunFailedError(f"{owners[port]} and {name} are both {port}: set one of them to another port.")
+                raise RunFailedError(
+                    f"{owners[port]} and {name} are both {port}: set one of them to another port."
+                )
             owners[port] = name
         return cls(*owners)
 
@@ -128,7 +136,9 @@ class Child:
             if answers(url):
                 return
             time.sleep(POLL_SECONDS)
-        raise RunFailedError(f"The {self.name} was not ready after {READY_SECONDS} seconds.{self.last_words()}")
+        raise RunFailedError(
+            f"The {self.name} was not ready after {READY_SECONDS} seconds.{self.last_words()}"
+        )
 
     def stop(self) -> None:
         """Ask the process to end, and end it after STOP_SECONDS if it does not."""
@@ -142,7 +152,9 @@ class Child:
     def describe_end(self) -> str:
         """Which process ended, how, and its last words."""
         code = self.process.returncode
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = (
+            f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        )
         return f"The {self.name} stopped by itself ({how}).{self.last_words()}"
 
     def last_words(self) -> str:
@@ -150,7 +162,9 @@ class Child:
         if self.log is None:
             return ""
         lines = self.log.read_text(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        last = next(
+            (line.strip() for line in reversed(lines) if line.strip()), "nothing"
+        )
         return f" Its last words: {last} (all of them: {self.log})"
 
 
@@ -275,7 +289,9 @@ def free_port(variable: str, default: int) -> int:
     port = int(text) if text.isdecimal() else 0
     # For port 0 the system would choose one that nobody knows.
     if not 1 <= port <= MAX_PORT:
-        raise RunFailedError(f"{variable}={text} is no port: set it to a number from 1 to {MAX_PORT}.")
+        raise RunFailedError(
+            f"{variable}={text} is no port: set it to a number from 1 to {MAX_PORT}."
+        )
     try:
         with socket.socket() as probe:
             # As servers do: a port in TIME_WAIT is free.
@@ -283,7 +299,9 @@ def free_port(variable: str, default: int) -> int:
             probe.bind(("127.0.0.1", port))
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
-        raise RunFailedError(f"Port {port} cannot be used ({reason}): set {variable} to another one.") from None
+        raise RunFailedError(
+            f"Port {port} cannot be used ({reason}): set {variable} to another one."
+        ) from None
     return port
 
 
@@ -305,7 +323,9 @@ def make_demo_user(environment: dict[str, str]) -> bool:
         cwd=ROOT,
     )
     if result.returncode != 0 and "already taken" not in result.stderr:
-        raise RunFailedError(f"The demo user could not be made: {result.stderr.strip()}")
+        raise RunFailedError(
+            f"The demo user could not be made: {result.stderr.strip()}"
+        )
     return True
 
 
@@ -333,8 +353,14 @@ def show_box(ports: Ports, *, demo: bool) -> None:
         f"Site     http://127.0.0.1:{ports.site}/",
         f"Worker   runs the agents of the site; its log is {VAR / 'worker.log'}",
         f"Runtime  gRPC 127.0.0.1:{ports.grpc}, http://127.0.0.1:{ports.http}/readyz and /metrics",
-        f"Model    {'as the environment says' if online else 'offline, until OPENAI_API_KEY or _BASE_URL is set'}",
-        *([f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"] if demo else []),
+        f"Model    {'as the environment says' if online else 'offline, until a key such as OPENAI_API_KEY is set'}",
+        *(
+            [
+                f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"
+            ]
+            if demo
+            else []
+        ),
         "Stop     Ctrl-C",
     ]
     width = max(map(len, lines))

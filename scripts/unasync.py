@@ -19,7 +19,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent / "backend" / "django_agent_ru
 SOURCE = _PACKAGE / "_async"
 TARGET = _PACKAGE / "_sync"
 
-_DOCSTRING = '"""Generated from `_async/{name}` by `scripts/unasync.py`: edit that file."""'
+_DOCSTRING = (
+    '"""Generated from `_async/{name}` by `scripts/unasync.py`: edit that file."""'
+)
 
 RULES: tuple[tuple[str, str], ...] = (
     # What this leaves double or unused in imports is tidied up behind it.
@@ -53,7 +55,9 @@ def generate(sources: dict[str, str]) -> dict[str, str]:
     unmatched = {pattern for pattern, _ in RULES}
     texts = {}
     for file, source in sources.items():
-        text = re.sub(r'\A""".*?"""', _DOCSTRING.format(name=file), source, flags=re.DOTALL)
+        text = re.sub(
+            r'\A""".*?"""', _DOCSTRING.format(name=file), source, flags=re.DOTALL
+        )
         for underscore, name in names:
             text = re.sub(rf"\b{underscore}a{name}\b", underscore + name, text)
         for pattern, replacement in RULES:
@@ -70,7 +74,11 @@ def _format(text: str, file: str) -> str:
     named = ("--quiet", "--stdin-filename", str(TARGET / file), "-")
     for command in (("check", "--select", "F401,I001", "--fix"), ("format",)):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, *named], input=text, stdout=subprocess.PIPE, text=True, check=True
+            [sys.executable, "-m", "ruff", *command, *named],
+            input=text,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         text = done.stdout
     return text

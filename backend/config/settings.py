@@ -53,6 +53,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_agent_runtime",
     "backend.apps.agents",
+    "backend.apps.graphs",
     "backend.apps.python_agent",
 ]
 

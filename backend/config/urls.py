@@ -60,6 +60,7 @@ def handler500(request: HttpRequest) -> HttpResponseBase:
 urlpatterns = [
     path("", include("backend.apps.python_agent.urls")),
     path("", include("backend.apps.agents.urls")),
+    path("", include("backend.apps.graphs.urls")),
     path("health/", include("django_agent_runtime.urls")),
     path("admin/", admin.site.urls),
     path("api/token/", ObtainTokenView.as_view(), name="token"),

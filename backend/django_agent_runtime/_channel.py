@@ -26,6 +26,7 @@ from .exceptions import AgentRuntimeError, ClientClosed
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
+from .grpc_client.agentruntime.v1 import workspace_service_pb2 as workspace_pb
 from .types import ConnectionState
 
 __all__ = [
@@ -37,10 +38,13 @@ __all__ = [
     "DELETE_SCHEDULE",
     "DELETE_STATE",
     "FOLLOW_RUNS",
+    "GET_ARCHIVE",
+    "GET_FILE",
     "GET_RUN",
     "GET_SERVER_INFO",
     "GET_STATE",
     "LIST_AGENTS",
+    "LIST_FILES",
     "LIST_RUNS",
     "LIST_SCHEDULES",
     "LIST_STATE",
@@ -98,6 +102,7 @@ class Rpc(Generic[Q, R]):
 _AGENT = "agentruntime.v1.AgentService"
 _STATE = "agentruntime.v1.StateService"
 _EVENT = "agentruntime.v1.EventService"
+_WORKSPACE = "agentruntime.v1.WorkspaceService"
 
 CREATE_RUN = Rpc(_AGENT, "CreateRun", agent_pb.CreateRunRequest, agent_pb.CreateRunResponse)
 BATCH_CREATE_RUNS = Rpc(_AGENT, "BatchCreateRuns", agent_pb.BatchCreateRunsRequest, agent_pb.BatchCreateRunsResponse)
@@ -129,6 +134,9 @@ TRANSACT_STATE = Rpc(_STATE, "TransactState", state_pb.TransactStateRequest, sta
 PUBLISH_EVENTS = Rpc(_EVENT, "PublishEvents", event_pb.PublishEventsRequest, event_pb.PublishEventsResponse)
 WATCH_STATE = Rpc(_STATE, "WatchState", state_pb.WatchStateRequest, state_pb.WatchStateResponse)
 SUBSCRIBE = Rpc(_EVENT, "Subscribe", event_pb.SubscribeRequest, event_pb.SubscribeResponse)
+LIST_FILES = Rpc(_WORKSPACE, "ListFiles", workspace_pb.ListFilesRequest, workspace_pb.ListFilesResponse)
+GET_FILE = Rpc(_WORKSPACE, "GetFile", workspace_pb.GetFileRequest, workspace_pb.GetFileResponse)
+GET_ARCHIVE = Rpc(_WORKSPACE, "GetArchive", workspace_pb.GetArchiveRequest, workspace_pb.GetArchiveResponse)
 
 _MAX_MESSAGE_BYTES = 16 << 20
 

@@ -14,6 +14,7 @@ from ._errors import output_of
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
 from .grpc_client.agentruntime.v1 import event_service_pb2 as event_pb
 from .grpc_client.agentruntime.v1 import state_service_pb2 as state_pb
+from .grpc_client.agentruntime.v1 import workspace_service_pb2 as workspace_pb
 from .types import (
     Agent,
     Concurrency,
@@ -26,6 +27,7 @@ from .types import (
     RunError,
     RunEvent,
     RunEventBatch,
+    RunFile,
     RunState,
     RunTarget,
     Schedule,
@@ -51,6 +53,7 @@ __all__ = [
     "to_run",
     "to_run_event",
     "to_run_events",
+    "to_run_file",
     "to_schedule",
     "to_server_info",
     "to_stream_ticket",
@@ -324,3 +327,8 @@ def _seconds_field(message: Message, name: str) -> float | None:
         return None
     seconds: float = getattr(message, name).ToNanoseconds() / 1e9
     return seconds
+
+
+def to_run_file(file: workspace_pb.RunFile) -> RunFile:
+    """A file that a run left."""
+    return RunFile(path=file.path, size=file.size, sha256=file.sha256, executable=file.executable)

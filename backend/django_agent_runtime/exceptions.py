@@ -9,6 +9,7 @@ Every class is also one of the built-ins that people already catch::
     │   ├── RateLimited                         the token's rate limit
     │   ├── QueueFull                           the queue of runs is full
     │   ├── StorageFull                         no room for new writes
+    │   ├── DefinitionsFull                     the namespace has as many graphs and agents as it may
     │   └── ConcurrencyLimit                    the run's concurrency key is taken
     ├── CallTimedOut          TimeoutError      no answer within the call's timeout
     ├── NotFound              LookupError
@@ -16,8 +17,11 @@ Every class is also one of the built-ins that people already catch::
     │   ├── AgentNotFound
     │   ├── TaskTypeNotFound
     │   ├── GraphNotFound
+    │   ├── RunFileNotFound
+    │   ├── ThreadNotFound
     │   └── ScheduleNotFound
     ├── EventsTruncated       LookupError       events asked for are no longer kept
+    ├── FilesDamaged          LookupError       files of a run were lost with a damaged disk
     ├── AccessDenied          PermissionError
     │   ├── Unauthenticated                     no token, or one that is not known
     │   └── PermissionDenied                    the token may not do this in this namespace
@@ -31,6 +35,7 @@ Every class is also one of the built-ins that people already catch::
     │   ├── RunEnded                            the run has already ended otherwise
     │   ├── RunNotWaiting                       the run waits for no such answer
     │   ├── RunNotEnded                         the run has not ended in a way to be done again
+    │   ├── ThreadBusy                          the thread was changed meanwhile, or is there already
     │   ├── ScheduleExists                      there is a schedule with the id
     │   └── LeaseLost                           the worker no longer has the run
     ├── InternalError                           unforeseen; the cause is in the runtime's log
@@ -57,7 +62,9 @@ __all__ = [
     "ClientClosed",
     "ConcurrencyLimit",
     "Conflict",
+    "DefinitionsFull",
     "EventsTruncated",
+    "FilesDamaged",
     "GraphNotFound",
     "IdempotencyConflict",
     "InternalError",
@@ -74,6 +81,7 @@ __all__ = [
     "RunCancelled",
     "RunEnded",
     "RunFailed",
+    "RunFileNotFound",
     "RunNotEnded",
     "RunNotFound",
     "RunNotWaiting",
@@ -83,6 +91,8 @@ __all__ = [
     "ScheduleNotFound",
     "StorageFull",
     "TaskTypeNotFound",
+    "ThreadBusy",
+    "ThreadNotFound",
     "TooLarge",
     "Unauthenticated",
 ]
@@ -170,6 +180,12 @@ class StorageFull(Overloaded):
     default_reason = "STORAGE_FULL"
 
 
+class DefinitionsFull(Overloaded):
+    """The namespace has as many graphs and agents as it may: `metadata["limit"]`. Delete some."""
+
+    default_reason = "DEFINITIONS_FULL"
+
+
 class ConcurrencyLimit(Overloaded):
     """The run's concurrency key is taken, and its strategy is `reject`: `metadata["concurrency_key"]`."""
 
@@ -210,6 +226,18 @@ class GraphNotFound(NotFound):
     """There is no such graph or chain; `metadata["known"]` names those there are."""
 
     default_reason = "GRAPH_NOT_FOUND"
+
+
+class RunFileNotFound(NotFound):
+    """The run left no such file: `metadata["path"]`."""
+
+    default_reason = "FILE_NOT_FOUND"
+
+
+class ThreadNotFound(NotFound):
+    """There is no such thread of a graph in this namespace, or not that revision of it: `metadata["thread_id"]`."""
+
+    default_reason = "THREAD_NOT_FOUND"
 
 
 class ScheduleNotFound(NotFound):
@@ -321,6 +349,12 @@ class RunNotEnded(Conflict):
     default_reason = "RUN_NOT_ENDED"
 
 
+class ThreadBusy(Conflict):
+    """The thread was changed by somebody else meanwhile, or is there already: `metadata["thread_id"]`."""
+
+    default_reason = "THREAD_BUSY"
+
+
 class ScheduleExists(Conflict):
     """There is a schedule with the id already: `metadata["schedule_id"]`."""
 
@@ -331,6 +365,12 @@ class LeaseLost(Conflict):
     """The worker no longer has the run: its lease lapsed, or the run ended."""
 
     default_reason = "LEASE_LOST"
+
+
+class FilesDamaged(AgentRuntimeError, LookupError):
+    """Files of the run were lost with a damaged disk."""
+
+    default_reason = "FILES_DAMAGED"
 
 
 class InternalError(AgentRuntimeError):

@@ -25,6 +25,8 @@ from django_agent_runtime.types import ENDS
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
+    from django_agent_runtime.types import RunFile
+
 # Each level with those above it.
 _SEEN_FROM: dict[str, tuple[str, ...]] = {
     EventVisibility.INTERNAL: (EventVisibility.INTERNAL, EventVisibility.DEBUG, EventVisibility.USER),
@@ -71,6 +73,18 @@ def get_visible_conversation(
     if conversation is None:
         raise NotFound("There is no such conversation.")
     return conversation
+
+
+def list_run_files(run: AgentRun) -> list[RunFile]:
+    """The files that a run has left, by path; none where the runtime does not have the run, or not any more.
+
+    Raises:
+        RuntimeUnavailable: It is away.
+    """
+    try:
+        return get_hurried_runtime().list_run_files(str(run.pk))
+    except RunNotFound:
+        return []
 
 
 def may_see_internal_events(actor: Principal) -> bool:

@@ -11,12 +11,16 @@ from typing import Any, Literal
 __all__ = [
     "TASK_TYPE",
     "Agent",
+    "AgentDefinition",
     "Concurrency",
     "ConnectionState",
+    "Definition",
     "DeleteOperation",
+    "DocumentProblem",
     "Event",
     "EventGap",
     "EventVisibility",
+    "GraphDefinition",
     "Interrupt",
     "NewEvent",
     "NewTask",
@@ -27,6 +31,7 @@ __all__ = [
     "RunError",
     "RunEvent",
     "RunEventBatch",
+    "RunFile",
     "RunState",
     "RunTarget",
     "Schedule",
@@ -38,6 +43,11 @@ __all__ = [
     "Strategy",
     "StreamTicket",
     "TaskType",
+    "Thread",
+    "ThreadInterrupt",
+    "ThreadSource",
+    "ThreadState",
+    "ThreadStatus",
 ]
 
 TASK_TYPE = "agent.run"
@@ -358,6 +368,137 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
+class Definition:
+    """A version of a document that describes a graph or an agent."""
+
+    name: str
+    version: str
+    """Made of the document: the first 16 hex digits of its SHA-256."""
+    number: int
+    """Counts the versions of the name from 1, in the order in which they came."""
+    current: bool
+    """Whether new runs use it."""
+    description: str
+    """What the document says of itself."""
+    create_time: datetime | None
+    """When the version was first registered."""
+    built_in: bool
+    """Whether it is the runtime's own, and so can be neither replaced nor deleted."""
+    document: str = ""
+    """The document, YAML or JSON, as it came; empty in lists."""
+    created: bool = False
+    """Of a registration: whether it made the version."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphDefinition(Definition):
+    """A version of a graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDefinition(Definition):
+    """A version of an agent that is data."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentProblem:
+    """A mistake in a document."""
+
+    place: str
+    """Where it is, such as `nodes.plan.with.prompt`; `graph` or `agent` where the document cannot be read."""
+    description: str
+    """What is wrong there: it completes the sentence that the place begins."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.description}"
+
+
+class ThreadStatus(str, enum.Enum):
+    """How a thread of a graph stands."""
+
+    RUNNING = "running"
+    """It has something to do, be a turn under way or not."""
+    WAITING = "waiting"
+    """Questions are open, or runs are waited for."""
+    DONE = "done"
+    FAILED = "failed"
+    """A node failed; a turn without values calls it again."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class ThreadSource(str, enum.Enum):
+    """What a checkpoint of a thread was saved for.
+
+    `input`: a turn began with values. `resume`: a turn goes on with what was left. `step`: a step is done, waits or
+    failed. `update` and `fork`: `update_thread_state` and `fork_thread`.
+    """
+
+    INPUT = "input"
+    RESUME = "resume"
+    STEP = "step"
+    UPDATE = "update"
+    FORK = "fork"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInterrupt:
+    """What a node of a thread waits for: an answer, or the end of another run."""
+
+    interrupt_id: str
+    node: str
+    """The node; of a subgraph, `node/node`."""
+    value: Any
+    """What is asked, any JSON value."""
+    run_id: str
+    """The run that is waited for; empty for a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadState:
+    """How a thread of a graph stands, or stood: a checkpoint."""
+
+    thread_id: str
+    graph_id: str
+    revision: int
+    """Numbers the checkpoints of the thread from 1."""
+    parent: int
+    """Of a fork: the revision that it was made of. Else 0."""
+    status: ThreadStatus
+    source: ThreadSource
+    step: int
+    """Numbers the steps of the thread; it only ever rises."""
+    time: datetime | None
+    values: dict[str, Any]
+    """What the channels have."""
+    next: tuple[str, ...]
+    """The nodes of the step to be done."""
+    interrupts: tuple[ThreadInterrupt, ...]
+    """What of them waits."""
+    error: str
+    """Why the thread failed; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """How a thread of a graph stands, without its values."""
+
+    thread_id: str
+    graph_id: str
+    revision: int
+    """That of its latest checkpoint."""
+    status: ThreadStatus
+    update_time: datetime | None
+    """When it last changed."""
+    error: str
+    """Why it failed; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """Which runtime this is and what its limits are."""
 
@@ -383,6 +524,19 @@ class StateEntry:
     update_time: datetime | None
     expire_time: datetime | None
     """None: the key does not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """A file that a run left in its workspace."""
+
+    path: str
+    """Relative, with slashes: `src/main.py`."""
+    size: int
+    """In bytes."""
+    sha256: str
+    """Of the content, in hex."""
+    executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

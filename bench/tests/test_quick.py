@@ -129,12 +129,23 @@ def test_machine_is_described(results: dict[str, Any]) -> None:
     assert all(machine["versions"].values())
 
 
-def test_page_shows_every_bar_and_picture(folder: Path) -> None:
+def test_graphs_are_measured(results: dict[str, Any]) -> None:
+    graphs = results["graphs"]
+    peers = ("", "_langgraph") if "langgraph" in graphs["versions"] else ("",)
+    assert names(graphs, "nodes") == {f"graph_{saver}{peer}" for saver in ("none", "async", "sync") for peer in peers}
+    assert names(graphs, "fan_out") == {f"fan_out{peer}" for peer in peers}
+    messages = results["sizes"]["graph_messages"] * 1000
+    assert all(size > messages for sizes in graphs["conversation"].values() for size in sizes)
+    assert len(graphs["waiting_bytes"]) == len(graphs["waiting_goroutines"]) == results["sizes"]["graph_waiting_rounds"]
+
+
+def test_page_shows_every_bar_and_picture(folder: Path, results: dict[str, Any]) -> None:
     page = (folder / "benchmarks.md").read_text()
     bars = [line for line in page.splitlines() if line.endswith((" met |", " **missed** |", " not measured |"))]
-    assert len(bars) == 10 + 6 + 4 + 6 + 1 + 2 + 2
-    assert sum("not measured" in line for line in bars) == (0 if HAS_REDIS else 4)
-    for name in ("latency", "rates", "runs", "backlog", "growth"):
+    assert len(bars) == 10 + 6 + 4 + 6 + 1 + 2 + 2 + 7
+    absent = (0 if HAS_REDIS else 4) + (0 if "langgraph" in results["graphs"]["versions"] else 3)
+    assert sum("not measured" in line for line in bars) == absent
+    for name in ("latency", "rates", "runs", "backlog", "growth", "graphs"):
         assert f"(benchmarks/{name}.png)" in page
         assert (folder / "benchmarks" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 

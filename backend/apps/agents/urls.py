@@ -5,6 +5,7 @@ from rest_framework.routers import DefaultRouter
 
 from backend.apps.agents import pages
 from backend.apps.agents.api import AgentConversationViewSet, AgentRunViewSet
+from django_agent_runtime.api.files import file_patterns
 from django_agent_runtime.api.views import async_event_stream, sync_event_stream
 
 router = DefaultRouter()
@@ -21,4 +22,5 @@ urlpatterns = [
     path("api/agents/", include(router.urls)),
     path("api/agents/runs/<str:run_id>/events/", sync_event_stream, name="run-events"),
     path("api/agents/runs/<str:run_id>/events/stream/", async_event_stream, name="run-stream"),
+    path("api/agents/", include(file_patterns)),
 ]

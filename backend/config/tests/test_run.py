@@ -28,7 +28,9 @@ def variables(tmp_path: Path) -> dict[str, str]:
     """An environment with free ports and data of its own."""
     ports = {name: str(port) for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)}
     kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("GO_RUNTIME_", "DJANGO_", "OPENAI_"))
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("GO_RUNTIME_", "DJANGO_", "OPENAI_", "ANTHROPIC_", "GEMINI_"))
     }
     return kept | ports | {"VAR_DIR": str(tmp_path)}
 

@@ -6,14 +6,27 @@ A method that calls the runtime is named with a leading `a`; `scripts/unasync.py
 from __future__ import annotations
 
 from .connection import AsyncConnection
+from .definitions import AsyncDefinitions
 from .events import AsyncEvents
+from .files import AsyncFiles
 from .run_events import AsyncRunEvents
 from .schedules import AsyncSchedules
 from .state import AsyncState
 from .tasks import AsyncTasks
+from .threads import AsyncThreads
 
 __all__ = ["AsyncOperations"]
 
 
-class AsyncOperations(AsyncConnection, AsyncTasks, AsyncRunEvents, AsyncSchedules, AsyncState, AsyncEvents):
+class AsyncOperations(
+    AsyncConnection,
+    AsyncTasks,
+    AsyncRunEvents,
+    AsyncSchedules,
+    AsyncDefinitions,
+    AsyncThreads,
+    AsyncState,
+    AsyncEvents,
+    AsyncFiles,
+):
     """The methods of `GoRuntimeIntegration` for asyncio."""

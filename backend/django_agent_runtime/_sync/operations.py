@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from .connection import SyncConnection
+from .definitions import SyncDefinitions
 from .events import SyncEvents
+from .files import SyncFiles
 from .run_events import SyncRunEvents
 from .schedules import SyncSchedules
 from .state import SyncState
 from .tasks import SyncTasks
+from .threads import SyncThreads
 
 __all__ = ["SyncOperations"]
 
 
-class SyncOperations(SyncConnection, SyncTasks, SyncRunEvents, SyncSchedules, SyncState, SyncEvents):
+class SyncOperations(
+    SyncConnection,
+    SyncTasks,
+    SyncRunEvents,
+    SyncSchedules,
+    SyncDefinitions,
+    SyncThreads,
+    SyncState,
+    SyncEvents,
+    SyncFiles,
+):
     """The methods of `GoRuntimeIntegration` for threads."""

@@ -312,6 +312,21 @@ class StreamTicketSerializer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField()
 
 
+class RunFileSerializer(serializers.Serializer[Any]):
+    """A file that a run left."""
+
+    path = serializers.CharField(help_text="Relative, with slashes; its address is `files/` and the path.")
+    size = serializers.IntegerField(help_text="In bytes.")
+    sha256 = serializers.CharField(help_text="Of the content, in hex.")
+    executable = serializers.BooleanField()
+
+
+class RunFilesSerializer(serializers.Serializer[Any]):
+    """The files of a run, by path."""
+
+    files = RunFileSerializer(many=True)
+
+
 class ConversationSerializer(serializers.ModelSerializer[AgentConversation]):
     """A conversation."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
+from django_agent_runtime.api.files import file_patterns
 from django_agent_runtime.api.permissions import IsAuthenticatedOrAnonymousSession, with_anonymous_sessions
 from django_agent_runtime.api.views import (
     BaseAgentConversationViewSet,
@@ -40,4 +41,4 @@ run_patterns = [
     path("runs/<str:run_id>/events/", sync_event_stream, name="run-events"),
     path("runs/<str:run_id>/events/stream/", async_event_stream, name="run-stream"),
 ]
-urlpatterns = [path("", include(router.urls)), *run_patterns]
+urlpatterns = [path("", include(router.urls)), *run_patterns, *file_patterns]

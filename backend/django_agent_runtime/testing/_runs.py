@@ -90,6 +90,11 @@ class FakeAgentService(FakeSchedules):
             response.run.input, response.run.output = b"", b""
         return pb.BatchCreateRunsResponse(responses=responses)
 
+    def check_run(self, run_id: str, context: grpc.ServicerContext) -> None:
+        """Refuse a run that does not exist."""
+        with self.log.changed:
+            self._find(run_id, context)
+
     def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.GetRunResponse:  # noqa: N802
         """See the service definition."""
         with self.log.changed:

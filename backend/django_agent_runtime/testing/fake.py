@@ -4,7 +4,8 @@ It speaks the runtime's wire, so the client under test is the real one. It is no
 nothing is kept, inputs are not checked against schemas, there is no model, no token, no
 retention and no limit on anything but the size of a value. Runs begin at once, whatever
 their delay, priority or concurrency key, never time out, and are begun again without a
-pause where their retry policy says so; schedules have no clock. For what only the real one can
+pause where their retry policy says so; schedules have no clock; documents of graphs and agents
+are kept, and neither checked nor run. For what only the real one can
 show (durability, restarts, the built-in agents) use `django_agent_runtime.testing.process`.
 """
 
@@ -19,15 +20,20 @@ import grpc
 
 from django_agent_runtime.grpc_client.agentruntime.v1 import (
     agent_service_pb2_grpc,
+    definition_service_pb2_grpc,
     event_service_pb2_grpc,
     state_service_pb2_grpc,
+    workspace_service_pb2_grpc,
 )
+from django_agent_runtime.testing._definitions import FakeDefinitionService
 from django_agent_runtime.testing._events import FakeEventService
 from django_agent_runtime.testing._runs import FakeAgentService
 from django_agent_runtime.testing._state import FakeStateService
 from django_agent_runtime.testing._wire import DEFAULT_NAMESPACE
+from django_agent_runtime.testing._workspaces import FakeWorkspaceService
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -82,6 +88,8 @@ class FakeGoRuntime:
         self._runs = FakeAgentService(max_value_bytes=max_value_bytes)
         self._state = FakeStateService(max_value_bytes=max_value_bytes)
         self._events = FakeEventService()
+        self._definitions = FakeDefinitionService()
+        self._workspaces = FakeWorkspaceService(self._runs.check_run)
         self._server: grpc.Server | None = None
         self.host = "127.0.0.1"
         self.port = 0
@@ -115,6 +123,8 @@ class FakeGoRuntime:
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(self._runs, self._server)  # type: ignore[no-untyped-call]
         state_service_pb2_grpc.add_StateServiceServicer_to_server(self._state, self._server)  # type: ignore[no-untyped-call]
         event_service_pb2_grpc.add_EventServiceServicer_to_server(self._events, self._server)  # type: ignore[no-untyped-call]
+        definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(self._definitions, self._server)  # type: ignore[no-untyped-call]
+        workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(self._workspaces, self._server)  # type: ignore[no-untyped-call]
         self.port = self._server.add_insecure_port(f"{self.host}:0")
         self._server.start()
         return self
@@ -174,6 +184,10 @@ class FakeGoRuntime:
             )
             for run in self._runs.accepted(namespace)
         ]
+
+    def add_run_files(self, run_id: str, files: Mapping[str, bytes], namespace: str = DEFAULT_NAMESPACE) -> None:
+        """Have a run leave files, by path, instead of those that it had."""
+        self._workspaces.set_files(namespace, run_id, files)
 
     def published_events(self, namespace: str = DEFAULT_NAMESPACE) -> list[PublishedEvent]:
         """The events of a namespace, in order."""

@@ -381,3 +381,32 @@ class OnCommitTest(TestCase):
             [event] = fake.published_events()
             assert (event.type, event.data) == ("order.created", {"id": 7})
             get_go_runtime_integration().disconnect()
+
+
+def test_definitions_are_kept_in_versions(fake_go_runtime: FakeGoRuntime) -> None:
+    client = GoRuntimeIntegration(**fake_go_runtime.settings)
+    first = client.register_graph("name: g\ndescription: A graph.\n")
+    second = client.register_graph({"name": "g"})
+    assert (first.number, first.created, first.description, second.number) == (1, True, "A graph.", 2)
+    assert not client.register_graph("name: g\ndescription: A graph.\n").created
+    assert client.get_graph("g").version == first.version
+    assert client.get_graph("g", second.version).current is False
+    assert [graph.name for graph in client.list_graphs()] == ["g"]
+    assert [version.number for version in client.list_graph_versions("g")] == [2, 1]
+    assert "g" in client.draw_graph("g")
+    assert client.draw_graph("g", format="svg").startswith("<svg")
+    assert [problem.place for problem in client.validate_graph("nodes: {}")] == ["name"]
+    assert client.delete_graph("g")
+    assert not client.delete_graph("g")
+    with pytest.raises(exceptions.GraphNotFound):
+        client.draw_graph("g")
+    assert client.register_agent("name: a\n").created
+    assert client.get_agent_definition("a").document == "name: a\n"
+    assert client.validate_agent("name: a\n") == []
+    assert len(client.list_agent_versions("a")) == 1
+    assert client.delete_agent("a")
+    with pytest.raises(exceptions.AgentNotFound):
+        client.get_agent_definition("a")
+    with pytest.raises(exceptions.InvalidRequest):
+        client.register_agent("instructions: Help.\n")
+    client.disconnect()

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/config"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox"
 )
 
 // Exit codes.
@@ -19,6 +20,10 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 )
+
+// launcherCommand makes this program the launcher of a sandbox; the runtime
+// calls it, people do not.
+const launcherCommand = "sandbox-exec"
 
 const usage = `agent-runtime runs the agents, tasks, shared state and events of a Django project.
 
@@ -70,6 +75,11 @@ func run(
 		return tokens(args[1:], to)
 	case "damage":
 		return damage(args[1:], getenv, to)
+	case launcherCommand:
+		if err := sandbox.Launch(args[1:]); err != nil {
+			return fail(to, err)
+		}
+		return exitOK
 	case "version":
 		to.sayf("agent-runtime %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK

@@ -64,6 +64,7 @@ func TestHelp(t *testing.T) {
 		"damage":          {[]string{"damage"}, exitOK, []string{"show", "acknowledge", "--data-dir"}, nil},
 		"damage of what":  {[]string{"damage", "undo"}, exitUsage, nil, []string{`"undo"`}},
 		"no damage":       {[]string{"damage", "show", "--data-dir", t.TempDir()}, exitOK, nil, nil},
+		"the launcher":    {[]string{"sandbox-exec"}, exitFailed, nil, []string{"own use"}},
 		"token of what":   {[]string{"token", "destroy"}, exitUsage, nil, []string{`"destroy"`}},
 	}
 	for name, test := range tests {

@@ -36,6 +36,7 @@ func serve(ctx context.Context, args []string, getenv func(string) string, to st
 	if done {
 		return code
 	}
+	cfg.SandboxLauncher = []string{launcherCommand}
 	log := newLogger(cfg, to.err)
 
 	// Signals are taken before anything is opened, so that none is missed.

@@ -14,14 +14,15 @@ import (
 // else from where it is. The state is that which the graph ended with; a run that waits
 // gets an *engine.ParkedError.
 func advance(
-	ctx context.Context, call engine.Call, g *graph.Graph, saver *runSaver, input graph.State, options graph.Options,
-) (graph.State, error) {
-	request, err := requestOf(ctx, g, saver, call, input)
+	ctx context.Context, call engine.Call, g *graph.Graph, t part, input graph.State, options graph.Options,
+) (state graph.State, err error) {
+	defer func() { err = errors.Join(err, t.close(ctx)) }()
+	request, err := requestOf(ctx, g, t, call, input)
 	if err != nil {
 		return nil, err
 	}
-	options.Saver = saver
-	state, err := g.Run(ctx, request, options)
+	options.Saver = t.saver
+	state, err = g.Run(ctx, request, options)
 	if waits, isWaiting := errors.AsType[*graph.InterruptedError](err); isWaiting {
 		return nil, parked(waits.Interrupts)
 	}
@@ -32,15 +33,18 @@ func advance(
 // called before, to go on with the answer to what it waited for, else with the step that
 // it was at.
 func requestOf(
-	ctx context.Context, g *graph.Graph, saver *runSaver, call engine.Call, input graph.State,
+	ctx context.Context, g *graph.Graph, t part, call engine.Call, input graph.State,
 ) (graph.Request, error) {
-	request := graph.Request{Thread: call.RunID}
-	saved, err := saver.Load(ctx, g, call.RunID)
+	request := graph.Request{Thread: t.thread}
+	saved, err := t.saver.Load(ctx, g, t.thread)
 	if err != nil {
 		return request, err
 	}
-	if saved == nil {
-		request.Input = input
+	if saved == nil || saved.Revision == t.before {
+		// A turn of a thread that has nothing to say goes on with what is left to do.
+		if saved == nil || len(input) > 0 {
+			request.Input = input
+		}
 		return request, nil
 	}
 	if saved.Status != graph.Waiting {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -25,14 +24,17 @@ import (
 //	answer.schema.json       what every answer of a model to a task has
 //	conversation.schema.json the input of the task type agent.run, which every agent has
 //	conversation.md          what every agent is told that takes part in a conversation
+//	building.md              what an agent is told that builds
 //	answer.tmpl              the answer to a task as a message of a conversation
 //	<agent>/description.txt  for people
 //	<agent>/instructions.md  what this agent is told
 //	<agent>/defaults.yaml    optional: an engine.RunDefaults, for its runs that do not say
+//	<agent>/team.txt         optional: the agents that it may give work to, one in a line
 //	<agent>/<task type>/input.schema.json   its description is the task type's
 //	<agent>/<task type>/instructions.md     what the agent is told for this task type
 //	<agent>/<task type>/sample.tmpl         the answer without a model; see sample.go
 //	<agent>/<task type>/answer.schema.json  optional: what its answers have besides
+//	<agent>/<task type>/plan.md             optional: the agent builds, and how it plans before
 //
 //go:embed catalog
 var catalogFiles embed.FS
@@ -42,6 +44,7 @@ const (
 	answerSchemaFile       = "answer.schema.json"
 	conversationSchemaFile = "conversation.schema.json"
 	conversationFile       = "conversation.md"
+	buildingFile           = "building.md"
 	answerTemplateFile     = "answer.tmpl"
 )
 
@@ -50,7 +53,7 @@ func (r *Registry) loadCatalog() error {
 	if err != nil {
 		return err
 	}
-	loader := catalogLoader{files: files, provider: r.provider}
+	loader := catalogLoader{files: files, registry: r}
 	if r.conversationInput, err = loader.schema(conversationSchemaFile); err != nil {
 		return err
 	}
@@ -69,7 +72,7 @@ func (r *Registry) loadCatalog() error {
 
 type catalogLoader struct {
 	files    fs.FS
-	provider model.Provider
+	registry *Registry
 }
 
 func (l catalogLoader) agent(id string) (*agent, error) {
@@ -96,7 +99,7 @@ func (l catalogLoader) agent(id string) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agent{id: id, description: description, model: l.provider.Model(), tasks: tasks, defaults: defaults}, nil
+	return &agent{id: id, description: description, model: l.registry.provider.Model(), tasks: tasks, defaults: defaults}, nil
 }
 
 // defaults reads a file that there need not be.
@@ -137,7 +140,15 @@ func (l catalogLoader) conversation(agentID string, tasks map[string]*taskType) 
 		return nil, fmt.Errorf("parse %s: %w", answerTemplateFile, err)
 	}
 	talking := &conversation{
-		loop: loop{provider: l.provider, instructions: instructions}, agentID: agentID, tasks: tasks, message: answer,
+		loop:    loop{provider: l.registry.provider, instructions: instructions},
+		agentID: agentID, tasks: tasks, message: answer,
+	}
+	team, err := l.team(agentID)
+	if err != nil {
+		return nil, err
+	}
+	if len(team) > 0 && l.registry.tooling.Runner != nil {
+		talking.tools = &toolkit{registry: l.registry, agents: team}
 	}
 	return &taskType{name: conversationTask, input: input, check: talking.check, task: talking.run}, nil
 }
@@ -162,12 +173,48 @@ func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
 	}
 	thinking := &thinker{
 		loop: loop{
-			provider: l.provider, instructions: instructions, answer: answer, answerName: name,
+			provider: l.registry.provider, instructions: instructions, answer: answer, answerName: name,
 			check: func(text string) *violation.Error { return checkFiles([]byte(text)) },
 		},
 		sample: sample,
 	}
+	if err := l.building(agentID, folder, &thinking.loop); err != nil {
+		return nil, err
+	}
 	return &taskType{name: name, input: input, task: thinking.run}, nil
+}
+
+// building has a task type build that has a plan, where there is a workshop.
+func (l catalogLoader) building(agentID, folder string, builds *loop) error {
+	plan, err := l.text(path.Join(folder, "plan.md"))
+	tooling := l.registry.tooling
+	if errors.Is(err, fs.ErrNotExist) || tooling.Workshop == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	team, err := l.team(agentID)
+	if err != nil {
+		return err
+	}
+	told, err := l.text(buildingFile)
+	if err != nil {
+		return err
+	}
+	builds.plan, builds.build = plan, &builder{tooling.Workshop}
+	builds.instructions += "\n\n" + told
+	builds.tools = &toolkit{registry: l.registry, own: workspaceTools(tooling.Workshop), agents: team}
+	return nil
+}
+
+// team are the agents that one may give work to.
+func (l catalogLoader) team(agentID string) ([]string, error) {
+	text, err := l.text(path.Join(agentID, "team.txt"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return strings.Fields(text), err
 }
 
 // answerSchema is one schema of what every answer has and what the answers of a

@@ -231,7 +231,10 @@ func newRunOutput(output map[string]any, text string, about map[string]any) runO
 		FinalOutput:   output,
 		FinalMessages: []wireMessage{{Role: string(model.Assistant), Content: text}},
 		Usage:         about["usage"],
-		Metadata:      map[string]any{"model": about["model"], "offline": about["offline"], "cost_usd": about["cost_usd"]},
+		Metadata: map[string]any{
+			"model": about["model"], "offline": about["offline"],
+			"cost_usd": about["cost_usd"], "price_version": about["price_version"],
+		},
 	}
 }
 

@@ -85,7 +85,7 @@ func TestAgentAnswersAConversation(t *testing.T) {
 	], "params": {"tone": "kind"}}`, out)
 	const want = `{"final_output":{"response":"Use a <button> element."},` +
 		`"final_messages":[{"role":"assistant","content":"Use a <button> element."}],` +
-		`"usage":{"input_tokens":10,"output_tokens":5,"total_tokens":15},"metadata":{"cost_usd":null,"model":"script-1","offline":false}}`
+		`"usage":{"input_tokens":10,"output_tokens":5,"total_tokens":15},"metadata":{"cost_usd":null,"model":"script-1","offline":false,"price_version":null}}`
 	if err != nil || string(output) != want {
 		t.Errorf("output\n got: %s, %v\nwant: %s", output, err, want)
 	}

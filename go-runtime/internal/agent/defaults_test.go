@@ -39,7 +39,7 @@ func loadWithDefaults(t *testing.T, text string) (*agent, error) {
 		t.Fatal(err)
 	}
 	added := fstest.MapFS{"codegen_agent/defaults.yaml": {Data: []byte(text)}}
-	return catalogLoader{overlay{files, added}, provider}.agent("codegen_agent")
+	return catalogLoader{overlay{files, added}, &Registry{provider: provider}}.agent("codegen_agent")
 }
 
 func TestAgentsSayWhatHoldsForTheirRuns(t *testing.T) {

@@ -149,6 +149,11 @@ func (r *Registry) compileGraph(text []byte) (*document.Compiled, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range []string{threadMember, "graph_id", "chain_id"} {
+		if _, taken := parsed.State[name]; taken {
+			return nil, violation.New("state."+name, "is what an input names threads and graphs by: call the channel otherwise")
+		}
+	}
 	return parsed.Compile(r.kinds())
 }
 

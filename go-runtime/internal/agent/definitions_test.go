@@ -171,3 +171,32 @@ func TestCheckNamesEveryMistakeWithItsPlace(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestRunsGoOnWithAnAgentThatWasDeleted(t *testing.T) {
+	t.Parallel()
+	_, definitions := openDefined(t, t.TempDir())
+	registry := newRegistry(t)
+	registry.defined.definitions = definitions
+	text := []byte("name: helper\ninstructions: Help.\n")
+	helper := definition.Definition{Kind: definition.Agent, Name: "helper", Text: text}
+	register(t, definitions, helper)
+	if err := definitions.Delete(t.Context(), "default", definition.Agent, "helper", ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err := registry.Resolve("default", engine.AgentTarget, "helper", "help", []byte(`{}`))
+	if unknown := new(UnknownAgentError); !errors.As(err, &unknown) {
+		t.Errorf("a new run: %v", err)
+	}
+	work, err := registry.Resolve("default", engine.AgentTarget, "helper", "help", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := quietly(engine.Call{Namespace: "default", RunID: "run", AgentID: "helper", TaskType: "help", Input: []byte(`{}`)})
+	if _, err := work(t.Context(), call); err == nil {
+		t.Error("a run that did not begin went on")
+	}
+	call.Steps = []engine.Step{{Key: "agent: helper", Result: []byte(`{"version": "` + definition.VersionOf(text) + `"}`)}}
+	if output, err := work(t.Context(), call); err != nil || !strings.Contains(string(output), `"agent_id":"helper"`) {
+		t.Errorf("%s, %v", output, err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
@@ -12,6 +13,9 @@ import (
 
 // functionPrefix begins the agent ids under which workers serve Python functions.
 const functionPrefix = "function:"
+
+// IsFunction reports whether what a worker serves under an agent's id is a function.
+func IsFunction(agentID string) bool { return strings.HasPrefix(agentID, functionPrefix) }
 
 // functionRequest is the sub-run that calls a Python function of a worker.
 func functionRequest(name string, arguments []byte) (engine.CreateRequest, error) {

@@ -111,6 +111,9 @@ func (r *Registry) compile(d *Document) (*agent, error) {
 	if d.Rounds < 0 {
 		add("rounds", "must not be negative")
 	}
+	if err := checkModel(r.provider, d.Model); err != nil {
+		add("model", "%s", err)
+	}
 	wrong = append(wrong, d.Budget.check("budget"), d.RunDefaults.Check("run"))
 	input, err := schemaOf("parameters", d.Parameters)
 	wrong = append(wrong, err)
@@ -136,12 +139,23 @@ func (r *Registry) compile(d *Document) (*agent, error) {
 	}, nil
 }
 
+// checkModel refuses names of models that no provider has, where that can be told.
+func checkModel(provider model.Provider, names string) error {
+	if checker, can := provider.(interface{ Check(models string) error }); can {
+		return checker.Check(names)
+	}
+	return nil
+}
+
 // schemaOf compiles a schema of a definition, nil where there is none.
 func schemaOf(field string, object map[string]any) (*jsonschema.Schema, error) {
 	if object == nil {
 		return nil, nil
 	}
 	schema, err := compileSchema(field, object)
+	if wrong, named := errors.AsType[*violation.Error](err); named {
+		return nil, wrong
+	}
 	if err != nil {
 		return nil, violation.New(field, "is no JSON Schema: %s", err.Error())
 	}

@@ -405,11 +405,31 @@ retry: {max_attempts: 1000}
 	}
 	slices.Sort(fields)
 	want := []string{
-		"agents[0]", "budget.tokens", "instructions", "name", "parameters", "rounds", "run.retry.max_attempts",
+		"agents[0]", "budget.tokens", "instructions", "name", "parameters.type", "rounds", "run.retry.max_attempts",
 		"tools[0]", "tools[1].http.name", "tools[1].http.url", "tools[2].function.name", "tools[3].mcp.server",
 	}
 	if !slices.Equal(fields, want) {
 		t.Errorf("%v\nwant\n%v\n%v", fields, want, err)
+	}
+}
+
+func TestModelsThatNoProviderHasAreRefused(t *testing.T) {
+	t.Parallel()
+	router, err := model.New(model.Config{OpenAI: model.Endpoint{APIKey: "key"}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := defining(t, router)
+	for name, refused := range map[string]bool{"": false, "gpt-5, openai/o3": false, "gpt-5,anthropic/claude-opus-5": true} {
+		d, err := ParseDocument([]byte("name: a\ninstructions: b\nmodel: '" + name + "'\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = registry.compile(d)
+		unfit, is := errors.AsType[*violation.Error](err)
+		if (err != nil) != refused || is != refused || (refused && unfit.Violations[0].Field != "model") {
+			t.Errorf("%q: %v", name, err)
+		}
 	}
 }
 

@@ -93,16 +93,16 @@ func TestGraphGoesOnWithItsStepAfterACrash(t *testing.T) {
 				t.Parallel()
 				var mu sync.Mutex
 				calls := make([]int, 20)
-				reached, dead := make(chan struct{}), make(chan struct{})
+				reached := make(chan struct{})
 				kind := func(with document.With) (document.Work, error) {
-					work := func(_ context.Context, call *graph.Call, _ graph.State) (any, error) {
+					work := func(ctx context.Context, call *graph.Call, _ graph.State) (any, error) {
 						mu.Lock()
 						calls[call.Step]++
 						first := calls[call.Step] == 1
 						mu.Unlock()
 						if call.Step == dies && first {
 							close(reached)
-							<-dead
+							<-ctx.Done()
 						}
 						return nil, nil
 					}
@@ -113,7 +113,6 @@ func TestGraphGoesOnWithItsStepAfterACrash(t *testing.T) {
 				b := openWith(t, dir, registry)
 				id := b.runGraph(`{"graph_id": "tested"}`)
 				within(t, reached)
-				close(dead)
 				b.crash()
 				b = openWith(t, dir, registry)
 				b.wantOutput(b.wantEnd(id, engine.Succeeded, 2), `{"n": 20}`)

@@ -72,7 +72,7 @@ type graphTask struct {
 
 // check refuses an unknown graph, and members that are none of its channels.
 func (t *graphTask) check(namespace string, input []byte) error {
-	name, members, err := t.read(input)
+	name, _, members, err := t.read(input)
 	if err != nil {
 		return err
 	}
@@ -84,14 +84,21 @@ func (t *graphTask) check(namespace string, input []byte) error {
 	return checkChannels(found, members)
 }
 
-// read splits an input into the name of a graph and what is for its channels.
-func (t *graphTask) read(input []byte) (name string, members graph.State, err error) {
+// read splits an input into the names of a graph and of a thread, and what is for channels.
+func (t *graphTask) read(input []byte) (name, threadID string, members graph.State, err error) {
 	if err := json.Unmarshal(input, &members); err != nil {
-		return "", nil, violation.New("input", "is not valid JSON")
+		return "", "", nil, violation.New("input", "is not valid JSON")
 	}
 	name, _ = members[t.member].(string)
+	if given, named := members[threadMember]; named && t.registry.threads != nil {
+		threadID, _ = given.(string)
+		if err := checkThread("input."+threadMember, threadID); err != nil {
+			return "", "", nil, err
+		}
+		delete(members, threadMember)
+	}
 	delete(members, t.member)
-	return name, members, nil
+	return name, threadID, members, nil
 }
 
 func checkChannels(found *document.Compiled, members graph.State) error {
@@ -107,7 +114,7 @@ func checkChannels(found *document.Compiled, members graph.State) error {
 
 // run implements engine.Task.
 func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
-	name, state, err := t.read(call.Input)
+	name, threadID, state, err := t.read(call.Input)
 	if err != nil {
 		return nil, err
 	}
@@ -125,17 +132,20 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	}
 	ctx, stop := spending.withTime(withLedger(withCall(ctx, call), spending))
 	defer stop()
-	saver := newRunSaver(call)
-	if found.Durability == document.Sync {
-		saver.commit = call.Commit
+	own := ownPart(call, found.Durability)
+	if threadID != "" {
+		if own, err = t.registry.threadPart(ctx, call, found, threadID); err != nil {
+			return nil, graphFailure(name, err)
+		}
 	}
 	var output map[string]any
 	var emitErr error
-	state, err = advance(ctx, call, found.Graph, saver, state, graph.Options{
+	logged := graph.Filter(graph.ModeTasks, graph.ModeMessages, graph.ModeCustom)
+	state, err = advance(ctx, call, found.Graph, own, state, graph.Options{
 		OnlyEnds: found.Durability == document.Exit,
 		Observe: func(e graph.Event) {
-			// The step's state is what the updates make.
-			if e.Kind != graph.StepDone && emitErr == nil {
+			// The state behind a step is what the updates make.
+			if logged(e) && emitErr == nil {
 				emitErr = emitGraphEvent(ctx, call, e)
 			}
 		},
@@ -147,6 +157,9 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 		return nil, graphFailure(found.Name(), err)
 	}
 	result := map[string]any{t.member: found.Name(), "task_type": call.TaskType, "output": output}
+	if threadID != "" {
+		result[threadMember] = threadID
+	}
 	spending.describe(result)
 	if result["offline"] == true {
 		result["notice"] = model.OfflineNotice

@@ -41,6 +41,9 @@ func (r *Registry) kinds() map[string]document.Kind {
 func llmKind(provider model.Provider) document.Kind {
 	return func(with document.With) (document.Work, error) {
 		instructions, named := with.String("instructions"), with.String("model")
+		if err := checkModel(provider, named); err != nil {
+			with.Refuse("model", "%s", err)
+		}
 		prompt := with.Text("prompt")
 		stream := with.Bool("stream")
 		var sample func(context.Context, graph.State) (string, error)
@@ -87,9 +90,11 @@ func schemaIn(with document.With, name string) *jsonschema.Schema {
 	if object == nil {
 		return nil
 	}
-	schema, err := compileSchema(name, object)
-	if err != nil {
-		with.Refuse(name, "%s", err.Error())
+	schema, err := schemaOf(name, object)
+	if wrong, named := errors.AsType[*violation.Error](err); named {
+		for _, v := range wrong.Violations {
+			with.Refuse(v.Field, "%s", v.Description)
+		}
 	}
 	return schema
 }
@@ -205,7 +210,13 @@ func (r *Registry) httpKind(with document.With) (document.Work, error) {
 	if err := with.Check(); err != nil {
 		return nil, err
 	}
-	made, err := r.tooling.Web.Tool("", described)
+	made, err := r.tooling.Web.Tool("http", described)
+	if wrong, named := errors.AsType[*violation.Error](err); named {
+		for _, v := range wrong.Violations {
+			with.Refuse(strings.TrimPrefix(v.Field, "http."), "%s", v.Description)
+		}
+		return nil, with.Check()
+	}
 	if err != nil {
 		return nil, err
 	}

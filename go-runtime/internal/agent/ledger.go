@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -93,6 +94,9 @@ type spent struct {
 	ModelCalls int64   `json:"model_calls,omitempty"`
 	ToolCalls  int64   `json:"tool_calls,omitempty"`
 	Seconds    float64 `json:"seconds,omitempty"`
+	// Model is the one that answered, and PriceVersion the list that the cost is from.
+	Model        string `json:"model,omitempty"`
+	PriceVersion string `json:"price_version,omitempty"`
 	// Run is the sub-run that took it; empty: the run itself.
 	Run string `json:"run,omitempty"`
 }
@@ -101,7 +105,8 @@ func (s spent) add(other spent) spent {
 	return spent{
 		Usage: s.Usage.Add(other.Usage), Cost: s.Cost + other.Cost, Unpriced: s.Unpriced || other.Unpriced,
 		ModelCalls: s.ModelCalls + other.ModelCalls, ToolCalls: s.ToolCalls + other.ToolCalls,
-		Seconds: s.Seconds + other.Seconds,
+		Seconds: s.Seconds + other.Seconds, Model: cmp.Or(other.Model, s.Model),
+		PriceVersion: cmp.Or(other.PriceVersion, s.PriceVersion),
 	}
 }
 
@@ -117,9 +122,8 @@ type ledger struct {
 	runs map[string]bool
 	// since is when the latest entry was made, or this call began.
 	since time.Time
-	// model, provider and offline are of the latest answer.
-	model, provider string
-	offline         bool
+	// offline is the model that stood in for one, if that was so.
+	offline string
 }
 
 // newLedger takes up what earlier calls with the run recorded. The run's metadata may
@@ -217,20 +221,25 @@ func (l *ledger) withTime(ctx context.Context) (context.Context, context.CancelF
 
 // answered counts an answer of a model, and the tools that it calls.
 func (l *ledger) answered(ctx context.Context, response model.Response) error {
-	entry := spent{Usage: response.Usage, Unpriced: true, ModelCalls: 1, ToolCalls: int64(len(response.ToolCalls))}
+	if response.Offline {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.offline = response.Model
+		return nil
+	}
+	entry := spent{
+		Usage: response.Usage, Unpriced: response.Cost == nil, ModelCalls: 1, ToolCalls: int64(len(response.ToolCalls)),
+		Model: response.Model,
+	}
+	if response.Cost != nil {
+		entry.Cost, entry.PriceVersion = response.Cost.NanoUSD, response.Cost.PriceVersion
+	}
 	usage := map[string]any{
-		"provider": response.Provider, "model": response.Model, "usage": response.Usage, "offline": response.Offline,
+		"provider": response.Provider, "model": response.Model, "usage": response.Usage, "cost": response.Cost,
 	}
 	payload, err := encode(usage)
 	if err != nil {
 		return err
-	}
-	l.mu.Lock()
-	l.model, l.provider = response.Model, response.Provider
-	l.offline = l.offline || response.Offline
-	l.mu.Unlock()
-	if response.Offline {
-		return nil
 	}
 	if err := l.call.Emit(ctx, engine.NewEvent{Type: eventUsage, Visibility: engine.Debug, Payload: payload}); err != nil {
 		return err
@@ -258,16 +267,18 @@ func (l *ledger) ran(ctx context.Context, run engine.Run) error {
 // spentBy is what a run took by its output, that of an agent of the runtime or of Python.
 func spentBy(output []byte) (spent, bool) {
 	var about struct {
-		Usage    model.Usage `json:"usage"`
-		Cost     *string     `json:"cost_usd"`
-		Metadata struct {
-			Cost *string `json:"cost_usd"`
+		Usage        model.Usage `json:"usage"`
+		Cost         *string     `json:"cost_usd"`
+		PriceVersion string      `json:"price_version"`
+		Metadata     struct {
+			Cost         *string `json:"cost_usd"`
+			PriceVersion string  `json:"price_version"`
 		} `json:"metadata"`
 	}
 	if json.Unmarshal(output, &about) != nil || about.Usage == (model.Usage{}) {
 		return spent{}, false
 	}
-	entry := spent{Usage: about.Usage}
+	entry := spent{Usage: about.Usage, PriceVersion: cmp.Or(about.PriceVersion, about.Metadata.PriceVersion)}
 	written := about.Cost
 	if written == nil {
 		written = about.Metadata.Cost
@@ -301,10 +312,10 @@ func (l *ledger) enter(ctx context.Context, entry spent) error {
 func (l *ledger) describe(output map[string]any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	output["model"], output["offline"], output["usage"] = l.model, l.offline, l.total.Usage
+	output["model"], output["offline"], output["usage"] = cmp.Or(l.offline, l.total.Model), l.offline != "", l.total.Usage
 	output["cost_usd"] = nil
-	if l.total.ModelCalls > 0 && !l.total.Unpriced {
-		output["cost_usd"] = formatNumber(float64(l.total.Cost) / nano)
+	if l.total.PriceVersion != "" && !l.total.Unpriced {
+		output["cost_usd"], output["price_version"] = formatNumber(float64(l.total.Cost)/nano), l.total.PriceVersion
 	}
 }
 
@@ -329,5 +340,14 @@ func ask(ctx context.Context, provider model.Provider, request model.Request) (m
 	if err != nil {
 		return response, modelFailure(err)
 	}
-	return response, l.answered(ctx, response)
+	if err := l.answered(ctx, response); err != nil {
+		return response, err
+	}
+	if l.budget.CostUSD > 0 && response.Cost == nil && !response.Offline {
+		return response, &engine.TaskError{
+			Reason: engine.ReasonBudgetExceeded, Type: "PriceUnknown",
+			Message: "the run's budget bounds its cost, and the price of model " + response.Model + " is not known",
+		}
+	}
+	return response, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
 
 const (
@@ -52,6 +53,8 @@ type assignment struct {
 	instructions []string
 	messages     []model.Message
 	sample       func(notice string) (string, error)
+	// files are there when the work begins.
+	files []madeFile
 	// pieces is given the answer while it comes; nil: nobody wants it.
 	pieces func(text string) error
 }
@@ -60,6 +63,7 @@ type assignment struct {
 type result struct {
 	text   string
 	plan   string
+	files  []madeFile
 	checks any
 	ledger *ledger
 }
@@ -81,7 +85,7 @@ const (
 )
 
 // run does an assignment as a part of a run. A run that waits gets an *engine.ParkedError.
-func (l *loop) run(ctx context.Context, call engine.Call, asked assignment) (result, error) {
+func (l *loop) run(ctx context.Context, call engine.Call, asked assignment) (made result, err error) {
 	spending, err := newLedger(call, l.budget)
 	if err != nil {
 		return result{}, err
@@ -93,10 +97,17 @@ func (l *loop) run(ctx context.Context, call engine.Call, asked assignment) (res
 		return result{}, err
 	}
 	t := turnOfLoop{loop: l, asked: asked}
+	if l.build != nil {
+		if t.workspace, err = l.build.begin(ctx, call, asked.files); err != nil {
+			return result{}, err
+		}
+		defer func() { err = errors.Join(err, t.workspace.Close()) }()
+	}
 	if l.tools != nil {
 		if t.tools, err = l.tools.open(ctx, call.Namespace); err != nil {
 			return result{}, err
 		}
+		t.tools.build, t.tools.workspace = l.build, t.workspace
 	}
 	// A round is a step of thinking and one of tools; each mend and repair may add two.
 	options := graph.Options{RecursionLimit: 2 * (l.maxRounds() + maxMends + maxRepairs + 2)}
@@ -106,15 +117,24 @@ func (l *loop) run(ctx context.Context, call engine.Call, asked assignment) (res
 		// One answer of the model is all there is: nothing to go on with.
 		state, err = t.graph().Run(ctx, graph.Request{Thread: call.RunID, Input: input}, options)
 	} else {
-		state, err = advance(ctx, call, t.graph(), newRunSaver(call), input, options)
+		state, err = advance(ctx, call, t.graph(), ownPart(call, graph.Async), input, options)
 	}
 	if err != nil {
 		return result{}, loopFailure(err)
 	}
-	r := result{ledger: spending, checks: state[checksChannel]}
-	r.text, _ = state[answerChannel].(string)
-	r.plan, _ = state[planChannel].(string)
-	return r, nil
+	made = result{ledger: spending, checks: state[checksChannel]}
+	made.text, _ = state[answerChannel].(string)
+	made.plan, _ = state[planChannel].(string)
+	if l.build != nil {
+		answered, err := filesOf(made.text)
+		if err != nil {
+			return result{}, err
+		}
+		if made.files, err = shown(t.workspace, asked.files, answered); err != nil {
+			return result{}, err
+		}
+	}
+	return made, nil
 }
 
 func (l *loop) maxRounds() int {
@@ -129,8 +149,9 @@ type turnOfLoop struct {
 	*loop
 
 	asked assignment
-	// tools are the loop's, opened for the run.
-	tools *toolbox
+	// tools are the loop's, opened for the run, and workspace is where it builds.
+	tools     *toolbox
+	workspace *workspace.Workspace
 }
 
 func (t *turnOfLoop) graph() *graph.Graph {

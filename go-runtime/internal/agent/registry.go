@@ -11,6 +11,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/thread"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
@@ -45,6 +46,7 @@ type Registry struct {
 	graphs    *compiled[*document.Compiled]
 	defined   *compiled[*agent]
 	builtIn   []definition.Definition
+	threads   *thread.Store
 	// conversationInput is the schema of the input of conversations.
 	conversationInput *jsonschema.Schema
 }
@@ -100,13 +102,15 @@ type Config struct {
 	// Definitions has graphs and agents that are data, those of BuiltIn among them; nil:
 	// only those.
 	Definitions Definitions
+	// Threads keeps the threads of graphs that outlive runs; nil: there are none.
+	Threads *thread.Store
 }
 
 // New returns the built-in tasks, the agents of the catalog, and those that HTTP servers
 // execute. It fails when an id is taken, an endpoint's defaults do not fit, or a file of
 // the catalog is broken.
 func New(cfg Config) (*Registry, error) {
-	r := &Registry{provider: cfg.Provider, tooling: cfg.Tooling, endpoints: make(map[string]*endpoint, len(cfg.Endpoints))}
+	r := &Registry{provider: cfg.Provider, tooling: cfg.Tooling, threads: cfg.Threads, endpoints: make(map[string]*endpoint, len(cfg.Endpoints))}
 	var err error
 	if r.builtIn, err = r.loadGraphs(); err != nil {
 		return nil, fmt.Errorf("load graphs: %w", err)
@@ -146,7 +150,11 @@ func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name
 			return remote.run, nil
 		}
 		a := r.agentOf(namespace, agentID)
-		if a == nil {
+		switch {
+		case a == nil && input == nil:
+			// It was deleted; the version with which the run began is kept.
+			return r.pinned(agentID, name), nil
+		case a == nil:
 			return nil, &UnknownAgentError{AgentID: agentID, Known: r.ids(namespace)}
 		}
 		found, tasks = a.task(name), a.tasks
@@ -215,7 +223,11 @@ func (r *Registry) Agents(namespace string) []Agent {
 			agents = append(agents, Agent{ID: id, Description: "Executed by an HTTP server; takes any task type."})
 			continue
 		}
-		agents = append(agents, Agent{ID: id, Description: a.description, Model: a.model, TaskTypes: describe(a.tasks)})
+		types := describe(a.tasks)
+		if a.other != nil {
+			types = append(types, a.other.describe(anyTaskType))
+		}
+		agents = append(agents, Agent{ID: id, Description: a.description, Model: a.model, TaskTypes: types})
 	}
 	return agents
 }
@@ -228,11 +240,20 @@ func (r *Registry) TaskTypes() []TaskType {
 func describe(tasks map[string]*taskType) []TaskType {
 	described := make([]TaskType, 0, len(tasks))
 	for _, name := range sortedKeys(tasks) {
-		t := tasks[name]
-		described = append(described, TaskType{Name: name, Description: t.input.Description(), InputSchema: t.input.Raw()})
+		described = append(described, tasks[name].describe(name))
 	}
 	return described
 }
+
+func (t *taskType) describe(name string) TaskType {
+	if t.input == nil {
+		return TaskType{Name: name, InputSchema: []byte(`{"type": "object"}`)}
+	}
+	return TaskType{Name: name, Description: t.input.Description(), InputSchema: t.input.Raw()}
+}
+
+// anyTaskType stands for the task types of agents that are data: any name is one.
+const anyTaskType = "task"
 
 func sortedKeys[V any](m map[string]V) []string {
 	return slices.Sorted(maps.Keys(m))

@@ -31,7 +31,15 @@ func (t *thinker) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write question: %w", err)
 	}
+	var given struct {
+		Files []madeFile `json:"files"`
+	}
+	if err := json.Unmarshal(call.Input, &given); err != nil {
+		// A task type whose input has other files than those of a project.
+		given.Files = nil
+	}
 	made, err := t.loop.run(ctx, call, assignment{
+		files:    given.Files,
 		messages: []model.Message{{Role: model.User, Text: string(asked)}},
 		sample:   func(notice string) (string, error) { return t.sample.render(call.Input, notice) },
 	})
@@ -59,8 +67,8 @@ func (r result) object() (map[string]any, error) {
 	if r.plan != "" {
 		output["plan"] = r.plan
 	}
-	if r.checks != nil {
-		output["checks"] = r.checks
+	if r.files != nil {
+		output["files"], output["checks"] = r.files, r.checks
 	}
 	return output, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
 
 // The types of events that tell of tools, as those of agents in Python.
@@ -23,6 +24,9 @@ const (
 type toolbox struct {
 	set    *tool.Set
 	runner *tool.Runner
+	// build and workspace are set where the agent builds: what sub-runs make is put there.
+	build     *builder
+	workspace *workspace.Workspace
 	// delegates are those tools that a sub-run does, by their names.
 	delegates map[string]delegated
 }
@@ -73,7 +77,7 @@ func (b *toolbox) attempt(ctx context.Context, node *graph.Call, wanted model.To
 // the end of the run, and what a node waits for, are errors.
 func (b *toolbox) do(ctx context.Context, node *graph.Call, t tool.Tool, arguments []byte) (tool.Result, error) {
 	if d, isDelegated := b.delegates[t.Name]; isDelegated {
-		return d.do(ctx, node, arguments)
+		return b.delegate(ctx, node, d, arguments)
 	}
 	call := callOf(ctx)
 	done, err := b.runner.Do(ctx, t, tool.Call{
@@ -85,7 +89,7 @@ func (b *toolbox) do(ctx context.Context, node *graph.Call, t tool.Tool, argumen
 	return done, err
 }
 
-func (d delegated) do(ctx context.Context, node *graph.Call, arguments []byte) (tool.Result, error) {
+func (b *toolbox) delegate(ctx context.Context, node *graph.Call, d delegated, arguments []byte) (tool.Result, error) {
 	request, err := d.request(arguments)
 	if err != nil {
 		return tool.Result{}, err
@@ -101,8 +105,32 @@ func (d delegated) do(ctx context.Context, node *graph.Call, arguments []byte) (
 	if err != nil {
 		return tool.Result{}, err
 	}
+	if b.build != nil {
+		if err := b.adopt(ctx, run, output); err != nil {
+			if refused, isRefusal := errors.AsType[refusalError](err); isRefusal {
+				return refusal(string(refused)), nil
+			}
+			return tool.Result{}, err
+		}
+	}
 	return d.result(output)
 }
+
+// adopt puts what a sub-run has made into the workspace, and says so in its output, which
+// then has no contents of files.
+func (b *toolbox) adopt(ctx context.Context, run engine.Run, output map[string]any) error {
+	paths, err := b.build.adopt(ctx, b.workspace, run.Namespace, run.ID)
+	if err == nil && len(paths) > 0 {
+		output["files"] = paths
+		output["files_note"] = "These files are in your project now: read_file shows them."
+	}
+	return err
+}
+
+// refusalError is what a model can mend.
+type refusalError string
+
+func (e refusalError) Error() string { return string(e) }
 
 func refusal(text string) tool.Result { return tool.Result{Text: text, Failed: true} }
 

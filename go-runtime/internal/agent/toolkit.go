@@ -18,6 +18,8 @@ type Tooling struct {
 	Runner *tool.Runner
 	Web    *tool.Web
 	MCP    MCPServers
+	// Workshop is where agents build; nil: they answer with what they would build.
+	Workshop Workshop
 }
 
 // MCPServers are those that the operator has configured.

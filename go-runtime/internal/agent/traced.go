@@ -14,18 +14,7 @@ import (
 // tracedTask answers a question, and says where the trace of that is found.
 type tracedTask struct{ provider model.Provider }
 
-// tracedOutput is what traced_task returns.
-type tracedOutput struct {
-	Answer   string      `json:"answer"`
-	TaskType string      `json:"task_type"`
-	Model    string      `json:"model"`
-	Offline  bool        `json:"offline"`
-	Usage    model.Usage `json:"usage"`
-	Trace    traceLink   `json:"trace"`
-	// Notice says what was not done, for people.
-	Notice string `json:"notice,omitempty"`
-}
-
+// traceLink is where the trace of a run is found.
 type traceLink struct {
 	TraceID string `json:"trace_id"`
 	Project string `json:"project"`
@@ -46,7 +35,13 @@ func (t *tracedTask) run(ctx context.Context, call engine.Call) ([]byte, error) 
 	if err := json.Unmarshal(call.Input, &input); err != nil {
 		return nil, fmt.Errorf("read input: %w", err)
 	}
-	response, err := t.provider.Complete(ctx, model.Request{
+	spending, err := newLedger(call, Budget{})
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := spending.withTime(withLedger(withCall(ctx, call), spending))
+	defer stop()
+	response, err := ask(ctx, t.provider, model.Request{
 		Instructions: "Answer the question. Be clear and correct, and no longer than it takes.",
 		Messages:     []model.Message{{Role: model.User, Text: input.Query}},
 		Sample: func(notice string) (string, error) {
@@ -54,7 +49,7 @@ func (t *tracedTask) run(ctx context.Context, call engine.Call) ([]byte, error) 
 		},
 	})
 	if err != nil {
-		return nil, modelFailure(err)
+		return nil, loopFailure(err)
 	}
 	link := span.LinkOf(ctx)
 	var notices []string
@@ -67,8 +62,12 @@ func (t *tracedTask) run(ctx context.Context, call engine.Call) ([]byte, error) 
 	case link.TraceID == "":
 		notices = append(notices, notSampledNotice)
 	}
-	return encode(tracedOutput{
-		Answer: response.Text, TaskType: call.TaskType, Model: response.Model, Offline: response.Offline,
-		Usage: response.Usage, Trace: traceLink{link.TraceID, link.Project, link.URL}, Notice: strings.Join(notices, " "),
-	})
+	output := map[string]any{
+		"answer": response.Text, "task_type": call.TaskType, "trace": traceLink{link.TraceID, link.Project, link.URL},
+	}
+	spending.describe(output)
+	if len(notices) > 0 {
+		output["notice"] = strings.Join(notices, " ")
+	}
+	return encode(output)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/mcp"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 )
 
@@ -92,9 +93,9 @@ func (c Config) TLS() (*tls.Config, error) {
 }
 
 // badFiles looks at everything on the disk that the configuration names:
-// certificates pair, the tokens file parses, folders can be written. It leaves
-// nothing behind.
-func (c Config) badFiles() []Mistake {
+// certificates pair, the files of tokens and of MCP servers parse, folders can be
+// written. It leaves nothing behind.
+func (c Config) badFiles(getenv func(string) string) []Mistake {
 	var found []Mistake
 	mistake := func(setting, shown string, err error) {
 		if err != nil {
@@ -108,6 +109,10 @@ func (c Config) badFiles() []Mistake {
 	if c.TokensFile != "" {
 		_, err := token.Load(c.TokensFile)
 		mistake("tokens-file", c.TokensFile, err)
+	}
+	if c.MCPServers != "" {
+		_, err := mcp.Load(c.MCPServers, getenv)
+		mistake("mcp-servers", c.MCPServers, err)
 	}
 	if c.NATSURL == "" {
 		mistake("data-dir", c.DataDir, checkWritable(c.DataDir))

@@ -245,6 +245,40 @@ func TestStreamOrigins(t *testing.T) {
 	}
 }
 
+func TestWhatToolsMayUse(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, `{"mcpServers": {"notes": {"command": "notes", "env": {"KEY": "${NOTES_KEY}"}}}}`)
+	c, err := load(t, map[string]string{"AGENT_RUNTIME_TOOL_SECRETS": "TOKEN, OTHER=/run/secrets/other,", "NOTES_KEY": "k"},
+		"--http-tools=https://a.example/v1, http://127.0.0.1:8080", "--mcp-servers="+file, "--mcp=off")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(c.HTTPTools, []string{"https://a.example/v1", "http://127.0.0.1:8080"}) || c.MCPServers != file || c.MCP ||
+		!maps.Equal(c.ToolSecrets, map[string]string{"TOKEN": "", "OTHER": "/run/secrets/other"}) {
+		t.Errorf("config = %+v", c)
+	}
+	var text strings.Builder
+	if _, err := c.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`http-tools: "https://a.example/v1,http://127.0.0.1:8080"`, `tool-secrets: "OTHER=/run/secrets/other,TOKEN"`, `mcp: "off"`} {
+		if !strings.Contains(text.String(), line) {
+			t.Errorf("settings in effect lack %s:\n%s", line, text.String())
+		}
+	}
+	_, err = load(t, nil, "--http-tools=https://u:p@a.example", "--tool-secrets=A-B", "--mcp-servers="+file, "--mcp=yes")
+	if got := mistakes(t, err); !slices.Equal(got, []string{"http-tools", "tool-secrets", "mcp", "mcp-servers"}) {
+		t.Errorf("mistakes %v", got)
+	}
+	if strings.Contains(err.Error(), "u:p") {
+		t.Errorf("the mistake shows a password: %v", err)
+	}
+	_, err = load(t, nil, "--tool-secrets=A,A=/b")
+	if got := mistakes(t, err); !slices.Equal(got, []string{"tool-secrets"}) {
+		t.Errorf("mistakes %v", got)
+	}
+}
+
 func TestHTTPAgents(t *testing.T) {
 	t.Parallel()
 	raw := "a=http://127.0.0.1:1/x?y=z, b=https://b.example;run-timeout=30s; max-attempts=5," +

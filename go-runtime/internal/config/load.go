@@ -108,7 +108,7 @@ func Load(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 			Mistake{key, file.values[key], "file " + file.path, "there is no such setting"})
 	}
 	// A setting that could not be read seems empty: what follows from that is no mistake of its own.
-	for _, mistake := range slices.Concat(c.contradictions(), c.badFiles()) {
+	for _, mistake := range slices.Concat(c.contradictions(), c.badFiles(getenv)) {
 		if !problems.about(mistake.Setting) {
 			problems.Mistakes = append(problems.Mistakes, mistake)
 		}

@@ -64,6 +64,19 @@ type Config struct {
 	KeepRuns    int
 	KeepRunsFor time.Duration
 
+	// WorkspaceMaxFiles, WorkspaceMaxFileBytes and WorkspaceMaxBytes are what the files of
+	// one run may be; KeepFilesFor is how long they are kept after its end.
+	WorkspaceMaxFiles                        int
+	WorkspaceMaxFileBytes, WorkspaceMaxBytes int64
+	KeepFilesFor                             time.Duration
+	// KeepThreadsFor is after what time without a turn a thread of graphs is removed.
+	KeepThreadsFor time.Duration
+	// Sandbox is "auto", "require" or "off"; see package sandbox.
+	Sandbox string
+	// SandboxLauncher is the command of this program that is a sandbox's launcher. It is
+	// no setting: the program says it. Empty: there is none.
+	SandboxLauncher []string
+
 	// EventMaxAge is how long events are kept; 0: forever.
 	EventMaxAge time.Duration
 	// EventMaxBytes is how much room events may take before the oldest go; 0: any.
@@ -98,13 +111,21 @@ type Config struct {
 
 	// DefinitionsDir is a folder of graphs and agents that every namespace sees; see definition.ReadFolder. Empty: none.
 	DefinitionsDir string
-
 	// TraceContent is "never", "asked" or "always": whether inputs and outputs go into spans.
 	TraceContent string
 	// TraceRedact are the names of JSON members whose values are masked there.
 	TraceRedact []string
 	// TraceURL is where traces are shown, with {trace_id} in it; empty: nowhere.
 	TraceURL string
+	// HTTPTools are the URLs below which HTTP tools may go; none: to every public address, without secrets.
+	HTTPTools []string
+	// ToolSecrets are what the headers of HTTP tools may refer to, with the file that
+	// holds the secret; an empty one stands for the environment variable of that name.
+	ToolSecrets map[string]string
+	// MCPServers is the file of the MCP servers that agents may use; empty: there are none.
+	MCPServers string
+	// MCP makes an MCP server of the runtime, on the HTTP address.
+	MCP bool
 
 	// origins says where each setting's value came from, by name.
 	origins map[string]string
@@ -258,6 +279,31 @@ func settings(c *Config) []setting {
 		},
 
 		{
+			name: "workspace-max-files", fallback: "1000", value: &intValue{&c.WorkspaceMaxFiles, 1, 100_000},
+			help: "`number` of files that a run may have in its workspace",
+		},
+		{
+			name: "workspace-max-file-bytes", fallback: "1MiB", value: &bytesValue[int64]{&c.WorkspaceMaxFileBytes, 1 << 10, 1 << 30},
+			help: "largest `size` of one file of a workspace",
+		},
+		{
+			name: "workspace-max-bytes", fallback: "64MiB", value: &bytesValue[int64]{&c.WorkspaceMaxBytes, 1 << 10, 64 << 30},
+			help: "`size` that all files of a workspace may have",
+		},
+		{
+			name: "keep-files-for", fallback: "168h", value: &durationValue{&c.KeepFilesFor, time.Minute, 3650 * day},
+			help: "how long the files of a run are kept after its end; not longer than the run",
+		},
+		{
+			name: "keep-threads-for", fallback: "2160h", value: &durationValue{&c.KeepThreadsFor, time.Minute, 3650 * day},
+			help: "how long a thread of graphs is kept after its latest turn",
+		},
+		{
+			name: "sandbox", fallback: "auto", value: &choiceValue{&c.Sandbox, []string{"auto", "require", "off"}},
+			help: "whether agents may run commands: auto (where they can be isolated), require (else the runtime does not start) or off",
+		},
+
+		{
 			name: "event-max-age", fallback: "168h", value: &durationValue{&c.EventMaxAge, 0, 3650 * day},
 			help: "how long events are kept; 0: forever",
 		},
@@ -329,7 +375,6 @@ func settings(c *Config) []setting {
 			name: "definitions-dir", fallback: "", value: (*textValue)(&c.DefinitionsDir),
 			help: "`folder` whose files graphs/*.yaml and agents/*.yaml, or .yml or .json, every namespace sees",
 		},
-
 		{
 			name: "trace-content", fallback: "asked", value: &choiceValue{&c.TraceContent, []string{"never", "asked", "always"}},
 			help: "inputs and outputs in traces: never, asked (of runs whose metadata has trace: true) or always",
@@ -342,6 +387,24 @@ func settings(c *Config) []setting {
 		{
 			name: "trace-url", fallback: "", value: (*traceURLValue)(&c.TraceURL),
 			help: "`url` at which a trace is shown, with {trace_id} in it",
+		},
+		{
+			name: "http-tools", fallback: "", value: (*prefixesValue)(&c.HTTPTools),
+			help: "`urls` below which HTTP tools may go, with commas between; without any they may go to every public " +
+				"address, and no secret is sent",
+		},
+		{
+			name: "tool-secrets", fallback: "", value: (*secretsValue)(&c.ToolSecrets),
+			help: "`names` of environment variables that the headers of HTTP tools may refer to, with commas between; " +
+				"name=path is a file in place of a variable",
+		},
+		{
+			name: "mcp-servers", fallback: "", value: (*textValue)(&c.MCPServers),
+			help: "YAML or JSON `file` of MCP servers whose tools agents may use",
+		},
+		{
+			name: "mcp", fallback: "on", value: (*switchValue)(&c.MCP),
+			help: "on or off: whether the HTTP address serves the agents to MCP clients, at /mcp",
 		},
 	}
 }

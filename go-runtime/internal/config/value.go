@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -308,6 +309,82 @@ func (v *traceURLValue) Set(raw string) error {
 }
 
 func (v *traceURLValue) String() string { return string(*v) }
+
+// prefixesValue is web URLs with commas between, without user, query and fragment.
+type prefixesValue []string
+
+func (v *prefixesValue) Set(raw string) error {
+	var prefixes []string
+	for part := range strings.SplitSeq(raw, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		u, err := url.Parse(part)
+		if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+			(u.Scheme != "http" && u.Scheme != "https") {
+			return errors.New("want https://host/path, several with commas between, without user, password and query")
+		}
+		prefixes = append(prefixes, part)
+	}
+	*v = prefixes
+	return nil
+}
+
+func (v *prefixesValue) String() string { return strings.Join(*v, ",") }
+
+// secretsValue is names of environment variables, or name=path of a file each.
+type secretsValue map[string]string
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func (v *secretsValue) Set(raw string) error {
+	secrets := map[string]string{}
+	for part := range strings.SplitSeq(raw, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		name, path, _ := strings.Cut(part, "=")
+		if !variableName.MatchString(name) {
+			return errors.New("want names of environment variables, or name=path of a file, with commas between")
+		}
+		if _, twice := secrets[name]; twice {
+			return fmt.Errorf("%q is there twice", name)
+		}
+		secrets[name] = path
+	}
+	*v = secrets
+	return nil
+}
+
+func (v *secretsValue) String() string {
+	parts := make([]string, 0, len(*v))
+	for _, name := range slices.Sorted(maps.Keys(*v)) {
+		part := name
+		if path := (*v)[name]; path != "" {
+			part += "=" + path
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ",")
+}
+
+// switchValue is on or off.
+type switchValue bool
+
+func (v *switchValue) Set(raw string) error {
+	if raw != "on" && raw != off {
+		return errors.New("want on or off")
+	}
+	*v = raw == "on"
+	return nil
+}
+
+func (v *switchValue) String() string {
+	if *v {
+		return "on"
+	}
+	return off
+}
 
 type choiceValue struct {
 	field   *string

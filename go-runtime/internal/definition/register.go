@@ -40,7 +40,7 @@ func (s *Store) Register(ctx context.Context, namespace string, d Definition, re
 		if e.live() && e.head.Version == name {
 			return nil, nil
 		}
-		if err := s.mayTake(k, e); err != nil {
+		if err := s.MayRegister(namespace, d.Kind, d.Name); err != nil {
 			return nil, err
 		}
 		next := head{Version: name, Last: e.head.Last}
@@ -58,16 +58,18 @@ func (s *Store) Register(ctx context.Context, namespace string, d Definition, re
 	return registered.definition(k, name), created, nil
 }
 
-// mayTake refuses a name that is taken, or one too many.
-func (s *Store) mayTake(k key, e *entry) error {
-	if e.live() {
+// MayRegister refuses a name that a namespace cannot have, or one too many.
+// Errors: *violation.Error, *LimitError.
+func (s *Store) MayRegister(namespace string, kind Kind, name string) error {
+	k := key{namespace, kind, name}
+	if e := s.catalog.read(k); e.live() {
 		return nil
 	}
 	if s.catalog.isOwn(k) {
-		return violation.New("name", "%s is the name of a %s of the runtime's own", k.name, k.kind)
+		return violation.New("name", "%s is the name of a %s of the runtime's own", name, kind)
 	}
-	if live, _, _ := s.catalog.count(k.namespace); live >= s.maxDefinitions {
-		return &LimitError{Namespace: k.namespace, Limit: s.maxDefinitions}
+	if live, _, _ := s.catalog.count(namespace); live >= s.maxDefinitions {
+		return &LimitError{Namespace: namespace, Limit: s.maxDefinitions}
 	}
 	return nil
 }

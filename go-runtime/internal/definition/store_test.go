@@ -278,6 +278,52 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestWhatWasAcceptedOutlivesACrash has the journal go away while texts are registered.
+func TestWhatWasAcceptedOutlivesACrash(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir)
+	var (
+		accepted []Definition
+		racing   sync.WaitGroup
+		some     = make(chan struct{})
+	)
+	racing.Go(func() {
+		for n := 0; ; n++ {
+			d, _, err := s.Register(t.Context(), "a", graphOf("g", strconv.Itoa(n)), "")
+			if err != nil {
+				return
+			}
+			if accepted = append(accepted, d); n == 20 {
+				close(some)
+			}
+		}
+	})
+	<-some
+	if err := s.j.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	racing.Wait()
+	s.close()
+	s = open(t, dir)
+	for _, d := range accepted[max(0, len(accepted)-MaxVersions/2):] {
+		if got := s.text("a", "g", d.Version); got != string(d.Text) {
+			t.Errorf("version %d is %s", d.Number, got)
+		}
+	}
+	// One more may have been kept whose answer was lost, and then all of it was.
+	current, err := s.Get(t.Context(), "a", Graph, "g", "")
+	if err != nil || current.Number < len(accepted) || current.Number > len(accepted)+1 {
+		t.Fatalf("current is %+v, %v; %d were accepted", current, err, len(accepted))
+	}
+	if got := s.text("a", "g", current.Version); got != string(current.Text) {
+		t.Errorf("current is %s", got)
+	}
+	if next := s.register("a", "g", "next"); next.Number != current.Number+1 {
+		t.Errorf("the next has number %d after %d", next.Number, current.Number)
+	}
+}
+
 // TestBrokenRecordsHideNoOthers has a record that nobody can read.
 func TestBrokenRecordsHideNoOthers(t *testing.T) {
 	t.Parallel()

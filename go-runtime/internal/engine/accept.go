@@ -121,7 +121,7 @@ const alone = -1
 
 // order completes and checks a request and names its run.
 func (e *Engine) order(namespace string, r CreateRequest) (*order, error) {
-	r, err := e.complete(r)
+	r, err := e.complete(e.keyed(r))
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +130,16 @@ func (e *Engine) order(namespace string, r CreateRequest) (*order, error) {
 		return nil, err
 	}
 	return &order{request: r, id: id, hash: hashPayload(r), place: alone}, nil
+}
+
+// keyed gives a request the concurrency key that its work asks for.
+func (e *Engine) keyed(r CreateRequest) CreateRequest {
+	if r.Options.Concurrency == nil {
+		if key := e.registry.ConcurrencyKey(r.Target, r.TaskType, r.Input); key != "" {
+			r.Options.Concurrency = &Concurrency{Key: key}
+		}
+	}
+	return r
 }
 
 // orders makes an order of each request of a batch. Requests with the same id share the first one's.

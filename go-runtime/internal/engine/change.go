@@ -146,13 +146,15 @@ func (e *Engine) changeInTurn(
 	}
 
 	ent.mu.Lock()
-	ent.run, ent.trace = next, rec.Trace
+	ent.run, ent.trace = next, kept(rec.Trace)
 	if next.State.Ended() {
 		if ent.deadline != nil {
 			ent.deadline.Stop()
 		}
 		ent.task, ent.input = nil, nil
-		close(ent.ended)
+		if ent.ended != nil {
+			close(ent.ended)
+		}
 		for _, w := range ent.watchers {
 			w.add(ent)
 		}

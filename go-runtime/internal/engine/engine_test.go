@@ -33,6 +33,8 @@ func (t tasks) Resolve(_ string, _ Target, _, taskType string, _ []byte) (Task, 
 	return nil, errNoSuchTask
 }
 
+func (tasks) ConcurrencyKey(Target, string, []byte) string { return "" }
+
 func (t tasks) Defaults(string, Target, string) RunDefaults { return RunDefaults{} }
 
 // agents is a Registry of plain functions by task type, with what holds for the runs of each agent.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/tidwall/btree"
 
@@ -26,8 +27,8 @@ type entry struct {
 
 	mu  sync.Mutex
 	run Run // without payloads
-	// trace is where the run stands in a trace.
-	trace span.Origin
+	// trace is where the run stands in a trace; nil: in none.
+	trace *span.Origin
 	// task and input are set while the run waits in memory; a run queued before a
 	// restart has neither and gets them when it starts.
 	task  Task
@@ -42,7 +43,8 @@ type entry struct {
 	queueTimer *time.Timer
 	// deadline fires when the run has to end; nil without one.
 	deadline *time.Timer
-	// ended is closed when the run has ended; then watchers are told.
+	// ended is closed when the run has ended; then watchers are told. nil: nobody waits for
+	// that, and most runs are waited for by nobody.
 	ended    chan struct{}
 	watchers []*watcher
 
@@ -60,16 +62,29 @@ func newEntry(r *record) *entry {
 		named:   r.Run.named,
 		turn:    make(chan struct{}, 1),
 		run:     r.Run,
-		trace:   r.Trace,
-		ended:   make(chan struct{}),
+		trace:   kept(r.Trace),
 	}
 	if ent.created == 0 {
 		ent.created = r.Run.Sequence
 	}
-	if r.Run.State.Ended() {
-		close(ent.ended)
+	// Many runs have the same of these, and each would have a copy.
+	for _, text := range []*string{&ent.run.Namespace, &ent.run.AgentID, &ent.run.TaskType} {
+		*text = unique.Make(*text).Value()
 	}
 	return ent
+}
+
+// end is closed when the run has ended.
+func (ent *entry) end() <-chan struct{} {
+	ent.mu.Lock()
+	defer ent.mu.Unlock()
+	if ent.ended == nil {
+		ent.ended = make(chan struct{})
+		if ent.run.State.Ended() {
+			close(ent.ended)
+		}
+	}
+	return ent.ended
 }
 
 // delay has the run begin no earlier than after d.

@@ -22,7 +22,18 @@ func traced(run *Run) *span.Run {
 func (ent *entry) traceOrigin() span.Origin {
 	ent.mu.Lock()
 	defer ent.mu.Unlock()
-	return ent.trace
+	if ent.trace == nil {
+		return span.Origin{}
+	}
+	return *ent.trace
+}
+
+// kept is what an entry keeps of where its run stands in a trace.
+func kept(origin span.Origin) *span.Origin {
+	if origin == (span.Origin{}) {
+		return nil
+	}
+	return &origin
 }
 
 // placeInTrace puts a run that is about to be accepted into the trace of its caller, or

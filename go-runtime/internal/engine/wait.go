@@ -156,10 +156,10 @@ func (e *Engine) awaitEnd(ctx context.Context, ent *entry, maxWait time.Duration
 		defer timer.Stop()
 		patience = timer.C
 	}
-	stopping := e.stopping
+	stopping, end := e.stopping, ent.end()
 	for {
 		select {
-		case <-ent.ended:
+		case <-end:
 			return nil
 		case <-patience:
 			return nil

@@ -5,6 +5,7 @@
 //	/readyz                   200 while it takes new work, else 503; JSON: {"ready", "serving", "reasons", "warnings"}
 //	/metrics                  Prometheus text
 //	/v1/runs/{run_id}/events  Server-Sent Events, for whoever has a ticket
+//	/mcp                      the runtime as an MCP server
 //
 // Queries are never logged: a ticket is as good as a password.
 package gateway
@@ -52,9 +53,11 @@ type Config struct {
 	Authorize func(*http.Request) bool
 	// Streams says how the events of runs are served; nil: they are not.
 	Streams *StreamConfig
+	// MCP answers MCP clients, and sets the times that they may take; nil: nobody does.
+	MCP http.Handler
 }
 
-// Times that a client may take; requests have no body and answers are small.
+// Times that a client may take, unless its handler sets others: requests have no body and answers are small.
 const (
 	readTimeout  = 10 * time.Second
 	writeTimeout = 30 * time.Second
@@ -110,6 +113,9 @@ func New(cfg Config, log *slog.Logger) *Server {
 	if cfg.Streams != nil {
 		runs = newStreams(*cfg.Streams, func() bool { return cfg.Readiness().Serving }, log)
 		mux.Handle("/v1/runs/{run_id}/events", runs)
+	}
+	if cfg.MCP != nil {
+		mux.Handle("/mcp", cfg.MCP)
 	}
 	return &Server{
 		address: cfg.Address,

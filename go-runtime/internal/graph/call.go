@@ -6,7 +6,11 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync/atomic"
 )
+
+// maxNesting bounds how deep graphs run each other.
+const maxNesting = 25
 
 // Call is what a node is given beside the state: which task it is, and what it can ask
 // of the run. It is the call's alone, and of one goroutine.
@@ -23,6 +27,8 @@ type Call struct {
 	// below are the answers to the questions of its subgraphs, of which called were called.
 	below  map[string]any
 	called int
+	// left says that nobody waits for the call any more.
+	left atomic.Bool
 }
 
 // interruptError leaves a node that asks or awaits; it is no failure of its.
@@ -33,7 +39,12 @@ type interruptError struct {
 
 // Waits reports whether the error of a node says that it waits for something, and so is no failure.
 func Waits(err error) bool {
-	return errors.As(err, new(*interruptError)) || errors.As(err, new(*InterruptedError))
+	if err == nil {
+		return false
+	}
+	_, own := errors.AsType[*interruptError](err)
+	_, below := errors.AsType[*InterruptedError](err)
+	return own || below
 }
 
 func (*interruptError) Error() string {
@@ -61,24 +72,53 @@ func (c *Call) Interrupt(question any) (any, error) {
 // its top and looks for itself.
 func (*Call) Await(run string) error { return &interruptError{run: run} }
 
-// Emit tells who observes the run of something. The name is the caller's own.
-func (c *Call) Emit(name string, data any) {
-	c.run.tell(Event{Kind: Custom, Name: name, Node: c.Task.Node, Task: c.Task.ID, Data: data})
+// parentError has a command for the graph above.
+type parentError struct{ command Command }
+
+func (*parentError) Error() string {
+	return "the command is for the graph above, and the error must be returned as it is"
 }
+
+// Emit tells who observes the run of something. The name is the caller's own.
+func (c *Call) Emit(name string, data any) { c.tell(Event{Kind: Custom, Name: name, Data: data}) }
+
+// EmitMessage tells who observes the run of a piece of the text that a model is writing.
+func (c *Call) EmitMessage(piece any) { c.tell(Event{Kind: Piece, Data: piece}) }
+
+func (c *Call) tell(e Event) {
+	e.Step, e.Node, e.Task = c.Step, c.Task.Node, c.Task.ID
+	if !c.left.Load() {
+		c.run.tell(e)
+	}
+}
+
+// Store is the memory that threads share; nil where whoever runs the graph has given none.
+func (c *Call) Store() Store { return c.run.options.Store }
 
 // Run runs another graph as a part of this task, in a thread of its own, with an input.
 // What it asks is asked by this task, whose node returns the error as it is. What it has
 // done is not done again when the node is called again: graphs are told apart by the
 // order in which a node runs them.
+//
+// The two graphs have states of their own, and it is the node's to say what of its own
+// goes into the input, and what of the state that comes back it writes, also where
+// channels have the same names: a list that was handed over comes back with what was in
+// it, which Append would add again, and Messages, which goes by ids, would not. An
+// Overwrite drops what other tasks of the step have written.
 func (c *Call) Run(ctx context.Context, g *Graph, input State) (State, error) {
 	thread := c.Thread + "." + c.Task.ID + "." + strconv.Itoa(c.called)
 	c.called++
 	options := c.run.options
-	above := c.run
-	node := c.Task.Node
-	options.Observe = func(e Event) {
-		e.Node = node + "/" + e.Node
-		above.tell(e)
+	if options.depth++; options.depth > maxNesting {
+		return nil, &NestingError{Limit: maxNesting}
+	}
+	if options.Observe != nil {
+		options.Observe = func(e Event) {
+			e.Node = c.Task.Node + "/" + e.Node
+			if !c.left.Load() {
+				c.run.tell(e)
+			}
+		}
 	}
 	if options.Saver == nil {
 		return g.Run(ctx, Request{Thread: thread, Input: input}, options)

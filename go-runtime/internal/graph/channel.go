@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 )
 
 // State is the values of channels by name; a channel that was never written and has no
@@ -19,6 +20,18 @@ type Channel struct {
 	Initial any
 	// Ephemeral channels are empty again after the step that could read them.
 	Ephemeral bool
+
+	// adds says that what is written is the same to Reduce one by one and as one list.
+	adds bool
+}
+
+// withKind says of a channel what its reducer is known for.
+func (c Channel) withKind() Channel {
+	if c.Reduce != nil {
+		at := reflect.ValueOf(c.Reduce).Pointer()
+		c.adds = at == reflect.ValueOf(Append).Pointer() || at == reflect.ValueOf(Messages).Pointer()
+	}
+	return c
 }
 
 // Reducer returns the value of a channel after a write. It returns a new value, and

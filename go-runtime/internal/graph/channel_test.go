@@ -2,7 +2,9 @@ package graph
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -67,6 +69,53 @@ func TestMistakesOfAGraphAreNamed(t *testing.T) {
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+// TestWritesOfAStepAreAddedAtOnce holds a step's writes against the reducer, one by one.
+func TestWritesOfAStepAreAddedAtOnce(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	message := func() map[string]any {
+		switch id := strconv.Itoa(random.IntN(4)); random.IntN(6) {
+		case 0:
+			return map[string]any{"id": id, "role": RemoveRole}
+		case 1:
+			return map[string]any{"id": RemoveAll, "role": RemoveRole}
+		case 2:
+			return map[string]any{"text": id}
+		default:
+			return map[string]any{"id": id, "text": strconv.Itoa(random.IntN(9))}
+		}
+	}
+	for name, reduce := range map[string]Reducer{"messages": Messages, "append": Append} {
+		g := New("g", map[string]Channel{"c": {Reduce: reduce}})
+		refused := 0
+		for range 500 {
+			state := State{"c": []any{map[string]any{"id": "0"}, map[string]any{"id": "1"}}}
+			want, wantErr := state["c"], error(nil)
+			step := make([]Update, 1+random.IntN(5))
+			for i := range step {
+				var write any = message()
+				if random.IntN(2) == 0 {
+					write = []any{message(), message()}
+				}
+				step[i] = Update{Node: "n", Writes: State{"c": write}}
+				if wantErr == nil {
+					want, wantErr = reduce(want, write)
+				}
+			}
+			got, err := g.fold(state, step)
+			if (err == nil) != (wantErr == nil) || err == nil && !reflect.DeepEqual(got["c"], want) {
+				t.Fatalf("%s: %v gives %v, %v, want %v, %v", name, step, got, err, want, wantErr)
+			}
+			if err != nil {
+				refused++
+			}
+		}
+		if name == "messages" && (refused == 0 || refused > 400) {
+			t.Errorf("%d of 500 steps were refused", refused)
 		}
 	}
 }

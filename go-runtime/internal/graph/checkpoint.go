@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"strconv"
-	"sync"
+	"time"
 )
 
 // Status says how a thread stands.
@@ -25,6 +23,23 @@ const (
 	Failed Status = "failed"
 )
 
+// Source says what a checkpoint was saved for.
+type Source string
+
+// The sources of checkpoints.
+const (
+	// Begun is a turn that began with an input.
+	Begun Source = "input"
+	// Resumed is a run that goes on, before it does.
+	Resumed Source = "resume"
+	// Stepped is a step that is done, waits or failed.
+	Stepped Source = "step"
+	// Updated is a state that was changed from outside, see Graph.Update.
+	Updated Source = "update"
+	// Forked is a copy of another one, see Graph.Fork.
+	Forked Source = "fork"
+)
+
 // Task is a call of a node in a step.
 type Task struct {
 	// ID is the same whenever the step is done again.
@@ -34,23 +49,39 @@ type Task struct {
 }
 
 func taskID(thread string, step int, node string, place int) string {
-	const length = 8
-	sum := sha256.Sum256([]byte(thread + "\x00" + strconv.Itoa(step) + "\x00" + node + "\x00" + strconv.Itoa(place)))
+	const length, most = 8, 128
+	text := append(make([]byte, 0, most), thread...)
+	text = strconv.AppendInt(append(text, 0), int64(step), 10)
+	text = append(append(text, 0), node...)
+	text = strconv.AppendInt(append(text, 0), int64(place), 10)
+	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:length])
 }
 
 // Checkpoint is a thread between two steps, or in one that waits or failed. It is JSON,
 // so that others can read it.
 type Checkpoint struct {
-	// Revision is the saver's name for it, which the next one is saved behind; 0: none was saved.
+	// Revision is its number among those of the thread, from 1 on, which the next one is
+	// saved behind; 0: none was saved.
 	Revision uint64 `json:"-"`
-	Status   Status `json:"status"`
-	// Step is how many steps of the thread are done.
+	// Graph is the name of the graph that it is of.
+	Graph  string    `json:"graph"`
+	Source Source    `json:"source"`
+	Time   time.Time `json:"time"`
+	// Parent is the revision that a Forked one was made of.
+	Parent uint64 `json:"parent,omitempty"`
+	// Request is what a saver was told to name an Updated or Forked one by, so that a repeat
+	// of the call is known.
+	Request string `json:"request,omitempty"`
+	Status  Status `json:"status"`
+	// Step numbers the step to be done. It only ever rises in a thread.
 	Step  int   `json:"step"`
 	State State `json:"state,omitempty"`
 	// Folded is what was folded into the state since the checkpoint before it, by steps:
 	// a saver may keep it in the place of the state, and have Replay make that of it.
 	Folded [][]Update `json:"folded,omitempty"`
+	// Returned are the nodes whose tasks were those of the step before.
+	Returned []string `json:"returned,omitempty"`
 	// Tasks are those of the step to be done.
 	Tasks []Task `json:"tasks,omitempty"`
 	// Written is what the tasks of this step that have returned write, by task.
@@ -63,100 +94,40 @@ type Checkpoint struct {
 	Below map[string]map[string]any `json:"below,omitempty"`
 	// Arrived are the nodes that joins have seen, by the place of the join.
 	Arrived map[int][]string `json:"arrived,omitempty"`
+	// Deferred are the nodes that wait until no other tasks are left.
+	Deferred []string `json:"deferred,omitempty"`
 	// Error says why a Failed thread failed.
 	Error string `json:"error,omitempty"`
+
+	// whole is how many bytes the latest whole one has that was packed, deltas those
+	// of what was packed since, latest those of what was packed last.
+	whole, deltas, latest int
 }
+
+// Durability is when what a run has done by then outlives a crash.
+type Durability string
+
+// The durabilities.
+const (
+	// Async is soon after each step, and when the run waits or has ended.
+	Async Durability = "async"
+	// Sync is before the next step begins.
+	Sync Durability = "sync"
+	// Exit is when the run waits or has ended; see Options.OnlyEnds.
+	Exit Durability = "exit"
+)
 
 // Saver keeps the checkpoints of threads.
 type Saver interface {
 	// Load returns the latest checkpoint of a thread of a graph; nil: it has none.
 	Load(ctx context.Context, g *Graph, thread string) (*Checkpoint, error)
+	// List returns the checkpoints of a thread that come before a revision, all for 0,
+	// newest first and limit of them at most. Old ones may be gone.
+	List(ctx context.Context, g *Graph, thread string, before uint64, limit int) ([]*Checkpoint, error)
 	// Save keeps a checkpoint as the thread's latest, and sets its Revision. It returns
 	// ErrConflict when the one with that Revision is not the latest any more. The
 	// checkpoint is the caller's again afterwards, who goes on to change it.
 	Save(ctx context.Context, thread string, c *Checkpoint) error
-}
-
-// Memory keeps checkpoints for as long as the process lives. The zero value is ready.
-type Memory struct {
-	mu      sync.Mutex
-	threads map[string][][]byte
-}
-
-// Load implements Saver.
-func (m *Memory) Load(_ context.Context, _ *Graph, thread string) (*Checkpoint, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	history := m.threads[thread]
-	if len(history) == 0 {
-		return nil, nil
-	}
-	return DecodeCheckpoint(history[len(history)-1], uint64(len(history)))
-}
-
-// Save implements Saver.
-func (m *Memory) Save(_ context.Context, thread string, c *Checkpoint) error {
-	text, err := json.Marshal(c)
-	if err != nil {
-		return fmt.Errorf("encode checkpoint of thread %s: %w", thread, err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if uint64(len(m.threads[thread])) != c.Revision {
-		return ErrConflict
-	}
-	if m.threads == nil {
-		m.threads = map[string][][]byte{}
-	}
-	m.threads[thread] = append(m.threads[thread], text)
-	c.Revision++
-	return nil
-}
-
-// History returns all checkpoints of a thread, oldest first.
-func (m *Memory) History(thread string) ([]*Checkpoint, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	history := make([]*Checkpoint, 0, len(m.threads[thread]))
-	for i, text := range m.threads[thread] {
-		c, err := DecodeCheckpoint(text, uint64(i)+1)
-		if err != nil {
-			return nil, err
-		}
-		history = append(history, c)
-	}
-	return history, nil
-}
-
-// DecodeCheckpoint reads a checkpoint that was written as JSON, and gives it its revision.
-func DecodeCheckpoint(text []byte, revision uint64) (*Checkpoint, error) {
-	c := &Checkpoint{}
-	if err := json.Unmarshal(text, c); err != nil {
-		return nil, fmt.Errorf("decode checkpoint %d: %w", revision, err)
-	}
-	for _, command := range c.Written {
-		restoreOverwrites(command.Update)
-	}
-	for _, step := range c.Folded {
-		for _, update := range step {
-			restoreOverwrites(update.Writes)
-		}
-	}
-	if c.State == nil {
-		c.State = State{}
-	}
-	c.Revision = revision
-	return c, nil
-}
-
-func restoreOverwrites(update State) {
-	for name, value := range update {
-		if object, isObject := value.(map[string]any); isObject && len(object) == 1 {
-			if replaced, isOverwrite := object[overwriteKey]; isOverwrite {
-				update[name] = Overwrite{replaced}
-			}
-		}
-	}
 }
 
 // Update is what a task wrote.

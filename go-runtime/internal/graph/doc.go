@@ -14,6 +14,16 @@
 // with the step that it was at: a node tolerates being called again with the same
 // Task.ID.
 //
+// A thread can be looked at, with its history, changed as if a node had written, and
+// forked: Graph.State, History, Update and Fork. Savers are Memory, that of package
+// thread, which keeps threads over many runs, and whoever implements Saver.
+//
+// What happens is told as one stream of events, of which LangGraph's stream modes are
+// filters: see Filter, and Values for the states behind steps.
+//
+// What nodes do is bounded: the steps of a run, the tasks of a step, the bytes of a state
+// and how deep graphs run each other; see Options.
+//
 // Values are those of JSON: nil, bool, float64, string, []any and map[string]any. What
 // nodes write is converted when it is written, so that they read the same before and
 // after a crash.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // ErrConflict says that another runner has saved a checkpoint of the thread meanwhile.
@@ -12,12 +13,51 @@ var ErrConflict = errors.New("another runner has the thread")
 // ErrUnknownThread says that there is nothing to go on with.
 var ErrUnknownThread = errors.New("the thread has no checkpoint")
 
+// ErrUnknownRevision says that a thread has no checkpoint of that revision, or has it no more.
+var ErrUnknownRevision = errors.New("the thread has no such checkpoint")
+
 // RecursionError says that a run took more steps than it may.
 type RecursionError struct{ Limit int }
 
 func (e *RecursionError) Error() string {
 	return fmt.Sprintf("the graph has not ended after %d steps: raise its recursion limit, or see whether a loop has no way out", e.Limit)
 }
+
+// FanOutError says that more tasks would follow than a step may have.
+type FanOutError struct{ Limit int }
+
+func (e *FanOutError) Error() string {
+	return fmt.Sprintf("more than %d tasks follow, and a step may have no more", e.Limit)
+}
+
+// NestingError says that graphs run each other too deep.
+type NestingError struct{ Limit int }
+
+func (e *NestingError) Error() string {
+	return fmt.Sprintf("graphs run each other more than %d deep: see whether one runs itself without an end", e.Limit)
+}
+
+// SizeError says that a state has become too large.
+type SizeError struct {
+	// Channel is the one with the most of it.
+	Channel string
+	// Bytes are those of the whole state, about.
+	Bytes, Limit int
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("the state has about %d bytes, at most %d are allowed; channel %q has the most: "+
+		"keep large values elsewhere, and their names in the state", e.Bytes, e.Limit, e.Channel)
+}
+
+// StuckError says that a node did not return although its context had ended.
+type StuckError struct{ After time.Duration }
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("it has not returned %s after it was told to stop, and was left alone", e.After)
+}
+
+var errNoParent = errors.New("its command is for the graph above, and there is none")
 
 // InterruptedError says that a run waits for answers; Run with Answers goes on with it.
 type InterruptedError struct{ Interrupts []Interrupt }

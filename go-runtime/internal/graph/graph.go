@@ -27,6 +27,10 @@ type Command struct {
 	Update State `json:"update,omitempty"`
 	// Goto are tasks that follow, beside those that the node's edges and branches name.
 	Goto []Send `json:"goto,omitempty"`
+	// Parent makes it the command of the node that runs this graph as a part of its task:
+	// the graph ends with this step, none of whose writes it keeps. The node must return
+	// the error of Call.Run as it is.
+	Parent bool `json:"parent,omitempty"`
 }
 
 // Send is a task of the next step.
@@ -52,12 +56,25 @@ type Branch func(ctx context.Context, state State) ([]Send, error)
 // Node is a node of a graph.
 type Node struct {
 	Run Func
-	// Timeout is the longest one call may take; 0: as long as the run.
+	// Timeout is the longest one call may take; 0: as long as the run. A call that goes on
+	// for long after its context has ended is left alone: nobody waits for it, what it
+	// returns and emits is dropped, and its task fails with a *StuckError. Without a
+	// Timeout such a call holds up Run.
 	Timeout time.Duration
 	// Attempts is how often it is called, in all, before its error is the run's; 0: once.
 	Attempts int
-	// Backoff is the pause before the second call, doubled for each further one.
-	Backoff time.Duration
+	// Backoff is the pause before the second call, doubled for each further one, up to
+	// MaxBackoff, where 0 is no limit. With Jitter each pause is a random one, half as long
+	// at least.
+	Backoff, MaxBackoff time.Duration
+	Jitter              bool
+	// Retries reports whether the node is called again after an error; nil: after any.
+	Retries func(error) bool
+	// Cache has the node not called where what it would come to is known; nil: it is called.
+	Cache *CachePolicy
+	// Defer has the node wait until no tasks but such are left, where it follows another by
+	// an edge, a branch, a join or a Goto. A Send with an input does not wait.
+	Defer bool
 }
 
 // Graph is made with its methods, which may be called in any order, and then run. It
@@ -65,7 +82,7 @@ type Node struct {
 type Graph struct {
 	name     string
 	channels map[string]Channel
-	nodes    map[string]Node
+	nodes    map[string]*Node
 	edges    map[string][]string
 	branches map[string][]Branch
 	joins    []join
@@ -79,9 +96,13 @@ type join struct {
 
 // New returns a graph with these channels and no nodes. The name is for people.
 func New(name string, channels map[string]Channel) *Graph {
+	known := make(map[string]Channel, len(channels))
+	for channel, kind := range channels {
+		known[channel] = kind.withKind()
+	}
 	return &Graph{
-		name: name, channels: maps.Clone(channels),
-		nodes: map[string]Node{}, edges: map[string][]string{}, branches: map[string][]Branch{},
+		name: name, channels: known,
+		nodes: map[string]*Node{}, edges: map[string][]string{}, branches: map[string][]Branch{},
 	}
 }
 
@@ -99,7 +120,7 @@ func (g *Graph) HasChannel(name string) bool {
 
 // Node adds a node.
 func (g *Graph) Node(name string, node Node) *Graph {
-	g.nodes[name] = node
+	g.nodes[name] = &node
 	return g
 }
 

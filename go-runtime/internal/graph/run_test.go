@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -354,7 +355,14 @@ func TestParallelAgentsThatAskAreAnsweredOneByOne(t *testing.T) {
 			}
 			return sends, nil
 		})
-	for round := range 250 {
+	rounds := 250
+	switch {
+	case testing.Short():
+		rounds = 40
+	case os.Getenv("SOAK") != "":
+		rounds = 4000
+	}
+	for round := range rounds {
 		n := round%4 + 1
 		began.Clear()
 		o := Options{Saver: &Memory{}}

@@ -49,6 +49,31 @@ func plainState(node string, update State) (State, error) {
 	return converted, nil
 }
 
+// sizeOf is about how many bytes a value has as JSON.
+func sizeOf(value any) int {
+	const scalar = 8
+	switch v := value.(type) {
+	case string:
+		return len(v) + len(`"",`)
+	case []any:
+		size := len(`[],`)
+		for _, item := range v {
+			size += sizeOf(item)
+		}
+		return size
+	case map[string]any:
+		size := len(`{},`)
+		for name, item := range v {
+			size += len(name) + len(`"":`) + sizeOf(item)
+		}
+		return size
+	case Overwrite:
+		return sizeOf(v.Value)
+	default:
+		return scalar
+	}
+}
+
 // convert returns a value as JSON has it, and whether that is another one.
 func convert(value any, depth int) (read any, changed bool, err error) {
 	if depth > maxDepth {

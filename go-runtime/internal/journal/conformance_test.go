@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -458,6 +459,20 @@ func testPurge(t *testing.T, j *journal.Journal) {
 	}
 	if r, err := s.Last(t.Context(), p+"b"); err != nil || r.Sequence != seqs[1] {
 		t.Errorf("another subject: %+v, %v", r, err)
+	}
+	more, err := s.AppendAll(t.Context(), []journal.Message{{Subject: p + "a"}, {Subject: p + "a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PurgeBefore(t.Context(), p+"a", more[1]); err != nil {
+		t.Fatal(err)
+	}
+	left := map[uint64]string{}
+	if _, err := s.Scan(t.Context(), 0, false, nil, func(r journal.Record) error { left[r.Sequence] = r.Subject; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[uint64]string{seqs[1]: p + "b", more[1]: p + "a"}; !maps.Equal(left, want) {
+		t.Errorf("left of a purge up to a sequence: %v, want %v", left, want)
 	}
 }
 

@@ -284,12 +284,22 @@ func (s *Stream) Bounds(ctx context.Context) (first, last uint64, err error) {
 	return info.State.FirstSeq, info.State.LastSeq, nil
 }
 
-// Purge removes all records of a subject. Sequences are not reused.
+// Purge removes all records of a subject, which may have wildcards. Sequences are not reused.
 func (s *Stream) Purge(ctx context.Context, subject string) error {
+	return s.purge(ctx, subject)
+}
+
+// PurgeBefore removes the records of a subject, which may have wildcards, that come before
+// a sequence.
+func (s *Stream) PurgeBefore(ctx context.Context, subject string, sequence uint64) error {
+	return s.purge(ctx, subject, jetstream.WithPurgeSequence(sequence))
+}
+
+func (s *Stream) purge(ctx context.Context, subject string, options ...jetstream.StreamPurgeOpt) error {
 	if err := s.thin(ctx); err != nil {
 		return fmt.Errorf("purge %s of %s: %w", subject, s.cfg.Name, err)
 	}
-	if err := s.log.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+	if err := s.log.Purge(ctx, append(options, jetstream.WithPurgeSubject(subject))...); err != nil {
 		return fmt.Errorf("purge %s of %s: %w", subject, s.cfg.Name, s.requestError(ctx, err))
 	}
 	s.newest.clear()

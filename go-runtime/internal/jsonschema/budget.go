@@ -2,6 +2,7 @@ package jsonschema
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 
 	validator "github.com/santhosh-tekuri/jsonschema/v6"
@@ -36,7 +37,7 @@ func (b *budget) Validate(*validator.ValidatorContext, any) {
 }
 
 // spend returns what the validator says, or false when that would cost too much.
-func (b *budget) spend(compiled *validator.Schema, document any) (said error, within bool) {
+func (b *budget) spend(compiled *validator.Schema, document any) (within bool, said error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.steps = 0
@@ -47,7 +48,7 @@ func (b *budget) spend(compiled *validator.Schema, document any) (said error, wi
 		within = true
 	}()
 	<-done
-	return said, within
+	return within, said
 }
 
 // refers reports whether a schema has references in it.
@@ -60,11 +61,7 @@ func refers(document any) bool {
 			}
 		}
 	case []any:
-		for _, item := range value {
-			if refers(item) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(value, refers)
 	}
 	return false
 }

@@ -32,7 +32,8 @@ type Schema struct {
 
 // New compiles a schema. The name stands for it in errors and begins the address
 // that its own references are relative to; a reference to anything but a part of
-// the schema itself is refused, so that none reads files or asks servers.
+// the schema itself is refused, so that none reads files or asks servers. For a text
+// that is no schema the error wraps a *violation.Error whose paths begin with the name.
 func New(name string, raw []byte) (*Schema, error) {
 	var head struct {
 		Description string   `json:"description"`
@@ -66,6 +67,10 @@ func New(name string, raw []byte) (*Schema, error) {
 		return nil, fmt.Errorf("add schema %s: %w", name, err)
 	}
 	compiled, err := compiler.Compile(name)
+	if invalid, failure := (*validator.SchemaValidationError)(nil), (*validator.ValidationError)(nil); errors.As(err, &invalid) &&
+		errors.As(invalid.Err, &failure) {
+		return nil, fmt.Errorf("compile schema: %w", explain(name, document, failure))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("compile schema %s: %w", name, err)
 	}
@@ -125,7 +130,7 @@ func (s *Schema) Check(root string, text []byte) error {
 		return violation.New(root, "is not valid JSON")
 	}
 	document = bounded(document)
-	err, within := s.validate(document)
+	within, err := s.validate(document)
 	if !within {
 		return violation.New(root, "takes too long to check: its schema refers to itself too often for so deep a text")
 	}
@@ -139,11 +144,11 @@ func (s *Schema) Check(root string, text []byte) error {
 	return explain(root, document, failure)
 }
 
-func (s *Schema) validate(document any) (said error, within bool) {
+func (s *Schema) validate(document any) (within bool, said error) {
 	if s.budget != nil {
 		return s.budget.spend(s.compiled, document)
 	}
-	return s.compiled.Validate(document), true
+	return true, s.compiled.Validate(document)
 }
 
 // maxNumberText is longer than any number that is written without intent to harm.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
 	"time"
@@ -31,9 +32,9 @@ type anthropicAPI struct {
 	messages anthropic.MessageService
 }
 
-func newAnthropic(e Endpoint) *anthropicAPI {
+func newAnthropic(e Endpoint, client *http.Client) *anthropicAPI {
 	return &anthropicAPI{messages: anthropic.NewMessageService(
-		option.WithHTTPClient(newHTTPClient()),
+		option.WithHTTPClient(client),
 		option.WithBaseURL(cmp.Or(e.BaseURL, anthropicBaseURL)),
 		option.WithAPIKey(e.APIKey),
 		option.WithMaxRetries(0),
@@ -51,16 +52,17 @@ func (p *anthropicAPI) ask(ctx context.Context, model string, request Request, c
 	}
 	ctx, answer := watch(ctx)
 	var message *anthropic.Message
+	var inputs map[int64]string
 	var err error
 	if request.Pieces == nil {
 		message, err = p.messages.New(ctx, params)
 	} else {
-		message, err = accumulate(p.messages.NewStreaming(ctx, params), request.Pieces)
+		message, inputs, err = accumulate(p.messages.NewStreaming(ctx, params), request.Pieces)
 	}
 	if err != nil {
 		return Response{}, failure(answer, err, anthropicReport(err))
 	}
-	return anthropicResponse(message, model)
+	return anthropicResponse(message, inputs, model)
 }
 
 func anthropicParams(model string, request Request) anthropic.MessageNewParams {
@@ -160,29 +162,34 @@ func anthropicID(id string) string { return notInID.ReplaceAllString(id, "_") }
 var notInID = regexp.MustCompile(`[^a-zA-Z0-9_-]`)
 
 // accumulate puts a message together from its events, and passes its text on. One
-// that ends without saying why was cut off, and has no stop reason. It fails with
-// errStream, or as pieces does.
+// that ends without saying why was cut off, and has no stop reason. inputs are the
+// arguments of calls by the index of their blocks, because the message loses those
+// that are not JSON. It fails with errStream, or as pieces does.
 func accumulate(
 	stream *ssestream.Stream[anthropic.MessageStreamEventUnion], pieces func(string) error,
-) (*anthropic.Message, error) {
+) (message *anthropic.Message, inputs map[int64]string, _ error) {
 	defer stream.Close() //nolint:errcheck // it was only read
-	var message anthropic.Message
+	message, inputs = &anthropic.Message{}, map[int64]string{}
 	for stream.Next() {
 		event := stream.Current()
 		if err := message.Accumulate(event); err != nil {
-			return nil, fmt.Errorf("%w: %w", errStream, err)
+			return nil, nil, fmt.Errorf("%w: %w", errStream, err)
 		}
-		if event.Type != "content_block_delta" || event.Delta.Type != "text_delta" || event.Delta.Text == "" {
+		if event.Type != "content_block_delta" {
+			continue
+		}
+		inputs[event.Index] += event.Delta.PartialJSON
+		if event.Delta.Type != "text_delta" || event.Delta.Text == "" {
 			continue
 		}
 		if err := pieces(event.Delta.Text); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if err := stream.Err(); err != nil {
-		return nil, fmt.Errorf("%w: %w", errStream, err)
+		return nil, nil, fmt.Errorf("%w: %w", errStream, err)
 	}
-	return &message, nil
+	return message, inputs, nil
 }
 
 // anthropicReport reads what Anthropic says of a failure, in a response or in a stream.
@@ -213,16 +220,21 @@ func anthropicReport(err error) report {
 	return said
 }
 
-func anthropicResponse(message *anthropic.Message, model string) (Response, error) {
+func anthropicResponse(message *anthropic.Message, inputs map[int64]string, model string) (Response, error) {
+	// The SDK makes nothing of a body that is null.
+	if message == nil {
+		return Response{}, &Error{Kind: Malformed}
+	}
 	var text strings.Builder
 	var calls []ToolCall
 	var thoughts []json.RawMessage
-	for _, block := range message.Content {
+	for index, block := range message.Content {
 		switch block.Type {
 		case "text":
 			text.WriteString(block.Text)
 		case "tool_use":
-			calls = append(calls, ToolCall{ID: block.ID, Name: block.Name, Arguments: cmp.Or(string(block.Input), "{}")})
+			arguments := cmp.Or(inputs[int64(index)], string(block.Input), "{}")
+			calls = append(calls, ToolCall{ID: block.ID, Name: block.Name, Arguments: arguments})
 		case "thinking", "redacted_thinking":
 			thoughts = append(thoughts, json.RawMessage(block.RawJSON()))
 		}

@@ -85,7 +85,7 @@ func cause(err error, code string) error {
 	if syntax, found := errors.AsType[*json.SyntaxError](err); found {
 		return fmt.Errorf("the answer is not JSON at byte %d", syntax.Offset)
 	}
-	for _, known := range []error{io.ErrUnexpectedEOF, io.EOF, errStream} {
+	for _, known := range []error{io.ErrUnexpectedEOF, io.EOF, errMisread, errStream} {
 		if errors.Is(err, known) {
 			return known
 		}

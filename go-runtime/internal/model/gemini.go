@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"net/http"
 	"strings"
 	"time"
 
@@ -21,18 +23,18 @@ type geminiAPI struct {
 }
 
 // newGemini leaves nothing open that the SDK would take from the environment.
-func newGemini(e Endpoint) (*geminiAPI, error) {
-	client, err := genai.NewClient(context.Background(), &genai.ClientConfig{
+func newGemini(e Endpoint, client *http.Client) (*geminiAPI, error) {
+	api, err := genai.NewClient(context.Background(), &genai.ClientConfig{
 		APIKey:      e.APIKey,
 		Backend:     genai.BackendGeminiAPI,
-		HTTPClient:  newHTTPClient(),
+		HTTPClient:  client,
 		HTTPOptions: genai.HTTPOptions{BaseURL: cmp.Or(e.BaseURL, geminiBaseURL), APIVersion: "v1beta"},
 	})
 	if err != nil {
 		// Its text would show the configuration.
 		return nil, fmt.Errorf("make the client of Gemini: %w", cause(err, ""))
 	}
-	return &geminiAPI{models: client.Models}, nil
+	return &geminiAPI{models: api.Models}, nil
 }
 
 func (p *geminiAPI) ask(ctx context.Context, model string, request Request, constrained bool) (Response, error) {
@@ -41,30 +43,36 @@ func (p *geminiAPI) ask(ctx context.Context, model string, request Request, cons
 		config.ResponseMIMEType = "application/json"
 		config.ResponseJsonSchema = objectOf(string(request.Schema.JSON))
 	}
-	contents := geminiContents(request.Messages)
 	ctx, answer := watch(ctx)
 	whole := &geminiAnswer{}
-	var err error
-	if request.Pieces == nil {
-		var response *genai.GenerateContentResponse
-		if response, err = p.models.GenerateContent(ctx, model, contents, config); err == nil {
-			err = whole.add(response, func(string) error { return nil })
+	pieces := request.Pieces
+	var responses iter.Seq2[*genai.GenerateContentResponse, error]
+	if contents := geminiContents(request.Messages); pieces == nil {
+		pieces = func(string) error { return nil }
+		responses = func(yield func(*genai.GenerateContentResponse, error) bool) {
+			yield(p.models.GenerateContent(ctx, model, contents, config))
 		}
 	} else {
-		for response, failed := range p.models.GenerateContentStream(ctx, model, contents, config) {
-			if failed != nil {
-				err = fmt.Errorf("%w: %w", errStream, failed)
-				break
-			}
-			if err = whole.add(response, request.Pieces); err != nil {
-				break
-			}
-		}
+		responses = marked(p.models.GenerateContentStream(ctx, model, contents, config))
 	}
-	if err != nil {
+	if err := whole.read(responses, pieces); err != nil {
 		return Response{}, failure(answer, err, geminiReport(err))
 	}
 	return whole.response(model)
+}
+
+// marked puts errStream before the errors of a stream.
+func marked(stream iter.Seq2[*genai.GenerateContentResponse, error]) iter.Seq2[*genai.GenerateContentResponse, error] {
+	return func(yield func(*genai.GenerateContentResponse, error) bool) {
+		for response, err := range stream {
+			if err != nil {
+				err = fmt.Errorf("%w: %w", errStream, err)
+			}
+			if !yield(response, err) {
+				return
+			}
+		}
+	}
 }
 
 func geminiConfig(request Request) *genai.GenerateContentConfig {
@@ -156,6 +164,42 @@ type geminiAnswer struct {
 	finishReason genai.FinishReason
 	blocked      bool
 	usage        Usage
+}
+
+// errMisread is a response in which the SDK met another type than it expected.
+var errMisread = errors.New("the answer is not of the API's form")
+
+// read takes all responses in, and fails as they or pieces do.
+func (a *geminiAnswer) read(responses iter.Seq2[*genai.GenerateContentResponse, error], pieces func(string) error) error {
+	next, stop := iter.Pull2(responses)
+	defer stop()
+	for {
+		got, more := pull(next)
+		if got.err != nil || !more {
+			return got.err
+		}
+		if err := a.add(got.response, pieces); err != nil {
+			return err
+		}
+	}
+}
+
+// pulled is what a stream gives at a time.
+type pulled struct {
+	response *genai.GenerateContentResponse
+	err      error
+}
+
+// pull returns what next does. The SDK panics where a response has another type
+// than it expects, and what an endpoint sends must end no more than its call.
+func pull(next func() (*genai.GenerateContentResponse, error, bool)) (got pulled, more bool) {
+	defer func() {
+		if recover() != nil {
+			got, more = pulled{err: errMisread}, false
+		}
+	}()
+	got.response, got.err, more = next()
+	return got, more
 }
 
 // add takes one response in, and fails as pieces does.

@@ -11,6 +11,8 @@ package model
 import (
 	"context"
 	"errors"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model/price"
 )
 
 // Role says who wrote a message.
@@ -141,6 +143,9 @@ type Response struct {
 	// Model is the one that answered, as the provider names it.
 	Model string
 	Usage Usage
+	// Cost is what the usage costs at list prices; nil where no price is known, which
+	// is not free. What failed attempts took is in neither.
+	Cost *price.Cost
 	// Offline is true when no model was asked.
 	Offline bool
 	// FinishReason is the provider's word for why the answer ends, usually "stop".

@@ -58,8 +58,7 @@ func TestNewRefusesABadConfiguration(t *testing.T) {
 		},
 		"no key": {
 			Config{OpenAI: Endpoint{APIKey: testKey}, Models: []string{"anthropic/claude-opus-5", "gpt-5", "mistral/large"}},
-			`model: model "anthropic/claude-opus-5" belongs to no provider that is configured (openai); name it as provider/model; ` +
-				`model "mistral/large" belongs to no provider that is configured (openai); name it as provider/model`,
+			"model: anthropic/claude-opus-5, mistral/large: no provider that is configured (openai) has models of such a name; write provider/model",
 		},
 		"timeout": {Config{Timeout: -time.Second}, "model-timeout: must not be negative"},
 	}
@@ -141,7 +140,7 @@ func TestOfflineEndsWithItsContext(t *testing.T) {
 
 func TestOfflineNoticeNamesWhatToSet(t *testing.T) {
 	t.Parallel()
-	for _, variable := range []string{"OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_RUNTIME_MODEL"} {
+	for _, variable := range []string{"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_BASE_URL", "AGENT_RUNTIME_MODEL"} {
 		if !strings.Contains(OfflineNotice, variable) {
 			t.Errorf("the notice does not name %s", variable)
 		}

@@ -8,8 +8,8 @@ import (
 
 // OfflineNotice is in every answer of the offline provider.
 const OfflineNotice = "No model provider is configured, so this answer was made offline from a template, " +
-	"without a model. Set OPENAI_API_KEY for OpenAI, or OPENAI_BASE_URL and AGENT_RUNTIME_MODEL for a " +
-	"compatible endpoint such as Ollama, vLLM or llama.cpp, and start the runtime again."
+	"without a model. Set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or OPENAI_BASE_URL and " +
+	"AGENT_RUNTIME_MODEL for a compatible endpoint such as Ollama, vLLM or llama.cpp, and start the runtime again."
 
 const offlineName = "offline"
 
@@ -38,5 +38,5 @@ func (offline) Complete(ctx context.Context, request Request) (Response, error) 
 			}
 		}
 	}
-	return Response{Text: text, Model: offlineName, Offline: true, FinishReason: "stop"}, nil
+	return Response{Text: text, Provider: offlineName, Model: offlineName, Offline: true, FinishReason: "stop"}, nil
 }

@@ -6,13 +6,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/http"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/packages/ssestream"
 	"github.com/openai/openai-go/v3/shared"
-
-	"github.com/djangobridge/djangobridge/go-runtime/internal/model/price"
 )
 
 const openAIBaseURL = "https://api.openai.com/v1/"
@@ -26,9 +25,9 @@ type openAI struct {
 	compatible bool
 }
 
-func newOpenAI(e Endpoint) *openAI {
+func newOpenAI(e Endpoint, client *http.Client) *openAI {
 	options := []option.RequestOption{
-		option.WithHTTPClient(newHTTPClient()),
+		option.WithHTTPClient(client),
 		option.WithBaseURL(cmp.Or(e.BaseURL, openAIBaseURL)),
 		option.WithMaxRetries(0),
 	}
@@ -36,14 +35,6 @@ func newOpenAI(e Endpoint) *openAI {
 		options = append(options, option.WithAPIKey(e.APIKey))
 	}
 	return &openAI{completions: openai.NewChatCompletionService(options...), compatible: e.BaseURL != ""}
-}
-
-// openAILabel is who answers at an endpoint, as far as its address says.
-func openAILabel(e Endpoint) string {
-	if e.BaseURL == "" {
-		return openAIName
-	}
-	return cmp.Or(price.Provider(e.BaseURL), "openai-compatible")
 }
 
 func (p *openAI) ask(ctx context.Context, model string, request Request, constrained bool) (Response, error) {
@@ -174,7 +165,8 @@ func openAIReport(err error) report {
 }
 
 func openAIResponse(completion *openai.ChatCompletion, model string) (Response, error) {
-	if len(completion.Choices) == 0 {
+	// The SDK makes nothing of a body that is null.
+	if completion == nil || len(completion.Choices) == 0 {
 		return Response{}, &Error{Kind: Malformed}
 	}
 	choice := completion.Choices[0]

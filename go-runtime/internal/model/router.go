@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model/price"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -33,11 +35,12 @@ type Router struct {
 
 // provider is one that is configured, and what its models share.
 type provider struct {
-	asker asker
-	// label is what Response.Provider says.
-	label   string
+	asker   asker
 	slots   *semaphore.Weighted
 	timeout time.Duration
+	prices  *price.List
+	// baseURL is empty for the provider's own.
+	baseURL string
 }
 
 // New returns a Router to what is configured. Without a key or a base URL it
@@ -58,28 +61,34 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 	}
 	chain, err := r.directory.chain(names)
 	if err != nil {
-		return nil, violation.New("model", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return nil, violation.New("model", "%s", err)
 	}
 	r.chain = chain
+	prices := price.New()
 	for _, k := range r.directory {
 		made := &provider{
-			label:   k.name,
+			prices:  prices,
+			baseURL: k.endpoint.BaseURL,
 			slots:   semaphore.NewWeighted(int64(cmp.Or(cfg.Concurrency, DefaultConcurrency))),
 			timeout: cmp.Or(cfg.Timeout, DefaultTimeout),
 		}
-		switch k.name {
-		case openAIName:
-			made.label, made.asker = openAILabel(k.endpoint), newOpenAI(k.endpoint)
-		case anthropicName:
-			made.asker = newAnthropic(k.endpoint)
-		case geminiName:
-			if made.asker, err = newGemini(k.endpoint); err != nil {
-				return nil, err
-			}
+		if made.asker, err = makeAsker(k, newHTTPClient()); err != nil {
+			return nil, err
 		}
 		r.providers[k.name] = made
 	}
 	return r, nil
+}
+
+// makeAsker returns what asks a kind of provider through client.
+func makeAsker(k kind, client *http.Client) (asker, error) {
+	switch k.name {
+	case anthropicName:
+		return newAnthropic(k.endpoint, client), nil
+	case geminiName:
+		return newGemini(k.endpoint, client)
+	}
+	return newOpenAI(k.endpoint, client), nil
 }
 
 // Name is the kind of provider that is asked first, or offline.
@@ -99,8 +108,8 @@ func (r *Router) Model() string {
 }
 
 // Check reports whether a Request.Model names models of providers that are
-// configured: nil, or *UnknownModelErrors, joined. Whether a provider has the
-// model shows when it is asked. Offline every name will do.
+// configured: nil, or *UnknownModelError. Whether a provider has the model shows
+// when it is asked. Offline every name will do.
 func (r *Router) Check(models string) error {
 	if len(r.chain) == 0 || models == "" {
 		return nil

@@ -188,9 +188,10 @@ func (a *attempts) send(ctx context.Context, constrained bool) (Response, error)
 	return Response{}, err
 }
 
-// finish completes an answer by what every provider's needs.
+// finish completes an answer by what every provider's needs. Without the name of
+// a tool there is no call.
 func (a *attempts) finish(response Response) (Response, error) {
-	response.Provider = a.label
+	response.Provider = a.answers(a.reference.provider)
 	for i := range response.ToolCalls {
 		call := &response.ToolCalls[i]
 		if call.Name == "" {
@@ -200,6 +201,9 @@ func (a *attempts) finish(response Response) (Response, error) {
 	}
 	if a.request.Schema != nil && response.Text != "" {
 		response.Text = findObject(response.Text)
+	}
+	if cost, known := a.prices.Cost(priceName(response.Provider), response.Model, tokens(response.Usage), time.Now()); known {
+		response.Cost = &cost
 	}
 	return response, nil
 }

@@ -26,7 +26,7 @@ func newHTTPClient() *http.Client {
 		ExpectContinueTimeout: time.Second,
 	}
 	return &http.Client{
-		Transport:     limitTransport{next: transport},
+		Transport:     limitTransport{next: transport, limit: maxResponseBytes},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -67,9 +67,10 @@ func (a *answered) retryAfter() time.Duration {
 	return 0
 }
 
-// limitTransport ends a response body that goes on beyond maxResponseBytes.
+// limitTransport ends a response body that goes on beyond its limit of bytes.
 type limitTransport struct {
-	next http.RoundTripper
+	next  http.RoundTripper
+	limit int64
 }
 
 func (t limitTransport) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -83,6 +84,6 @@ func (t limitTransport) RoundTrip(request *http.Request) (*http.Response, error)
 	response.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(response.Body, maxResponseBytes), response.Body}
+	}{io.LimitReader(response.Body, t.limit), response.Body}
 	return response, nil
 }

@@ -30,6 +30,9 @@ type Span struct {
 
 // StartNode begins the span of a call of a graph's node.
 func StartNode(ctx context.Context, graph, node string) (context.Context, *Span) {
+	if scopeOf(ctx) == nil {
+		return ctx, nil
+	}
 	return begin(ctx, "node "+node, chain, node,
 		attribute.String("agentruntime.graph", graph), attribute.String("agentruntime.node", node))
 }

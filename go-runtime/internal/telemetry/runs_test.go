@@ -26,6 +26,8 @@ func (asking) Resolve(string, engine.Target, string, string, []byte) (engine.Tas
 	}, nil
 }
 
+func (asking) ConcurrencyKey(engine.Target, string, []byte) string { return "" }
+
 func (asking) Defaults(string, engine.Target, string) engine.RunDefaults { return engine.RunDefaults{} }
 
 // TestTraceSurvivesARestart has a run wait for an answer while the runtime is another

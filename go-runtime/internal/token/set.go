@@ -153,6 +153,14 @@ func (s *Set) ByName(name string) *Token {
 // Name is the token's name, which is no secret.
 func (t *Token) Name() string { return t.entry.Name }
 
+// OnlyNamespace is the namespace that the token covers, empty when it covers several.
+func (t *Token) OnlyNamespace() string {
+	if len(t.entry.Namespaces) != 1 || t.entry.Namespaces[0] == AnyNamespace {
+		return ""
+	}
+	return t.entry.Namespaces[0]
+}
+
 // Allows reports whether the token covers access in namespace.
 func (t *Token) Allows(namespace string, access Access) bool {
 	return t.entry.allows(namespace, access)

@@ -153,7 +153,8 @@ func (r *Runner) await(ctx context.Context, f *flight) (o outcome, landed bool) 
 func (r *Runner) invoke(ctx context.Context, t Tool, call Call) (o outcome) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			r.log.Error("tool panicked", "tool", t.Name, "run_id", call.RunID, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+			r.log.Error("tool panicked", "tool", t.Name, "run_id", call.RunID,
+				"panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
 			o = outcome{err: errPanicked}
 		}
 	}()

@@ -119,11 +119,13 @@ func (w *Web) Tool(field string, h HTTP) (Tool, error) {
 	secrets := secretsOf(h.Headers)
 	for _, name := range secrets {
 		if _, known := w.cfg.Secrets[name]; !known {
-			errs = append(errs, violation.New(field+".headers", "refer to the secret %s, which the setting tool-secrets does not list", name))
+			errs = append(errs, violation.New(field+".headers",
+				"refer to the secret %s, which the setting tool-secrets does not list", name))
 		}
 	}
 	if len(secrets) > 0 && len(w.reach.prefixes) == 0 {
-		errs = append(errs, violation.New(field+".headers", "refer to a secret, which is sent only where the setting http-tools lists the URL"))
+		errs = append(errs, violation.New(field+".headers",
+			"refer to a secret, which is sent only where the setting http-tools lists the URL"))
 	}
 	if err := violation.Join(errs...); err != nil {
 		return Tool{}, err
@@ -192,7 +194,7 @@ func withinTime(ctx context.Context, pause time.Duration) bool {
 func (e *endpoint) readSecrets() (map[string]string, error) {
 	secrets := make(map[string]string, len(e.secrets))
 	for _, name := range e.secrets {
-		secret := ""
+		var secret string
 		if file := e.web.cfg.Secrets[name]; file != "" {
 			raw, err := os.ReadFile(file)
 			if err != nil {
@@ -306,7 +308,8 @@ func resultOf(got answer, secrets map[string]string) (Result, error) {
 	case got.status < http.StatusBadRequest && got.status >= http.StatusMultipleChoices:
 		return Result{}, fmt.Errorf("the server answered %s: it leads elsewhere, where tools do not follow", status)
 	case !readable:
-		return Result{Text: fmt.Sprintf("%s: the answer is %q, neither JSON nor text", status, violation.Clip(kind, 100)), Failed: true}, nil
+		told := fmt.Sprintf("%s: the answer is %q, neither JSON nor text", status, violation.Clip(kind, 100))
+		return Result{Text: told, Failed: true}, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(secrets)) {
 		got.body = bytes.ReplaceAll(got.body, []byte(secrets[name]), []byte("[secret]"))
@@ -328,7 +331,7 @@ func resultOf(got answer, secrets map[string]string) (Result, error) {
 func mediaType(got answer) (kind string, readable bool) {
 	kind, _, err := mime.ParseMediaType(got.header.Get("Content-Type"))
 	if err != nil {
-		kind, _, _ = mime.ParseMediaType(http.DetectContentType(got.body)) //nolint:errcheck // it makes valid ones
+		kind, _, _ = mime.ParseMediaType(http.DetectContentType(got.body))
 	}
 	switch {
 	case len(got.body) == 0, strings.HasPrefix(kind, "text/"), jsonMedia(kind):

@@ -74,7 +74,7 @@ func TestAPostSendsTheArgumentsAsItsBody(t *testing.T) {
 		got = r
 		body, _ = io.ReadAll(r.Body)
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-		fmt.Fprint(w, `{"price": 12.50}`)
+		_, _ = io.WriteString(w, `{"price": 12.50}`)
 	})
 	made, err := newWeb(t, server.URL).Tool("tool", HTTP{
 		Name: "price", URL: server.URL + "/price?v=1",
@@ -112,7 +112,7 @@ func TestAGetSendsTheArgumentsInTheQuery(t *testing.T) {
 			t.Error("a GET has a body")
 		}
 		w.Header().Set("Content-Type", "text/plain")
-		fmt.Fprint(w, "fine")
+		_, _ = io.WriteString(w, "fine")
 	})
 	result, err := ask(t, HTTP{URL: server.URL + "/find?v=1", Method: "GET"},
 		`{"text": "a b&c", "list": ["x", 2], "none": null, "yes": true, "big": 123456789012345678901, "object": {"a": 1}}`)
@@ -193,7 +193,7 @@ func TestWhatIsTriedAgain(t *testing.T) {
 		"conflict":    {func(w http.ResponseWriter) { w.WriteHeader(http.StatusConflict) }, 1},
 		"half an answer": {func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", "100")
-			fmt.Fprint(w, "x")
+			_, _ = io.WriteString(w, "x")
 		}, 1},
 	}
 	for name, test := range tests {
@@ -207,7 +207,7 @@ func TestWhatIsTriedAgain(t *testing.T) {
 					test.first(w)
 					return
 				}
-				fmt.Fprint(w, "fine")
+				_, _ = io.WriteString(w, "fine")
 			})
 			result, err := ask(t, HTTP{URL: server.URL}, "{}")
 			if asked.Load() != test.times || (test.times > 1) != (err == nil && result.Text == "fine") {
@@ -237,7 +237,7 @@ func TestRetryAfterIsHeldToTheTimeout(t *testing.T) {
 		asked.Add(1)
 		w.Header().Set("Retry-After", "3600")
 		w.WriteHeader(http.StatusTooManyRequests)
-		fmt.Fprint(w, "come back later")
+		_, _ = io.WriteString(w, "come back later")
 	})
 	begun := time.Now()
 	result, err := ask(t, HTTP{URL: server.URL}, "{}")
@@ -262,7 +262,7 @@ func TestASlowBodyIsHeldToTheTimeout(t *testing.T) {
 	t.Parallel()
 	released := make(chan struct{})
 	server := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "a beginning")
+		_, _ = io.WriteString(w, "a beginning")
 		w.(http.Flusher).Flush()
 		<-released
 	})
@@ -284,7 +284,7 @@ func TestRedirectsStayAtTheirHost(t *testing.T) {
 	})
 	mux.HandleFunc("/here", func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		fmt.Fprintf(w, "%s %s %s", r.Method, body, r.Header.Get("X-Token"))
+		_, _ = fmt.Fprintf(w, "%s %s %s", r.Method, body, r.Header.Get("X-Token"))
 	})
 	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
@@ -351,7 +351,7 @@ func TestNamesThatResolveInsideAreNotReached(t *testing.T) {
 
 func TestFailuresHoldNoSecretsAndNoArguments(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -281,7 +281,7 @@ func (s *agentService) ListAgents(
 		})
 	}
 	for _, a := range s.engine.WorkerAgents(namespaceOf(ctx)) {
-		if !own[a.ID] {
+		if !own[a.ID] && !agent.IsFunction(a.ID) {
 			all = append(all, &agentruntimev1.Agent{AgentId: a.ID, Description: a.Description, ByWorker: true, Workers: int32(a.Workers)})
 		}
 	}

@@ -21,12 +21,14 @@ import (
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
 
 // errorDomain is the ErrorInfo domain of every reason of this API.
@@ -117,7 +119,7 @@ const fullRetry = 5 * time.Second
 // INTERNAL with a fixed text: the cause is for the log.
 func describe(err error) refusal {
 	for _, known := range []func(error) (refusal, bool){
-		describeRequest, describeAccess, describeRun, describeState, describeJournal, describeEnd,
+		describeRequest, describeAccess, describeRun, describeDefinition, describeThread, describeState, describeFiles, describeJournal, describeEnd,
 	} {
 		if r, found := known(err); found {
 			return r.inBatch(err)
@@ -334,6 +336,51 @@ func describeRunState(err error) (refusal, bool) {
 	return refusal{}, false
 }
 
+func describeDefinition(err error) (refusal, bool) {
+	if e, found := errors.AsType[*definition.NotFoundError](err); found {
+		r := refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_GRAPH_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"graph_id": e.Name, "version": e.Version},
+		}
+		if e.Kind == definition.Agent {
+			r.reason = reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_AGENT_NOT_FOUND)
+			r.metadata = map[string]string{"agent_id": e.Name, "version": e.Version}
+		}
+		return r, true
+	}
+	if e, found := errors.AsType[*definition.LimitError](err); found {
+		return refusal{
+			code:     codes.ResourceExhausted,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_DEFINITIONS_FULL),
+			message:  e.Error(),
+			metadata: map[string]string{"limit": strconv.Itoa(e.Limit)},
+		}, true
+	}
+	return refusal{}, false
+}
+
+func describeThread(err error) (refusal, bool) {
+	if e, found := errors.AsType[*agent.UnknownThreadError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_THREAD_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"thread_id": e.ThreadID},
+		}, true
+	}
+	if e, found := errors.AsType[*agent.ThreadBusyError](err); found {
+		return refusal{
+			code:     codes.Aborted,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_THREAD_BUSY),
+			message:  e.Error(),
+			metadata: map[string]string{"thread_id": e.ThreadID},
+		}, true
+	}
+	return refusal{}, false
+}
+
 func describeState(err error) (refusal, bool) {
 	e, found := errors.AsType[*state.RevisionError](err)
 	if !found {
@@ -350,6 +397,25 @@ func describeState(err error) (refusal, bool) {
 		r.reason = reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_KEY_EXISTS)
 	}
 	return r, true
+}
+
+func describeFiles(err error) (refusal, bool) {
+	if e, found := errors.AsType[*workspace.NotFoundError](err); found {
+		return refusal{
+			code:     codes.NotFound,
+			reason:   reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_FILE_NOT_FOUND),
+			message:  e.Error(),
+			metadata: map[string]string{"run_id": e.RunID, "path": e.Path},
+		}, true
+	}
+	if errors.Is(err, workspace.ErrDamaged) {
+		return refusal{
+			code:    codes.DataLoss,
+			reason:  reasonOf(agentruntimev1.ErrorReason_ERROR_REASON_FILES_DAMAGED),
+			message: "files of the run were lost with a damaged disk",
+		}, true
+	}
+	return refusal{}, false
 }
 
 func describeJournal(err error) (refusal, bool) {

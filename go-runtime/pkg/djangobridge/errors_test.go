@@ -16,6 +16,7 @@ import (
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
@@ -89,6 +90,18 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 			metadata: map[string]string{"graph_id": "x", "known": "a,b"},
 		},
 		{
+			err: &definition.NotFoundError{Kind: definition.Graph, Name: "x", Version: "v"}, code: codes.NotFound, reason: "GRAPH_NOT_FOUND",
+			metadata: map[string]string{"graph_id": "x", "version": "v"},
+		},
+		{
+			err: &definition.NotFoundError{Kind: definition.Agent, Name: "x", Version: "v"}, code: codes.NotFound, reason: "AGENT_NOT_FOUND",
+			metadata: map[string]string{"agent_id": "x", "version": "v"},
+		},
+		{
+			err: &definition.LimitError{Namespace: "x", Limit: 7}, code: codes.ResourceExhausted, reason: "DEFINITIONS_FULL",
+			metadata: map[string]string{"limit": "7"},
+		},
+		{
 			err: &agent.UnknownTaskTypeError{TaskType: "x", Known: []string{"a", "b"}}, code: codes.NotFound, reason: "TASK_TYPE_NOT_FOUND",
 			metadata: map[string]string{"task_type": "x", "known": "a,b"},
 		},
@@ -121,6 +134,18 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 		{
 			err: &schedule.ExistsError{ID: "s"}, code: codes.AlreadyExists, reason: "SCHEDULE_EXISTS",
 			metadata: map[string]string{"schedule_id": "s"},
+		},
+		{
+			err: &agent.UnknownThreadError{ThreadID: "t"}, code: codes.NotFound, reason: "THREAD_NOT_FOUND",
+			metadata: map[string]string{"thread_id": "t"},
+		},
+		{
+			err: &agent.ThreadBusyError{ThreadID: "t"}, code: codes.Aborted, reason: "THREAD_BUSY",
+			metadata: map[string]string{"thread_id": "t"},
+		},
+		{
+			err: &definition.LimitError{Limit: 7}, code: codes.ResourceExhausted, reason: "DEFINITIONS_FULL",
+			metadata: map[string]string{"limit": "7"},
 		},
 	}
 	seen := map[string]bool{}

@@ -126,6 +126,20 @@ func accessOf(method string) token.Access {
 		agentruntimev1.StateService_ListState_FullMethodName,
 		agentruntimev1.StateService_WatchState_FullMethodName,
 		agentruntimev1.EventService_Subscribe_FullMethodName,
+		agentruntimev1.DefinitionService_ValidateGraph_FullMethodName,
+		agentruntimev1.DefinitionService_GetGraph_FullMethodName,
+		agentruntimev1.DefinitionService_ListGraphs_FullMethodName,
+		agentruntimev1.DefinitionService_ListGraphVersions_FullMethodName,
+		agentruntimev1.DefinitionService_DrawGraph_FullMethodName,
+		agentruntimev1.DefinitionService_ValidateAgent_FullMethodName,
+		agentruntimev1.DefinitionService_GetAgentDefinition_FullMethodName,
+		agentruntimev1.DefinitionService_ListAgentVersions_FullMethodName,
+		agentruntimev1.ThreadService_GetThreadState_FullMethodName,
+		agentruntimev1.ThreadService_ListThreadHistory_FullMethodName,
+		agentruntimev1.ThreadService_ListThreads_FullMethodName,
+		agentruntimev1.WorkspaceService_ListFiles_FullMethodName,
+		agentruntimev1.WorkspaceService_GetFile_FullMethodName,
+		agentruntimev1.WorkspaceService_GetArchive_FullMethodName,
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":
 		return token.Read
 	default:

@@ -123,6 +123,7 @@ func TestEveryRPCNeedsAToken(t *testing.T) {
 	sys := start(t, "--tokens-file="+writeTokens(t))
 	for _, service := range []grpc.ServiceDesc{
 		agentruntimev1.AgentService_ServiceDesc, agentruntimev1.StateService_ServiceDesc, agentruntimev1.EventService_ServiceDesc,
+		agentruntimev1.DefinitionService_ServiceDesc, agentruntimev1.ThreadService_ServiceDesc,
 	} {
 		for _, method := range service.Methods {
 			err := sys.conn.Invoke(testContext(t), "/"+service.ServiceName+"/"+method.MethodName,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -22,7 +23,9 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/event"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/gateway"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/thread"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/mcp"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/schedule"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/span"
@@ -30,6 +33,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/telemetry"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/ticket"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
 
 // recordOverhead is what a record of the journal may hold beside its value:
@@ -38,6 +42,9 @@ const recordOverhead = 128 << 10
 
 // maxClientMessageBytes is the largest message that a Python client takes.
 const maxClientMessageBytes = 16 << 20
+
+// keepCheckpoints is how many checkpoints of a thread are kept at least.
+const keepCheckpoints = 100
 
 // phase is where an Integration stands in its life.
 type phase int
@@ -60,10 +67,15 @@ type Integration struct {
 	state       *state.Store
 	events      *event.Log
 	definitions *definition.Store
+	threads     *thread.Store
 	checker     definition.Checker
 	engine      *engine.Engine
 	tickets     *ticket.Office
+	toolbox     *toolbox
+	handler     *mcp.Handler
 	schedules   *schedule.Store
+	files       *workspace.Store
+	workshop    *workshop
 	gateway     *gateway.Server
 	server      *grpc.Server
 	health      *health.Server
@@ -111,7 +123,10 @@ func New(cfg config.Config, version string, getenv func(string) string, log *slo
 	if i.tracing, err = telemetry.New(version, getenv, log); err != nil {
 		return nil, err
 	}
-	registry, err := i.newStores(i.newTracer(getenv))
+	if i.toolbox, err = newToolbox(cfg, version, getenv, i.tracing, log); err != nil {
+		return nil, errors.Join(err, i.tracing.Stop(context.Background()))
+	}
+	registry, err := i.newStores(i.newTracer(getenv), getenv)
 	if err != nil {
 		return nil, errors.Join(err, i.tracing.Stop(context.Background()))
 	}
@@ -120,7 +135,7 @@ func New(cfg config.Config, version string, getenv func(string) string, log *slo
 }
 
 // newStores makes what keeps and does the work, and returns what can be run.
-func (i *Integration) newStores(tracer *span.Tracer) (*agent.Registry, error) {
+func (i *Integration) newStores(tracer *span.Tracer, getenv func(string) string) (*agent.Registry, error) {
 	var err error
 	i.journal, err = journal.New(journal.Config{
 		DataDir:         i.cfg.DataDir,
@@ -144,28 +159,10 @@ func (i *Integration) newStores(tracer *span.Tracer) (*agent.Registry, error) {
 		return nil, err
 	}
 	i.tickets = ticket.New(i.journal, nil, i.log)
-	provider, err := model.New(model.Config{
-		OpenAI:      model.Endpoint{APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL},
-		Anthropic:   model.Endpoint{APIKey: i.cfg.AnthropicAPIKey, BaseURL: i.cfg.AnthropicBaseURL},
-		Gemini:      model.Endpoint{APIKey: i.cfg.GeminiAPIKey, BaseURL: i.cfg.GeminiBaseURL},
-		Models:      i.cfg.Models,
-		Timeout:     i.cfg.ModelTimeout,
-		Concurrency: i.cfg.ModelConcurrency,
-	}, i.log)
+	registry, err := i.newRegistry(getenv)
 	if err != nil {
 		return nil, err
 	}
-	i.definitions = definition.New(i.journal, nil, i.log)
-	registry, err := agent.New(agent.Config{
-		Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions,
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range registry.BuiltIn() {
-		i.definitions.AddBuiltIn(d)
-	}
-	i.checker = registry
 	i.engine, err = engine.New(engine.Config{
 		MaxConcurrent: i.cfg.MaxConcurrentRuns,
 		MaxQueued:     i.cfg.MaxQueuedRuns,
@@ -186,6 +183,46 @@ func (i *Integration) newStores(tracer *span.Tracer) (*agent.Registry, error) {
 	return registry, nil
 }
 
+// newRegistry makes what can be run, and what that works with.
+func (i *Integration) newRegistry(getenv func(string) string) (*agent.Registry, error) {
+	provider, err := model.New(model.Config{
+		OpenAI:      model.Endpoint{APIKey: i.cfg.OpenAIAPIKey, BaseURL: i.cfg.OpenAIBaseURL},
+		Anthropic:   model.Endpoint{APIKey: i.cfg.AnthropicAPIKey, BaseURL: i.cfg.AnthropicBaseURL},
+		Gemini:      model.Endpoint{APIKey: i.cfg.GeminiAPIKey, BaseURL: i.cfg.GeminiBaseURL},
+		Models:      i.cfg.Models,
+		Timeout:     i.cfg.ModelTimeout,
+		Concurrency: i.cfg.ModelConcurrency,
+	}, i.log)
+	if err != nil {
+		return nil, err
+	}
+	i.files, err = workspace.New(workspace.Config{
+		Dir:      filepath.Join(i.cfg.DataDir, "workspaces"),
+		MaxFiles: i.cfg.WorkspaceMaxFiles, MaxFileBytes: i.cfg.WorkspaceMaxFileBytes, MaxBytes: i.cfg.WorkspaceMaxBytes,
+		PackBytes: min(i.cfg.MaxValueBytes, maxChunkBytes), KeepFor: i.cfg.KeepFilesFor,
+	}, i.journal, runStatus(func() *engine.Engine { return i.engine }), i.log)
+	if err != nil {
+		return nil, err
+	}
+	i.workshop = newWorkshop(i.cfg, i.files, getenv)
+	i.definitions = definition.New(i.journal, nil, i.log)
+	if i.threads, err = thread.New(thread.Config{MaxCheckpoints: keepCheckpoints, MaxIdle: i.cfg.KeepThreadsFor}, i.journal, i.log); err != nil {
+		return nil, err
+	}
+	registry, err := agent.New(agent.Config{
+		Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions, Threads: i.threads,
+		Tooling: agent.Tooling{Runner: i.toolbox.runner, Web: i.toolbox.web, MCP: i.toolbox.servers, Workshop: i.workshop},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range registry.BuiltIn() {
+		i.definitions.AddBuiltIn(d)
+	}
+	i.checker = registry
+	return registry, nil
+}
+
 // endpoints are the HTTP agents of a configuration.
 func endpoints(configured map[string]config.HTTPAgent) map[string]agent.Endpoint {
 	described := make(map[string]agent.Endpoint, len(configured))
@@ -202,7 +239,7 @@ func endpoints(configured map[string]config.HTTPAgent) map[string]agent.Endpoint
 
 // newEdge makes the two servers around the stores.
 func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
-	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal), spanFigures{i.tracing})
+	m := newMetrics(i.version, i.journal.Durability(), newFigures(i.engine, i.journal), spanFigures{i.tracing}, i.toolbox.figure())
 	access := guard{tokens: i.tokens}
 	observers, endObservers := context.WithCancel(context.Background())
 	i.endObservers = endObservers
@@ -217,6 +254,11 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	agentruntimev1.RegisterStateServiceServer(i.server, &stateService{store: i.state, streams: i.streams})
 	agentruntimev1.RegisterEventServiceServer(i.server, &eventService{events: i.events, streams: i.streams, metrics: m})
 	agentruntimev1.RegisterWorkerServiceServer(i.server, &workerService{engine: i.engine, streams: i.streams})
+	agentruntimev1.RegisterDefinitionServiceServer(i.server, &definitionService{
+		store: i.definitions, checker: i.checker, engine: i.engine,
+	})
+	agentruntimev1.RegisterThreadServiceServer(i.server, &threadService{threads: registry})
+	agentruntimev1.RegisterWorkspaceServiceServer(i.server, &workspaceService{engine: i.engine, files: i.files, streams: i.streams})
 	i.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	if i.cfg.HTTP == "" {
 		return
@@ -224,6 +266,10 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	cfg := gateway.Config{Address: i.cfg.HTTP, Readiness: i.readiness, Metrics: m.registry, Streams: i.streamConfig(m)}
 	if i.cfg.HTTPExposed() {
 		cfg.TLS, cfg.Authorize = tlsConfig, access.mayReadMetrics
+	}
+	if i.cfg.MCP {
+		i.handler = i.newHandler(registry, access)
+		cfg.MCP = i.handler
 	}
 	i.gateway = gateway.New(cfg, i.log)
 }
@@ -254,7 +300,8 @@ func (i *Integration) start(ctx context.Context) error {
 		return gatewayErr
 	}
 	for _, start := range []func(context.Context) error{
-		i.state.Start, i.events.Start, i.tickets.Start, i.definitions.Start, i.readDefinitions, i.engine.Start, i.schedules.Start,
+		i.workshop.start, i.state.Start, i.events.Start, i.tickets.Start, i.definitions.Start, i.readDefinitions, i.files.Start, i.threads.Start,
+		i.engine.Start, i.schedules.Start,
 	} {
 		if err := start(ctx); err != nil {
 			return err
@@ -275,7 +322,7 @@ func (i *Integration) start(ctx context.Context) error {
 	i.mu.Unlock()
 	i.setHealth(healthv1.HealthCheckResponse_SERVING)
 	i.log.Info("runtime serves", "version", i.version, "listen", i.Addr(), "socket", i.cfg.Socket,
-		"http", i.HTTPAddr(), "data_dir", i.cfg.DataDir, "durability", i.journal.Durability())
+		"http", i.HTTPAddr(), "data_dir", i.cfg.DataDir, "durability", i.journal.Durability(), "sandbox", i.workshop.String())
 	return nil
 }
 
@@ -330,6 +377,9 @@ func (i *Integration) stop(ctx context.Context) error {
 	if i.gateway != nil {
 		i.gateway.Drain()
 	}
+	if i.handler != nil {
+		i.handler.Drain()
+	}
 
 	i.newcomers.turnAway()
 	ended := make(chan struct{})
@@ -352,7 +402,7 @@ func (i *Integration) stop(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	for _, stop := range []func(context.Context) error{
-		i.definitions.Stop, i.events.Stop, i.state.Stop, i.journal.Stop, i.tracing.Stop,
+		i.toolbox.stop, i.threads.Stop, i.files.Stop, i.definitions.Stop, i.events.Stop, i.state.Stop, i.journal.Stop, i.tracing.Stop,
 	} {
 		errs = append(errs, stop(closing))
 	}

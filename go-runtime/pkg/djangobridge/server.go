@@ -65,5 +65,8 @@ func serviceNames() []string {
 		agentruntimev1.StateService_ServiceDesc.ServiceName,
 		agentruntimev1.EventService_ServiceDesc.ServiceName,
 		agentruntimev1.WorkerService_ServiceDesc.ServiceName,
+		agentruntimev1.DefinitionService_ServiceDesc.ServiceName,
+		agentruntimev1.ThreadService_ServiceDesc.ServiceName,
+		agentruntimev1.WorkspaceService_ServiceDesc.ServiceName,
 	}
 }

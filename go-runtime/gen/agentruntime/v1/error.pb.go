@@ -91,6 +91,14 @@ const (
 	ErrorReason_ERROR_REASON_GRAPH_NOT_FOUND ErrorReason = 25
 	// RESOURCE_EXHAUSTED. The namespace has as many graphs and agents as it may: delete some. Metadata: `limit`.
 	ErrorReason_ERROR_REASON_DEFINITIONS_FULL ErrorReason = 26
+	// NOT_FOUND. A thread of a graph, or that revision of it. Metadata: `thread_id`.
+	ErrorReason_ERROR_REASON_THREAD_NOT_FOUND ErrorReason = 27
+	// ABORTED. The thread was changed by somebody else meanwhile, or is there already. Metadata: `thread_id`.
+	ErrorReason_ERROR_REASON_THREAD_BUSY ErrorReason = 28
+	// NOT_FOUND. The run left no such file. Metadata: `run_id`, `path`.
+	ErrorReason_ERROR_REASON_FILE_NOT_FOUND ErrorReason = 30
+	// DATA_LOSS. Files of the run were lost with a damaged disk.
+	ErrorReason_ERROR_REASON_FILES_DAMAGED ErrorReason = 31
 	// The agent or task reported an error.
 	ErrorReason_ERROR_REASON_AGENT_FAILED ErrorReason = 32
 	// The agent or task panicked.
@@ -141,6 +149,10 @@ var (
 		24: "ERROR_REASON_LEASE_LOST",
 		25: "ERROR_REASON_GRAPH_NOT_FOUND",
 		26: "ERROR_REASON_DEFINITIONS_FULL",
+		27: "ERROR_REASON_THREAD_NOT_FOUND",
+		28: "ERROR_REASON_THREAD_BUSY",
+		30: "ERROR_REASON_FILE_NOT_FOUND",
+		31: "ERROR_REASON_FILES_DAMAGED",
 		32: "ERROR_REASON_AGENT_FAILED",
 		33: "ERROR_REASON_AGENT_PANICKED",
 		34: "ERROR_REASON_MODEL_FAILED",
@@ -179,6 +191,10 @@ var (
 		"ERROR_REASON_LEASE_LOST":            24,
 		"ERROR_REASON_GRAPH_NOT_FOUND":       25,
 		"ERROR_REASON_DEFINITIONS_FULL":      26,
+		"ERROR_REASON_THREAD_NOT_FOUND":      27,
+		"ERROR_REASON_THREAD_BUSY":           28,
+		"ERROR_REASON_FILE_NOT_FOUND":        30,
+		"ERROR_REASON_FILES_DAMAGED":         31,
 		"ERROR_REASON_AGENT_FAILED":          32,
 		"ERROR_REASON_AGENT_PANICKED":        33,
 		"ERROR_REASON_MODEL_FAILED":          34,
@@ -222,7 +238,8 @@ var File_agentruntime_v1_error_proto protoreflect.FileDescriptor
 
 const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xb0\t\n" +
+	"\x1bagentruntime/v1/error.proto\x12\x0fagentruntime.v1*\xb2\n" +
+	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12!\n" +
@@ -251,7 +268,11 @@ const file_agentruntime_v1_error_proto_rawDesc = "" +
 	"\x1cERROR_REASON_SCHEDULE_EXISTS\x10\x17\x12\x1b\n" +
 	"\x17ERROR_REASON_LEASE_LOST\x10\x18\x12 \n" +
 	"\x1cERROR_REASON_GRAPH_NOT_FOUND\x10\x19\x12!\n" +
-	"\x1dERROR_REASON_DEFINITIONS_FULL\x10\x1a\x12\x1d\n" +
+	"\x1dERROR_REASON_DEFINITIONS_FULL\x10\x1a\x12!\n" +
+	"\x1dERROR_REASON_THREAD_NOT_FOUND\x10\x1b\x12\x1c\n" +
+	"\x18ERROR_REASON_THREAD_BUSY\x10\x1c\x12\x1f\n" +
+	"\x1bERROR_REASON_FILE_NOT_FOUND\x10\x1e\x12\x1e\n" +
+	"\x1aERROR_REASON_FILES_DAMAGED\x10\x1f\x12\x1d\n" +
 	"\x19ERROR_REASON_AGENT_FAILED\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_AGENT_PANICKED\x10!\x12\x1d\n" +
 	"\x19ERROR_REASON_MODEL_FAILED\x10\"\x12\x1e\n" +

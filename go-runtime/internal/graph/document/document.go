@@ -65,13 +65,13 @@ type Document struct {
 }
 
 // Durability is when checkpoints are kept.
-type Durability string
+type Durability = graph.Durability
 
 // When checkpoints are kept.
 const (
-	Async Durability = "async"
-	Sync  Durability = "sync"
-	Exit  Durability = "exit"
+	Async = graph.Async
+	Sync  = graph.Sync
+	Exit  = graph.Exit
 )
 
 // Channel is a graph.Channel as data.

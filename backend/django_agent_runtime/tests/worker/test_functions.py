@@ -1,0 +1,130 @@
+"""Functions of a worker, as graphs and agents of the real runtime call them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_agent_runtime.exceptions import RunFailed
+from django_agent_runtime.go_integration import GoRuntimeIntegration
+from django_agent_runtime.runtime.functions import FunctionOfWorker, function
+from django_agent_runtime.runtime.interfaces import RunContext
+from django_agent_runtime.runtime.sync import SyncRunContext
+from django_agent_runtime.testing.process import GoRuntimeProcess
+
+pytestmark = pytest.mark.faults
+
+GRAPH = """
+name: pricing
+state: {article: {}, articles: {}, price: {}, prices: {reducer: append}}
+nodes:
+  one: {kind: python, with: {function: shop.price_of, arguments: {article: state.article}}, set: {price: out}}
+  each: {kind: python, with: {function: shop.price_of, arguments: {article: state.item}}, set: {prices: "[out]"}}
+edges: [[START, one]]
+branches: {one: [{each: state.articles, to: each}]}
+output: {price: state.price, prices: state.prices}
+"""
+
+calls: list[str] = []
+
+
+@function(name="shop.price_of")
+def price_of(article: str) -> float:
+    """What an article costs."""
+    calls.append(article)
+    return {"tea": 2.5, "cake": 4.0}[article]
+
+
+@function
+async def approve(amount: int, ctx: RunContext) -> dict[str, Any]:
+    """Ask a person."""
+    return {"agreed": await ctx.interrupt({"question": f"Pay {amount}?"}), "amount": amount}
+
+
+@function
+def fail(ctx: SyncRunContext) -> None:
+    """Fail."""
+    raise ValueError("there is no such article")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
+    graphs = tmp_path / "definitions" / "graphs"
+    graphs.mkdir(parents=True)
+    (graphs / "pricing.yaml").write_text(GRAPH)
+    for name, arguments in {"approve": "{amount: state.amount}", "fail": "{}"}.items():
+        (graphs / f"{name}.yaml").write_text(
+            f"name: {name}\nstate: {{amount: {{}}, got: {{}}}}\n"
+            f"nodes: {{n: {{kind: python, with: {{function: {name}, arguments: {arguments}}}, set: {{got: out}}}}}}\n"
+            "edges: [[START, n]]\noutput: {got: state.got}\n"
+        )
+    with GoRuntimeProcess(tmp_path, arguments=("--definitions-dir", str(tmp_path / "definitions"))) as process:
+        yield process
+
+
+@pytest.fixture
+def client(runtime: GoRuntimeProcess) -> Iterator[GoRuntimeIntegration]:
+    integration = GoRuntimeIntegration(**runtime.settings)
+    yield integration
+    integration.disconnect()
+
+
+def test_graph_calls_functions_of_a_worker(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, price_of)
+    calls.clear()
+    result = client.execute_task(
+        "langgraph_task", {"graph_id": "pricing", "article": "tea", "articles": ["cake", "tea"]}
+    )
+    assert result["output"] == {"price": 2.5, "prices": [4.0, 2.5]}
+    assert sorted(calls) == ["cake", "tea", "tea"]
+
+
+def test_function_waits_for_a_person(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, approve)
+    run = client.submit_task("langgraph_task", {"graph_id": "approve", "amount": 7})
+    child = None
+    for event in client.watch_run(run.run_id, visibility="internal"):
+        if event.type == "run.waiting":
+            child = event.payload["run_ids"][0]
+            break
+    assert child is not None
+    for event in client.watch_run(child, visibility="internal"):
+        if event.type == "run.interrupted":
+            assert event.payload["payload"] == {"question": "Pay 7?"}
+            break
+    client.resume_run(child, "yes")
+    output = client.wait_run(run.run_id).output
+    assert output is not None
+    assert output["output"] == {"got": {"agreed": "yes", "amount": 7}}
+
+
+def test_function_that_fails_fails_its_graph(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, fail)
+    with pytest.raises(RunFailed, match=r"node n of graph fail: agent function:fail: .*there is no such article"):
+        client.execute_task("langgraph_task", {"graph_id": "fail"})
+
+
+def test_functions_are_no_agents_for_callers(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, price_of)
+    client.execute_task("langgraph_task", {"graph_id": "pricing", "article": "tea", "articles": ["tea"]})
+    assert not [agent.agent_id for agent in client.list_agents() if "function" in agent.agent_id]
+
+
+def test_functions_stay_functions() -> None:
+    assert isinstance(price_of, FunctionOfWorker)
+    assert price_of("tea") == 2.5
+    assert price_of.key == "function:shop.price_of"
+    assert json.loads(json.dumps(price_of.tool.parameters))["required"] == ["article"]
+    assert price_of.description == "What an article costs."

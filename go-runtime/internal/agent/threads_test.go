@@ -1,0 +1,219 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/thread"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+)
+
+const talking = `
+name: talk
+state: {said: {reducer: append}, turns: {reducer: add, initial: 0}}
+nodes:
+  listen: {kind: transform, set: {turns: "1"}}
+  ask: {kind: human, with: {ask: "More?"}, set: {said: "[out]"}}
+  end: {kind: transform}
+edges: [[START, listen], [ask, end]]
+branches: {listen: [{when: 'state.said[size(state.said) - 1] == "ask me"', to: ask}, {to: end}]}
+`
+
+// openThreads is a bench whose graphs have threads.
+func openThreads(t *testing.T, dir string, document string) (*bench, *Registry) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	threads, err := thread.New(thread.Config{}, j, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := graphing(t, &acting{}, "http://127.0.0.1:1", document)
+	registry.threads = threads
+	e, err := engine.New(engine.Config{}, j, registry, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{Engine: e, t: t, journal: j}
+	t.Cleanup(b.crash)
+	if err := errors.Join(threads.Start(t.Context()), e.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return b, registry
+}
+
+func (b *bench) say(text string) engine.Run {
+	b.t.Helper()
+	run, err := b.WaitRun(b.t.Context(), "default", b.runGraph(fmt.Sprintf(`{"graph_id": "talk", "thread_id": "ada", "said": [%q]}`, text)), patience)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return run
+}
+
+// TestThreadGoesOnOverRunsAndRestarts has turns of one thread, one of which asks.
+func TestThreadGoesOnOverRunsAndRestarts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, _ := openThreads(t, dir, talking)
+	b.wantOutput(b.say("one"), `{"said": ["one"], "turns": 1}`)
+	b.crash()
+	b, registry := openThreads(t, dir, talking)
+	b.wantOutput(b.say("two"), `{"said": ["one", "two"], "turns": 2}`)
+	waits := b.runGraph(`{"graph_id": "talk", "thread_id": "ada", "said": ["ask me"]}`)
+	interruptID, _ := b.question(waits, "")
+	if run := b.say("three"); run.State != engine.Failed || !strings.Contains(run.Error.Message, "waits for an answer") {
+		t.Errorf("a turn beside one that waits: %s, %+v", run.State, run.Error)
+	}
+	state, err := registry.ThreadState(t.Context(), "default", "ada", 0)
+	if err != nil || state.Status != graph.Waiting || !reflect.DeepEqual(state.Next, []string{"ask"}) || len(state.Interrupts) != 1 {
+		t.Errorf("state %+v, %v", state, err)
+	}
+	b.crash()
+	b, _ = openThreads(t, dir, talking)
+	b.resume(waits, interruptID, `"no"`)
+	b.wantOutput(b.wantEnd(waits, engine.Succeeded, 1), `{"said": ["one", "two", "ask me", "no"], "turns": 3}`)
+	b.wantOutput(b.say("four"), `{"said": ["one", "two", "ask me", "no", "four"], "turns": 4}`)
+}
+
+// TestTurnsOfAThreadComeOneAfterAnother has many at once, none of which is lost.
+func TestTurnsOfAThreadComeOneAfterAnother(t *testing.T) {
+	t.Parallel()
+	b, _ := openThreads(t, t.TempDir(), talking)
+	const turns = 20
+	var going sync.WaitGroup
+	for n := range turns {
+		going.Go(func() {
+			if run := b.say(fmt.Sprint(n)); run.State != engine.Succeeded {
+				t.Errorf("%s, %+v", run.State, run.Error)
+			}
+		})
+	}
+	going.Wait()
+	run := b.say("last")
+	if !strings.Contains(string(run.Output), fmt.Sprintf(`"turns":%d`, turns+1)) {
+		t.Errorf("%s", run.Output)
+	}
+}
+
+func TestThreadsAreLookedAtChangedAndForked(t *testing.T) {
+	t.Parallel()
+	b, registry := openThreads(t, t.TempDir(), talking)
+	ctx := t.Context()
+	b.say("one")
+	b.say("two")
+	history, err := registry.ThreadHistory(ctx, "default", "ada", 0, 0)
+	if err != nil || len(history) < 4 || history[0].Status != graph.Done || history[0].GraphID != "talk" {
+		t.Fatalf("%+v, %v", history, err)
+	}
+	var first Snapshot
+	for _, s := range history {
+		if s.Status == graph.Done && reflect.DeepEqual(s.Values["said"], []any{"one"}) {
+			first = s
+		}
+	}
+	forked, err := registry.ForkThread(ctx, "default", "ada", first.Revision, "other", "")
+	if err != nil || forked.ThreadID != "other" || forked.Parent != first.Revision {
+		t.Fatalf("%+v, %v", forked, err)
+	}
+	run := b.wantEnd(b.runGraph(`{"graph_id": "talk", "thread_id": "other", "said": ["else"]}`), engine.Succeeded, 1)
+	b.wantOutput(run, `{"said": ["one", "else"], "turns": 2}`)
+	updated, err := registry.UpdateThread(ctx, "default", "ada", "", "START", graph.State{"said": []any{"ask me"}}, "")
+	if err != nil || !reflect.DeepEqual(updated.Next, []string{"listen"}) {
+		t.Fatalf("%+v, %v", updated, err)
+	}
+	// A turn without an input goes on with what is left to do.
+	id := b.runGraph(`{"graph_id": "talk", "thread_id": "ada"}`)
+	interruptID, _ := b.question(id, "")
+	b.resume(id, interruptID, `"fine"`)
+	b.wantOutput(b.wantEnd(id, engine.Succeeded, 1), `{"said": ["one", "two", "ask me", "fine"], "turns": 3}`)
+	threads, err := registry.Threads(ctx, "default", 0, 0)
+	if err != nil || len(threads) != 2 || threads[1].ID != "ada" {
+		t.Errorf("%+v, %v", threads, err)
+	}
+	if err := registry.DeleteThread(ctx, "default", "ada"); err != nil {
+		t.Error(err)
+	}
+	if _, err := registry.ThreadState(ctx, "default", "ada", 0); !errors.As(err, new(*UnknownThreadError)) {
+		t.Errorf("%v", err)
+	}
+	if _, err := registry.ThreadState(ctx, "elsewhere", "other", 0); !errors.As(err, new(*UnknownThreadError)) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestThreadsThatDoNotFitAreRefused(t *testing.T) {
+	t.Parallel()
+	b, registry := openThreads(t, t.TempDir(), talking)
+	ctx := context.WithoutCancel(t.Context())
+	_, _, err := b.CreateRun(ctx, "default", engine.CreateRequest{
+		TaskType: "langgraph_task", Input: []byte(`{"graph_id": "talk", "thread_id": "a b"}`),
+	})
+	if err == nil || !strings.Contains(err.Error(), "input.thread_id") {
+		t.Errorf("%v", err)
+	}
+	for name, err := range map[string]error{
+		"thread_id": second(registry.ThreadState(ctx, "default", "a b", 0)),
+		"values.x":  second(registry.UpdateThread(ctx, "default", "new", "talk", "", graph.State{"x": 1}, "")),
+		"as_node":   second(registry.UpdateThread(ctx, "default", "new", "talk", "nobody", graph.State{}, "")),
+	} {
+		if wrong, named := errors.AsType[*violation.Error](err); !named || wrong.Violations[0].Field != name {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := registry.UpdateThread(ctx, "default", "new", "nothing", "", nil, ""); !errors.As(err, new(*UnknownGraphError)) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRepeatsOfAChangeHaveNoSecondEffect(t *testing.T) {
+	t.Parallel()
+	b, registry := openThreads(t, t.TempDir(), talking)
+	ctx := t.Context()
+	b.say("one")
+	update := func() (Snapshot, error) {
+		return registry.UpdateThread(ctx, "default", "ada", "", "END", graph.State{"said": []any{"two"}}, "r1")
+	}
+	fork := func() (Snapshot, error) { return registry.ForkThread(ctx, "default", "ada", 0, "other", "r2") }
+	for _, change := range []func() (Snapshot, error){update, fork} {
+		first, err := change()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := change(); err != nil || !reflect.DeepEqual(again, first) {
+			t.Errorf("%+v, %v, want %+v", again, err, first)
+		}
+	}
+	b.say("three")
+	again, err := update()
+	if err != nil || !reflect.DeepEqual(again.Values["said"], []any{"one", "two"}) {
+		t.Errorf("after a turn: %+v, %v", again, err)
+	}
+	latest, err := registry.ThreadState(ctx, "default", "ada", 0)
+	if err != nil || latest.Parent != 0 || !reflect.DeepEqual(latest.Values["said"], []any{"one", "two", "three"}) {
+		t.Errorf("%+v, %v", latest, err)
+	}
+	if _, err := registry.ForkThread(ctx, "default", "ada", 0, "other", "r3"); !errors.As(err, new(*ThreadBusyError)) {
+		t.Errorf("fork to a thread that exists: %v", err)
+	}
+	if _, err := registry.UpdateThread(ctx, "default", "ada", "reasoning_graph", "END", nil, ""); !errors.As(err, new(*violation.Error)) {
+		t.Errorf("update with another graph: %v", err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -1,0 +1,29 @@
+package check
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox"
+)
+
+// launchArgument makes the test binary the launcher.
+const launchArgument = "sandbox-exec"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == launchArgument {
+		if err := sandbox.Launch(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m,
+		// Process-wide clocks of the NATS server and client, without an end.
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"),
+	)
+}
