@@ -39,9 +39,7 @@ _PICTURES = "benchmarks"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the figures down and say how they stand to the bars. A missed bar is no failure."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description="Measure the runtime against its peers."
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the runtime against its peers.")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -143,9 +141,7 @@ def _write_report(results: Results, folder: Path) -> None:
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir(parents=True)
     draw_plots(results, pictures)
-    (folder / "benchmarks.md").write_text(
-        write_page(results, judge(results), _PICTURES)
-    )
+    (folder / "benchmarks.md").write_text(write_page(results, judge(results), _PICTURES))
 
 
 def _say(text: str) -> None:

@@ -16,9 +16,7 @@ class Api:
     """One connection that is kept, with a user's token on each request. For one thread."""
 
     def __init__(self, port: int, token: str) -> None:
-        self._connection = http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=_SECONDS
-        )
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
         self._headers = {
             "Authorization": f"Token {token}",
             "Content-Type": "application/json",
@@ -34,9 +32,7 @@ class Api:
         answer = self._connection.getresponse()
         text = answer.read()
         if answer.status != HTTPStatus.CREATED:
-            raise ChildFailed(
-                f"POST {path} was answered with {answer.status}:\n{text[:2000].decode()}"
-            )
+            raise ChildFailed(f"POST {path} was answered with {answer.status}:\n{text[:2000].decode()}")
         return json.loads(text)
 
     def close(self) -> None:

@@ -33,15 +33,11 @@ class BacklogPoint:
     """Resident memory of the runtime after that."""
 
 
-def measure_backlog(
-    folder: Path, sockets: Path, sizes: Sizes, say: Callable[[str], None]
-) -> list[BacklogPoint]:
+def measure_backlog(folder: Path, sockets: Path, sizes: Sizes, say: Callable[[str], None]) -> list[BacklogPoint]:
     """Hand over all runs, then begin to do them; in steps of the same size."""
     step = sizes.backlog_runs // sizes.backlog_steps
     with (
-        start_project(
-            folder, sockets, most_queued=sizes.backlog_runs, name=_NAME
-        ) as project,
+        start_project(folder, sockets, most_queued=sizes.backlog_runs, name=_NAME) as project,
         open_runtime(project.runtime) as client,
     ):
         process = project.runtime.child
@@ -51,9 +47,7 @@ def measure_backlog(
         for _ in range(sizes.backlog_steps):
             begin = time.perf_counter()
             runs = client.submit_tasks(make_task(ECHO, VALUE) for _ in range(step))
-            queued.append(
-                (step / (time.perf_counter() - begin), process.resident_bytes())
-            )
+            queued.append((step / (time.perf_counter() - begin), process.resident_bytes()))
             run_ids.append([run.run_id for run in runs])
         say("doing them")
         drained: list[tuple[float, int]] = []
@@ -63,13 +57,10 @@ def measure_backlog(
             begin = time.perf_counter()
             for ids in run_ids:
                 done = client.wait_runs(ids, timeout=_DRAIN_SECONDS)
-                assert all(
-                    run.output and run.output["final_output"] == VALUE for run in done
-                )
+                assert all(run.output and run.output["final_output"] == VALUE for run in done)
                 now = time.perf_counter()
                 drained.append((step / (now - begin), process.resident_bytes()))
                 begin = now
     return [
-        BacklogPoint(step * (number + 1), *queued[number], *drained[number])
-        for number in range(sizes.backlog_steps)
+        BacklogPoint(step * (number + 1), *queued[number], *drained[number]) for number in range(sizes.backlog_steps)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -67,11 +67,7 @@ class Bar(Ratio):
         """Whether the promise was kept; None if it could not be measured."""
         if self.median is None:
             return None
-        return (
-            self.median <= self.target
-            if self.bound == "at most"
-            else self.median >= self.target
-        )
+        return self.median <= self.target if self.bound == "at most" else self.median >= self.target
 
 
 def judge(results: Results) -> list[Bar]:
@@ -148,9 +144,7 @@ def judge(results: Results) -> list[Bar]:
             "at least",
             20_000,
         ),
-        Bar(
-            "idle runtime", "MiB resident", (results.idle_bytes / _MIB,), "at most", 60
-        ),
+        Bar("idle runtime", "MiB resident", (results.idle_bytes / _MIB,), "at most", 60),
         *_growth_bars(results.growth),
         *_run_bars(results),
         *_load_bars(results.load),
@@ -285,6 +279,19 @@ def compare_graphs(results: Results) -> list[Ratio]:
     tasks = results.sizes.graph_tasks
     messages = results.sizes.graph_messages * MESSAGE_BYTES
     return [
+        *(
+            Ratio(
+                f"processor time of a node, LangGraph, {theirs}",
+                f"× the runtime's, {ours}",
+                _median_over_median(results.graphs.processor, f"graph_{saver}_langgraph", f"graph_{saver}"),
+                absent=_NOT_INSTALLED,
+            )
+            for saver, theirs, ours in (
+                ("none", "no checkpointer", "no checkpoints"),
+                ("async", "InMemorySaver", "durability async"),
+                ("sync", "SqliteSaver", "durability sync"),
+            )
+        ),
         Ratio(
             f"LangGraph, {tasks} tasks and a join, no checkpoints",
             "× the runtime's",
@@ -294,15 +301,17 @@ def compare_graphs(results: Results) -> list[Ratio]:
         Ratio(
             "bytes of a conversation, LangGraph with SQLite",
             "× the messages",
-            tuple(
-                size / messages
-                for size in results.graphs.conversation.get(
-                    "conversation_langgraph", ()
-                )
-            ),
+            tuple(size / messages for size in results.graphs.conversation.get("conversation_langgraph", ())),
             absent=_NOT_INSTALLED,
         ),
     ]
+
+
+def _median_over_median(values: Mapping[str, Sequence[float]], name: str, floor: str) -> tuple[float, ...]:
+    """One ratio, of runs that need not be as many on both sides; none if one of them did not take part."""
+    if name not in values or floor not in values:
+        return ()
+    return (statistics.median(values[name]) / (statistics.median(values[floor]) or 1.0),)
 
 
 def _graph_bars(results: Results) -> list[Bar]:
@@ -328,10 +337,7 @@ def _graph_bars(results: Results) -> list[Bar]:
             Bar(
                 f"bytes of a conversation of {sizes.graph_messages} messages, durability {saver}",
                 "× the messages",
-                tuple(
-                    size / messages
-                    for size in graphs.conversation[f"conversation_{saver}"]
-                ),
+                tuple(size / messages for size in graphs.conversation[f"conversation_{saver}"]),
                 "at most",
                 3.0,
             )
@@ -368,9 +374,7 @@ def _run_bars(results: Results) -> list[Bar]:
         Bar(
             f"Python agent runs/s with {queued:,} queued, two workers each",
             "× Celery",
-            _better_over_better(
-                results, ("run_queue",), ("run_queue_celery", "run_queue_celery_group")
-            ),
+            _better_over_better(results, ("run_queue",), ("run_queue_celery", "run_queue_celery_group")),
             "at least",
             6.0,
         ),
@@ -425,10 +429,7 @@ def _backlog_bars(points: Sequence[BacklogPoint]) -> list[Bar]:
     half = len(points) // 2
 
     def slowing(rate: Callable[[BacklogPoint], float]) -> tuple[float, ...]:
-        first, second = (
-            statistics.mean(1 / rate(point) for point in part)
-            for part in (points[:half], points[half:])
-        )
+        first, second = (statistics.mean(1 / rate(point) for point in part) for part in (points[:half], points[half:]))
         return (second / first,)
 
     runs = points[-1].runs
@@ -449,20 +450,13 @@ def _backlog_bars(points: Sequence[BacklogPoint]) -> list[Bar]:
     ]
 
 
-def _better_over_better(
-    results: Results, ours: Sequence[str], theirs: Sequence[str]
-) -> tuple[float, ...]:
+def _better_over_better(results: Results, ours: Sequence[str], theirs: Sequence[str]) -> tuple[float, ...]:
     """The greater rate of ours over the greater one of theirs, round by round; empty if they are not measured."""
 
     def better(names: Sequence[str]) -> list[float]:
-        return [
-            max(rates)
-            for rates in zip(*(results.over(name) for name in names), strict=True)
-        ]
+        return [max(rates) for rates in zip(*(results.over(name) for name in names), strict=True)]
 
-    return tuple(
-        our / their for our, their in zip(better(ours), better(theirs), strict=False)
-    )
+    return tuple(our / their for our, their in zip(better(ours), better(theirs), strict=False))
 
 
 def _growth_bars(points: Sequence[GrowthPoint]) -> list[Bar]:
@@ -470,9 +464,7 @@ def _growth_bars(points: Sequence[GrowthPoint]) -> list[Bar]:
 
     def steepening(value: Callable[[GrowthPoint], float]) -> tuple[float, ...]:
         start, end = points[0], points[-1]
-        middle = min(
-            points[1:-1], key=lambda point: abs(point.records - end.records / 2)
-        )
+        middle = min(points[1:-1], key=lambda point: abs(point.records - end.records / 2))
         before = (value(middle) - value(start)) / (middle.records - start.records)
         after = (value(end) - value(middle)) / (end.records - middle.records)
         return (max(after, 0.0) / max(before, 1e-12),)

@@ -102,9 +102,7 @@ class Child:
         raise self._failure(f"was not ready after {seconds:.0f} s")
 
     def _failure(self, what: str) -> ChildFailed:
-        return ChildFailed(
-            f"{self._name} {what}:\n{self.log.read_text(errors='replace')[-2000:]}"
-        )
+        return ChildFailed(f"{self._name} {what}:\n{self.log.read_text(errors='replace')[-2000:]}")
 
 
 def free_port() -> int:

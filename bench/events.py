@@ -40,9 +40,7 @@ def measure_events(stand: Stand, sizes: Sizes) -> list[Measurement]:
             Contender(
                 "subscriber",
                 "subscribe_to_events, one callback",
-                lambda: _rate(
-                    sizes.events, lambda: _read_events(client, first, sizes.events)
-                ),
+                lambda: _rate(sizes.events, lambda: _read_events(client, first, sizes.events)),
             ),
         ]
         if stand.peers:
@@ -60,9 +58,7 @@ def measure_events(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 Contender(
                     "redis_xread",
                     f"Redis XREAD, COUNT {_BATCH}",
-                    lambda: _rate(
-                        sizes.events, lambda: _read_from_redis(store, sizes.events)
-                    ),
+                    lambda: _rate(sizes.events, lambda: _read_from_redis(store, sizes.events)),
                 ),
             ]
         return compare_rate(contenders, rounds=sizes.event_rounds)

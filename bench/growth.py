@@ -44,42 +44,28 @@ class GrowthPoint:
         return asdict(self)
 
 
-def measure_growth(
-    stand: Stand, sockets: Path, sizes: Sizes, say: Callable[[str], None]
-) -> list[GrowthPoint]:
+def measure_growth(stand: Stand, sockets: Path, sizes: Sizes, say: Callable[[str], None]) -> list[GrowthPoint]:
     """Fill a runtime of its own step by step, and look at it at each size before and after a restart."""
     loader = build("loader", stand.folder)
     points: list[GrowthPoint] = []
     held = 0
     for records in sizes.growth:
         say(f"growth: {records:,} keys and events")
-        with start_runtime(
-            stand.folder, sockets, durability="fsync", name=_NAME
-        ) as runtime:
+        with start_runtime(stand.folder, sockets, durability="fsync", name=_NAME) as runtime:
             _load(loader, runtime, first=held, count=records - held)
             loaded_bytes = runtime.child.resident_bytes()
         held = records
-        start_seconds = statistics.median(
-            _start(stand, sockets) for _ in range(_STARTS)
-        )
-        with start_runtime(
-            stand.folder, sockets, durability="fsync", name=_NAME
-        ) as runtime:
+        start_seconds = statistics.median(_start(stand, sockets) for _ in range(_STARTS))
+        with start_runtime(stand.folder, sockets, durability="fsync", name=_NAME) as runtime:
             restarted_bytes = runtime.child.resident_bytes()
             get, echo = _read(stand, runtime, records, sizes)
-        points.append(
-            GrowthPoint(
-                records, loaded_bytes, restarted_bytes, start_seconds, get, echo
-            )
-        )
+        points.append(GrowthPoint(records, loaded_bytes, restarted_bytes, start_seconds, get, echo))
     return points
 
 
 def _start(stand: Stand, sockets: Path) -> float:
     """The seconds that one start takes."""
-    with start_runtime(
-        stand.folder, sockets, durability="fsync", name=_NAME
-    ) as runtime:
+    with start_runtime(stand.folder, sockets, durability="fsync", name=_NAME) as runtime:
         return runtime.start_seconds
 
 
@@ -96,9 +82,7 @@ def _load(loader: Path, runtime: Runtime, *, first: int, count: int) -> None:
     )
 
 
-def _read(
-    stand: Stand, runtime: Runtime, records: int, sizes: Sizes
-) -> tuple[float, float]:
+def _read(stand: Stand, runtime: Runtime, records: int, sizes: Sizes) -> tuple[float, float]:
     """The medians of get_state and of the floor, in microseconds."""
     with open_runtime(runtime) as client:
         keys = _visit(records)

@@ -37,9 +37,7 @@ def measure_latency(stand: Stand, sizes: Sizes) -> list[Measurement]:
         for transport, label in (("tcp", "TCP"), ("unix", "Unix socket")):
             over_socket = transport == "unix"
             echo = stack.enter_context(open_echo(stand, over_socket=over_socket))
-            fsync = stack.enter_context(
-                open_runtime(stand.fsync, over_socket=over_socket)
-            )
+            fsync = stack.enter_context(open_runtime(stand.fsync, over_socket=over_socket))
             weak = stack.enter_context(open_runtime(stand.os, over_socket=over_socket))
             fsync.set_state(_KEY, VALUE)
             calls: list[tuple[str, str, Callable[[], object]]] = [
@@ -64,14 +62,11 @@ def measure_latency(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 ),
             ]
             contenders += [
-                Contender(f"{name}/{transport}", f"{text}, {label}", timed(call))
-                for name, text, call in calls
+                Contender(f"{name}/{transport}", f"{text}, {label}", timed(call)) for name, text, call in calls
             ]
             delivery = stack.enter_context(_open_delivery(weak))
             text = f"publish_event → callback, durability os, {label}"
-            contenders.append(
-                Contender(f"publish_callback/{transport}", text, delivery)
-            )
+            contenders.append(Contender(f"publish_callback/{transport}", text, delivery))
         if stand.peers:
             contenders += _peer_contenders(stack, stand.peers)
         return compare_latency(
@@ -118,9 +113,7 @@ def _peer_contenders(stack: ExitStack, peers: Peers) -> list[Contender]:
 @contextmanager
 def _open_fsync(folder: Path) -> Iterator[Callable[[], float]]:
     """What this disk takes to keep a record: the part of a durable write that no software can save."""
-    descriptor = os.open(
-        folder / "fsync-probe", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600
-    )
+    descriptor = os.open(folder / "fsync-probe", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
     def keep() -> None:
         os.write(descriptor, PAYLOAD)
@@ -162,9 +155,7 @@ def _open_delivery(client: GoRuntimeIntegration) -> Iterator[Callable[[], float]
 def _open_redis_delivery(client: redis.Redis) -> Iterator[Callable[[], float]]:
     delivery = _Delivery(lambda: client.publish(_EVENT_TYPE, json.dumps(VALUE)))
     subscriber = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call] # redis-py's own gap
-    subscriber.subscribe(
-        **{_EVENT_TYPE: lambda message: delivery.receive(json.loads(message["data"]))}
-    )
+    subscriber.subscribe(**{_EVENT_TYPE: lambda message: delivery.receive(json.loads(message["data"]))})
     thread = subscriber.run_in_thread(sleep_time=_DELIVERY_SECONDS, daemon=True)
     yield delivery
     thread.stop()

@@ -46,11 +46,8 @@ def describe_machine(data: Path) -> Machine:
         cpu=_field(cpuinfo, r"model name\s*:\s*(.+)") or platform.machine(),
         cores=len(os.sched_getaffinity(0)),
         virtual=" hypervisor" in cpuinfo,
-        memory_gib=round(
-            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1
-        ),
-        system=_field(Path("/etc/os-release").read_text(), r'PRETTY_NAME="(.+)"')
-        or platform.system(),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1),
+        system=_field(Path("/etc/os-release").read_text(), r'PRETTY_NAME="(.+)"') or platform.system(),
         kernel=platform.release(),
         filesystem=_filesystem(data),
         load_average=round(os.getloadavg()[0], 2),
@@ -60,18 +57,14 @@ def describe_machine(data: Path) -> Machine:
 
 def _versions() -> dict[str, str]:
     versions = {
-        "agent-runtime": _field(
-            _output(str(find_binary()), "version"), r"agent-runtime (\S+)"
-        ),
+        "agent-runtime": _field(_output(str(find_binary()), "version"), r"agent-runtime (\S+)"),
         "Go": _field(_output("go", "version"), r"go(\d\S+)"),
         "Python": platform.python_version(),
     }
     versions |= {name: version(name) for name in ("grpcio", "protobuf")}
     redis_server = find_redis()
     if redis_server:
-        versions["redis-server"] = _field(
-            _output(redis_server, "--version"), r"v=(\S+)"
-        )
+        versions["redis-server"] = _field(_output(redis_server, "--version"), r"v=(\S+)")
         versions |= {name: version(name) for name in ("redis", "celery")}
     return versions
 

@@ -79,16 +79,11 @@ def compare_latency(
 ) -> list[Measurement]:
     """Let the contenders take turns, a batch of calls each, so that what disturbs the machine hits all alike."""
     for contender in contenders:
-        for _ in range(
-            warmup_calls if not contender.slow else min(warmup_calls, slow_calls)
-        ):
+        for _ in range(warmup_calls if not contender.slow else min(warmup_calls, slow_calls)):
             contender.measure()
 
     def turn(contender: Contender) -> list[float]:
-        return [
-            contender.measure() * 1e6
-            for _ in range(slow_calls if contender.slow else calls)
-        ]
+        return [contender.measure() * 1e6 for _ in range(slow_calls if contender.slow else calls)]
 
     return _take_turns(contenders, rounds, turn)
 
@@ -105,10 +100,7 @@ def _take_turns(
     rounds: int,
     turn: Callable[[Contender], list[float]],
 ) -> list[Measurement]:
-    measurements = {
-        contender.name: Measurement(contender.name, contender.label)
-        for contender in contenders
-    }
+    measurements = {contender.name: Measurement(contender.name, contender.label) for contender in contenders}
     for number in range(rounds):
         # Each round begins with another one, so that nobody always follows the same neighbour.
         first = number % len(contenders)

@@ -43,15 +43,9 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "the floor: a gRPC server in Go that returns what it gets, called from Python with grpcio and nothing",
             "around it. *fsync* is an append of as many bytes to a file on the same disk, then `fsync`.",
             "",
-            *_table(
-                ("what", "target", "measured", ""), (_bar_row(bar) for bar in bars)
-            ),
+            *_table(("what", "target", "measured", ""), (_bar_row(bar) for bar in bars)),
             "",
-            *(
-                _missed(missed)
-                if missed
-                else ["Every bar that could be measured was met."]
-            ),
+            *(_missed(missed) if missed else ["Every bar that could be measured was met."]),
             "",
             "## One call at a time",
             "",
@@ -92,9 +86,7 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "",
             "## Against Redis and Celery",
             "",
-            *_table(
-                ("the runtime", "", "measured"), map(_ratio_row, compare_peers(results))
-            ),
+            *_table(("the runtime", "", "measured"), map(_ratio_row, compare_peers(results))),
             "",
             *_runs(results, pictures),
             *_tokens(results),
@@ -145,10 +137,7 @@ def _runs(results: Results, pictures: str) -> list[str]:
         "their queue in a PostgreSQL of their own with its defaults, and tell nobody that a task is done: it is asked",
         "for until it is. Microseconds, then runs a second.",
         "",
-        *(
-            f"{reason[0].upper()}{reason[1:]}." + chr(10)
-            for reason in results.runs.skipped
-        ),
+        *(f"{reason[0].upper()}{reason[1:]}." + chr(10) for reason in results.runs.skipped),
         f"![Runs of Python agents]({pictures}/runs.png)",
         "",
         *_table(
@@ -156,9 +145,7 @@ def _runs(results: Results, pictures: str) -> list[str]:
             map(_latency_row, results.runs.latency),
         ),
         "",
-        *_table(
-            ("queued", "a second", "from", "to"), map(_rate_row, results.runs.queue)
-        ),
+        *_table(("queued", "a second", "from", "to"), map(_rate_row, results.runs.queue)),
         "",
         *_table(
             ("beside peers", "", "measured"),
@@ -231,9 +218,7 @@ def _tokens(results: Results) -> list[str]:
             (
                 (
                     point.server,
-                    f"{point.readers:,}"
-                    if point.readers == point.wanted
-                    else f"{point.readers:,} (limit of files)",
+                    f"{point.readers:,}" if point.readers == point.wanted else f"{point.readers:,} (limit of files)",
                     f"{point.bytes_per_reader / 1024:,.1f} KiB",
                     _milliseconds(point.lag_p50),
                     _milliseconds(point.lag_p99),
@@ -292,9 +277,7 @@ def _rest(results: Results) -> list[str]:
             map(_latency_row, results.rest_latency),
         ),
         "",
-        *_table(
-            ("request", "a second", "from", "to"), map(_rate_row, results.rest_rate)
-        ),
+        *_table(("request", "a second", "from", "to"), map(_rate_row, results.rest_rate)),
         "",
         *_table(("", "", "measured"), map(_ratio_row, compare_rest(results))),
         "",
@@ -309,7 +292,8 @@ def _graphs(results: Results, pictures: str) -> list[str]:
         "The same graph on both sides: a model that says what is in a script, and a tool, which follow each other",
         f"{sizes.graph_steps} times by a condition. Shown are the microseconds from the call of one node to that of",
         "the next: what the engine and its checkpoints take, as the nodes do nothing. LangGraph's SQLite file and the",
-        "journal are on the same disk.",
+        "journal are on the same disk. Processor time is that of the whole process, the journal's too: other programs",
+        "on the machine do to it the least.",
         "",
         *(f"{reason[0].upper()}{reason[1:]}." + chr(10) for reason in graphs.skipped),
         f"![Graphs]({pictures}/graphs.png)",
@@ -321,9 +305,7 @@ def _graphs(results: Results, pictures: str) -> list[str]:
         "",
         f"A run whose one step has {sizes.graph_tasks} tasks, each with an input of its own, and a join behind them:",
         "",
-        *_table(
-            ("a run", "p50", "spread", "p95", "p99"), map(_latency_row, graphs.fan_out)
-        ),
+        *_table(("a run", "p50", "spread", "p95", "p99"), map(_latency_row, graphs.fan_out)),
         "",
         *_table(("", "", "measured"), map(_ratio_row, compare_graphs(results))),
         "",
@@ -354,21 +336,13 @@ def summarize(bars: Sequence[Bar]) -> str:
         f"{'-' if bar.met is None else 'met' if bar.met else 'MISSED':6}  {bar.what}: {_measured(bar)}, {_target(bar)}"
         for bar in bars
     ]
-    missed = [
-        f"  {bar.what}: {_measured(bar)}, {_target(bar)}"
-        for bar in bars
-        if bar.met is False
-    ]
-    return "\n".join(
-        [*lines, "", "Missed:" if missed else "No bar was missed.", *missed]
-    )
+    missed = [f"  {bar.what}: {_measured(bar)}, {_target(bar)}" for bar in bars if bar.met is False]
+    return "\n".join([*lines, "", "Missed:" if missed else "No bar was missed.", *missed])
 
 
 def _machine(machine: Machine) -> list[str]:
     kind = "virtual machine" if machine.virtual else "machine"
-    versions = ", ".join(
-        f"{name} {version}" for name, version in machine.versions.items()
-    )
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     return [
         f"- {kind}: {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB",
         f"- {machine.system}, Linux {machine.kernel}; data on {machine.filesystem}",
@@ -418,9 +392,7 @@ def _latency_row(measurement: Measurement) -> tuple[str, ...]:
 
 
 def _rate_row(measurement: Measurement) -> tuple[str, ...]:
-    return measurement.label, *(
-        f"{value:,.0f}" for value in (measurement.median, *measurement.spread)
-    )
+    return measurement.label, *(f"{value:,.0f}" for value in (measurement.median, *measurement.spread))
 
 
 def _number(value: float) -> str:

@@ -39,12 +39,8 @@ class PeerKind:
     requirements: tuple[str, ...]
 
 
-PROCRASTINATE = PeerKind(
-    "procrastinate", ("procrastinate>=3.5,<4", "psycopg[binary,pool]>=3.2")
-)
-LANGGRAPH = PeerKind(
-    "langgraph", ("langgraph>=1.0,<2", "langgraph-checkpoint-sqlite>=3,<4")
-)
+PROCRASTINATE = PeerKind("procrastinate", ("procrastinate>=3.5,<4", "psycopg[binary,pool]>=3.2"))
+LANGGRAPH = PeerKind("langgraph", ("langgraph>=1.0,<2", "langgraph-checkpoint-sqlite>=3,<4"))
 AGNO = PeerKind("agno", ("agno[os,postgres]>=3.1,<4", "httpx>=0.28", "uvicorn>=0.34"))
 
 
@@ -63,16 +59,11 @@ class Peer:
 
     def measure(self, value: object) -> dict[str, float]:
         """Hand over one task and wait for it: the `seconds` it took, and what else the peer tells."""
-        return {
-            name: float(figure)
-            for name, figure in self._ask({"do": "call", "value": value}).items()
-        }
+        return {name: float(figure) for name, figure in self._ask({"do": "call", "value": value}).items()}
 
     def drain(self, value: object, count: int) -> float:
         """Hand over many, as the peer does it best, and wait for all: how many were done in a second."""
-        return count / float(
-            self._ask({"do": "drain", "value": value, "count": count})["seconds"]
-        )
+        return count / float(self._ask({"do": "drain", "value": value, "count": count})["seconds"])
 
     def _ask(self, order: dict[str, object]) -> Any:
         assert self._process.stdin is not None
@@ -84,16 +75,12 @@ class Peer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise ChildFailed(
-                f"{self.name} ended:\n{self._log.read_text(errors='replace')[-2000:]}"
-            )
+            raise ChildFailed(f"{self.name} ended:\n{self._log.read_text(errors='replace')[-2000:]}")
         return json.loads(line)
 
 
 @contextmanager
-def start_peer(
-    kind: PeerKind, folder: Path, database_url: str = "", *, install: bool
-) -> Iterator[Peer]:
+def start_peer(kind: PeerKind, folder: Path, database_url: str = "", *, install: bool) -> Iterator[Peer]:
     """Start a peer on an empty database, if it keeps one; without `install`, only one that was installed before.
 
     Raises:
@@ -127,11 +114,7 @@ def drive(
         ChildFailed: It did not start.
     """
     log = folder / f"{name}.log"
-    inherited = {
-        variable: value
-        for variable, value in os.environ.items()
-        if variable != "PYTHONPATH"
-    }
+    inherited = {variable: value for variable, value in os.environ.items() if variable != "PYTHONPATH"}
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -159,11 +142,7 @@ def drive(
 
 def _dialect(kind: PeerKind, database_url: str) -> str:
     """The URL as the peer's library wants it."""
-    return (
-        database_url.replace("postgresql:", "postgresql+psycopg_async:", 1)
-        if kind is AGNO
-        else database_url
-    )
+    return database_url.replace("postgresql:", "postgresql+psycopg_async:", 1) if kind is AGNO else database_url
 
 
 def _find_python(kind: PeerKind, *, install: bool) -> Path:
@@ -173,9 +152,7 @@ def _find_python(kind: PeerKind, *, install: bool) -> Path:
     if done.exists() and json.loads(done.read_text()) == list(kind.requirements):
         return python
     if not install:
-        raise PeerMissing(
-            f"{kind.name} is not installed; a whole `make bench` does that"
-        )
+        raise PeerMissing(f"{kind.name} is not installed; a whole `make bench` does that")
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     steps: tuple[tuple[str | Path, ...], ...] = (
         (uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder),

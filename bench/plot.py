@@ -34,9 +34,7 @@ def draw_plots(results: Results, folder: Path) -> None:
 
 def _draw_latency(measurements: Sequence[Measurement], path: Path, unit: str) -> None:
     """A row for each contender, with marks at p50, p95 and p99."""
-    rows = sorted(
-        measurements, key=lambda measurement: measurement.median, reverse=True
-    )
+    rows = sorted(measurements, key=lambda measurement: measurement.median, reverse=True)
     figure = Figure(figsize=(9, 0.32 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
     places = range(len(rows))
@@ -81,9 +79,7 @@ def _draw_bars(groups: Sequence[tuple[str, Sequence[Measurement]]], path: Path) 
         figsize=(9, 0.36 * sum(len(rows) for _, rows in groups) + 3),
         layout="constrained",
     )
-    all_axes = figure.subplots(
-        len(groups), 1, height_ratios=[len(rows) for _, rows in groups]
-    )
+    all_axes = figure.subplots(len(groups), 1, height_ratios=[len(rows) for _, rows in groups])
     for axes, (label, rows) in zip(all_axes, groups, strict=True):
         places = range(len(rows), 0, -1)
         medians = [row.median for row in rows]
@@ -192,9 +188,6 @@ def _draw_backlog(points: Sequence[BacklogPoint], path: Path) -> None:
 
 def _color(name: str) -> str:
     """Who a contender belongs to."""
-    if any(
-        peer in name
-        for peer in ("redis", "celery", "procrastinate", "agno", "langgraph")
-    ):
+    if any(peer in name for peer in ("redis", "celery", "procrastinate", "agno", "langgraph")):
         return _PEER
     return _FLOOR if "echo" in name or name == "fsync" else _OURS

@@ -26,11 +26,7 @@ def find_postgresql() -> Path | None:
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
-    folders = [
-        folder
-        for folder in Path("/").glob(_DEBIAN_FOLDERS)
-        if (folder / "initdb").exists()
-    ]
+    folders = [folder for folder in Path("/").glob(_DEBIAN_FOLDERS) if (folder / "initdb").exists()]
     return max(folders, key=lambda folder: float(folder.parent.name), default=None)
 
 
@@ -54,9 +50,7 @@ def start_postgresql(programs: Path) -> Iterator[str]:
     owner = _find_owner() if os.geteuid() == 0 else None
     port, password = free_port(), secrets.token_hex(16)
     # Where its owner may come to: a checkout's folders may let nobody else in.
-    with tempfile.TemporaryDirectory(
-        prefix="bench-postgresql-", dir="/var/tmp"
-    ) as name:
+    with tempfile.TemporaryDirectory(prefix="bench-postgresql-", dir="/var/tmp") as name:
         folder = Path(name)
         (folder / "password").write_text(password)
         identity: dict[str, Any] = {}
@@ -78,9 +72,7 @@ def start_postgresql(programs: Path) -> Iterator[str]:
                     **identity,
                 )
             if done.returncode:
-                raise ChildFailed(
-                    f"{program} failed:\n{(folder / 'log').read_text()[-2000:]}"
-                )
+                raise ChildFailed(f"{program} failed:\n{(folder / 'log').read_text()[-2000:]}")
 
         call(
             "initdb",

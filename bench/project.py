@@ -50,9 +50,7 @@ class Project:
 
 
 @contextmanager
-def start_project(
-    folder: Path, sockets: Path, *, most_queued: int, name: str = "project"
-) -> Iterator[Project]:
+def start_project(folder: Path, sockets: Path, *, most_queued: int, name: str = "project") -> Iterator[Project]:
     """Start a runtime with durability fsync and a database, PostgreSQL where there is one, in the folder `name`."""
     home = folder / name
     home.mkdir()
@@ -73,11 +71,7 @@ def start_project(
             ),
             *("--max-queued-runs", str(most_queued)),
         )
-        runtime = stack.enter_context(
-            start_runtime(
-                folder, sockets, durability="fsync", name=name, arguments=limits
-            )
-        )
+        runtime = stack.enter_context(start_runtime(folder, sockets, durability="fsync", name=name, arguments=limits))
         environment = _environment(runtime.port, url, home)
         _manage(environment, "migrate", "--verbosity=0")
         _manage(
@@ -119,10 +113,7 @@ def start_workers(
         folder=HERE.parent,
     ) as child:
         child.wait_for(
-            lambda: (
-                child.log.read_text().count("connected to the agent runtime")
-                >= processes
-            ),
+            lambda: child.log.read_text().count("connected to the agent runtime") >= processes,
             _START_SECONDS,
         )
         yield child
@@ -164,9 +155,7 @@ def start_web(project: Project, server: WebServer) -> Iterator[tuple[Child, int]
         ]
         command += ["--graceful-timeout", "1", "bench.site.servers:wsgi"]
     log = project.folder / f"{server}.log"
-    with Child(
-        command, log, environment=project.environment, folder=HERE.parent
-    ) as child:
+    with Child(command, log, environment=project.environment, folder=HERE.parent) as child:
         child.wait_for(
             lambda: _responds(f"http://127.0.0.1:{port}/health/runtime/"),
             _START_SECONDS,

@@ -71,9 +71,7 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 Contender(
                     name,
                     label,
-                    partial(
-                        _calls_per_second, call, sizes.threads, sizes.thread_seconds
-                    ),
+                    partial(_calls_per_second, call, sizes.threads, sizes.thread_seconds),
                 )
                 for name, label, call in calls
             ],
@@ -81,9 +79,7 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
         )
 
 
-def _calls_per_second(
-    call: Callable[[str], object], threads: int, seconds: float
-) -> float:
+def _calls_per_second(call: Callable[[str], object], threads: int, seconds: float) -> float:
     start = threading.Barrier(threads + 1)
     counts = [0] * threads
     ends = [0.0] * threads
@@ -120,9 +116,7 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 "submit_task, wait_run; durability fsync",
                 lambda: tasks_per_second(
                     lambda: client.submit_task("echo", VALUE),
-                    lambda run: (
-                        client.wait_run(run.run_id, timeout=_TASK_SECONDS).output
-                    ),
+                    lambda run: client.wait_run(run.run_id, timeout=_TASK_SECONDS).output,
                     sizes,
                 ),
             ),
@@ -130,14 +124,9 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 "queue_runtime_batch",
                 "submit_tasks, wait_runs; durability fsync",
                 lambda: batch_per_second(
-                    lambda: client.submit_tasks(
-                        NewTask("echo", VALUE) for _ in range(sizes.queued_tasks)
-                    ),
+                    lambda: client.submit_tasks(NewTask("echo", VALUE) for _ in range(sizes.queued_tasks)),
                     lambda runs: [
-                        run.output
-                        for run in client.wait_runs(
-                            (run.run_id for run in runs), timeout=_TASK_SECONDS
-                        )
+                        run.output for run in client.wait_runs((run.run_id for run in runs), timeout=_TASK_SECONDS)
                     ],
                     sizes,
                 ),
@@ -159,9 +148,7 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                     "queue_celery_batch",
                     "Celery group(), get()",
                     lambda: batch_per_second(
-                        lambda: group(
-                            task.s(VALUE) for _ in range(sizes.queued_tasks)
-                        ).apply_async(),
+                        lambda: group(task.s(VALUE) for _ in range(sizes.queued_tasks)).apply_async(),
                         lambda results: results.get(timeout=_TASK_SECONDS),
                         sizes,
                     ),
@@ -170,9 +157,7 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
         return compare_rate(contenders, rounds=sizes.queue_rounds)
 
 
-def tasks_per_second(
-    submit: Callable[[], Any], collect: Callable[[Any], object], sizes: Sizes
-) -> float:
+def tasks_per_second(submit: Callable[[], Any], collect: Callable[[Any], object], sizes: Sizes) -> float:
     """Each thread hands over its share and, once all have done so, collects the results of that share.
 
     A thread of its own for each share, because a Celery result belongs to the thread that asked for it.
@@ -194,9 +179,7 @@ def tasks_per_second(
         return sum(shares) / (time.perf_counter() - begin)
 
 
-def batch_per_second(
-    submit: Callable[[], Any], collect: Callable[[Any], list[Any]], sizes: Sizes
-) -> float:
+def batch_per_second(submit: Callable[[], Any], collect: Callable[[Any], list[Any]], sizes: Sizes) -> float:
     """All of them are handed over at once, and then collected."""
     begin = time.perf_counter()
     results = collect(submit())

@@ -71,16 +71,12 @@ class _Stream(asyncio.Protocol):
         }
 
 
-async def _open(
-    host: str, port: int, request: bytes, room: asyncio.Semaphore
-) -> _Stream:
+async def _open(host: str, port: int, request: bytes, room: asyncio.Semaphore) -> _Stream:
     async with room:
         until = time.monotonic() + _CONNECT_SECONDS
         while True:
             try:
-                _, stream = await asyncio.get_running_loop().create_connection(
-                    lambda: _Stream(request), host, port
-                )
+                _, stream = await asyncio.get_running_loop().create_connection(lambda: _Stream(request), host, port)
                 break
             except ConnectionError:
                 if time.monotonic() > until:
@@ -93,10 +89,7 @@ async def _open(
 async def _read(plan: dict[str, Any]) -> list[_Stream]:
     room = asyncio.Semaphore(_CONNECTING)
     streams = await asyncio.gather(
-        *(
-            _open(plan["host"], plan["port"], request.encode(), room)
-            for request in plan["requests"]
-        )
+        *(_open(plan["host"], plan["port"], request.encode(), room) for request in plan["requests"])
     )
     sys.stdout.write("connected\n")
     sys.stdout.flush()
@@ -112,9 +105,7 @@ def main() -> None:
     # A pause of the collector over thousands of buffers would be measured as the runtime's.
     gc.disable()
     streams = asyncio.run(_read(plan))
-    Path(plan["out"]).write_text(
-        json.dumps([stream.take_apart() for stream in streams])
-    )
+    Path(plan["out"]).write_text(json.dumps([stream.take_apart() for stream in streams]))
 
 
 if __name__ == "__main__":

@@ -49,9 +49,7 @@ class Seen:
 class Readers:
     """Readers whose streams are open."""
 
-    def __init__(
-        self, processes: list[subprocess.Popen[str]], outs: list[Path]
-    ) -> None:
+    def __init__(self, processes: list[subprocess.Popen[str]], outs: list[Path]) -> None:
         self._processes = processes
         self._outs = outs
 
@@ -64,9 +62,7 @@ class Readers:
         for process in self._processes:
             if process.wait():
                 raise ChildFailed("a reader of streams broke")
-        return [
-            Seen(**seen) for out in self._outs for seen in json.loads(out.read_text())
-        ]
+        return [Seen(**seen) for out in self._outs for seen in json.loads(out.read_text())]
 
 
 def most_readers() -> int:

@@ -37,9 +37,7 @@ _REQUESTS: tuple[tuple[str, str, str, dict[str, object]], ...] = (
 )
 
 
-def measure_rest(
-    project: Project, sizes: Sizes
-) -> tuple[list[Measurement], list[Measurement]]:
+def measure_rest(project: Project, sizes: Sizes) -> tuple[list[Measurement], list[Measurement]]:
     """Measure both on each kind of server, with no worker there: microseconds of a request, and requests a second."""
     with ExitStack() as stack:
         single: list[Contender] = []
@@ -70,9 +68,7 @@ def measure_rest(
         return latency, compare_rate(many, rounds=sizes.rest_rate_rounds)
 
 
-def _requests_per_second(
-    project: Project, port: int, path: str, body: object, sizes: Sizes
-) -> float:
+def _requests_per_second(project: Project, port: int, path: str, body: object, sizes: Sizes) -> float:
     """From a few threads, each with a connection of its own."""
     start = threading.Barrier(sizes.rest_threads + 1)
 

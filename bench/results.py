@@ -70,14 +70,10 @@ class Results:
         Empty if one of them did not take part.
         """
         found = [self.find(each) for each in (name, *floors)]
-        columns = [
-            measurement.medians for measurement in found if measurement is not None
-        ]
+        columns = [measurement.medians for measurement in found if measurement is not None]
         if len(columns) < len(found):
             return ()
-        return tuple(
-            value / (sum(below) or 1.0) for value, *below in zip(*columns, strict=True)
-        )
+        return tuple(value / (sum(below) or 1.0) for value, *below in zip(*columns, strict=True))
 
     def as_dict(self) -> dict[str, object]:
         """For JSON, with every single value."""

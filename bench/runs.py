@@ -55,9 +55,7 @@ class RunFigures:
     """Of those that did."""
 
 
-def measure_runs(
-    stand: Stand, project: Project, sizes: Sizes, say: Callable[[str], None]
-) -> RunFigures:
+def measure_runs(stand: Stand, project: Project, sizes: Sizes, say: Callable[[str], None]) -> RunFigures:
     """Measure both, with two worker processes on each side."""
     figures = RunFigures()
     with ExitStack() as stack:
@@ -82,48 +80,32 @@ def make_task(key: str, params: dict[str, Any]) -> NewTask:
     )
 
 
-def _start_peers(
-    stack: ExitStack, stand: Stand, sizes: Sizes, figures: RunFigures
-) -> list[Peer]:
+def _start_peers(stack: ExitStack, stand: Stand, sizes: Sizes, figures: RunFigures) -> list[Peer]:
     programs = find_postgresql()
     if programs is None:
-        figures.skipped.append(
-            "procrastinate and agno are left out: there is no PostgreSQL server to run"
-        )
+        figures.skipped.append("procrastinate and agno are left out: there is no PostgreSQL server to run")
         return []
     peers = []
     for kind in (PROCRASTINATE, AGNO):
         try:
             # A cluster for each, so that none waits for another's transactions.
             url = stack.enter_context(start_postgresql(programs))
-            peer = stack.enter_context(
-                start_peer(kind, stand.folder, url, install=sizes.install_peers)
-            )
+            peer = stack.enter_context(start_peer(kind, stand.folder, url, install=sizes.install_peers))
         except (PeerMissing, ChildFailed) as error:
-            figures.skipped.append(
-                f"{kind.name} is left out: {str(error).splitlines()[0]}"
-            )
+            figures.skipped.append(f"{kind.name} is left out: {str(error).splitlines()[0]}")
         else:
             peers.append(peer)
             figures.versions |= peer.versions
     return peers
 
 
-def _measure_latency(
-    client: GoRuntimeIntegration, stand: Stand, peers: list[Peer], sizes: Sizes
-) -> list[Measurement]:
+def _measure_latency(client: GoRuntimeIntegration, stand: Stand, peers: list[Peer], sizes: Sizes) -> list[Measurement]:
     def execute() -> None:
         request = {"messages": [], "params": VALUE}
-        output = client.execute_run(
-            ECHO, request, target=RunTarget.WORKER, run_timeout=600
-        )
+        output = client.execute_run(ECHO, request, target=RunTarget.WORKER, run_timeout=600)
         assert output["final_output"] == VALUE
 
-    contenders = [
-        Contender(
-            "run", "run of a Python agent, durability fsync", timed(execute), slow=True
-        )
-    ]
+    contenders = [Contender("run", "run of a Python agent, durability fsync", timed(execute), slow=True)]
     if stand.peers:
         task = stand.peers.task
         contenders.append(
@@ -152,9 +134,7 @@ def _measure_latency(
     )
 
 
-def _measure_queue(
-    client: GoRuntimeIntegration, stand: Stand, peers: list[Peer], sizes: Sizes
-) -> list[Measurement]:
+def _measure_queue(client: GoRuntimeIntegration, stand: Stand, peers: list[Peer], sizes: Sizes) -> list[Measurement]:
     def read_outputs(runs: list[Run]) -> list[Any]:
         waited = client.wait_runs((run.run_id for run in runs), timeout=_RUN_SECONDS)
         return [run.output and run.output["final_output"] for run in waited]
@@ -164,9 +144,7 @@ def _measure_queue(
             "run_queue",
             "runs of a Python agent, submit_tasks, wait_runs; durability fsync",
             lambda: batch_per_second(
-                lambda: client.submit_tasks(
-                    make_task(ECHO, VALUE) for _ in range(sizes.queued_tasks)
-                ),
+                lambda: client.submit_tasks(make_task(ECHO, VALUE) for _ in range(sizes.queued_tasks)),
                 read_outputs,
                 sizes,
             ),
@@ -188,9 +166,7 @@ def _measure_queue(
                 "run_queue_celery_group",
                 "Celery group(), get()",
                 lambda: batch_per_second(
-                    lambda: group(
-                        task.s(VALUE) for _ in range(sizes.queued_tasks)
-                    ).apply_async(),
+                    lambda: group(task.s(VALUE) for _ in range(sizes.queued_tasks)).apply_async(),
                     lambda results: results.get(timeout=_RUN_SECONDS),
                     sizes,
                 ),
@@ -199,9 +175,5 @@ def _measure_queue(
     for peer in peers:
         count = sizes.agno_tasks if peer.name == AGNO.name else sizes.queued_tasks
         label = f"{_LABELS[peer.name][1]}, {count:,} of them"
-        contenders.append(
-            Contender(
-                f"run_queue_{peer.name}", label, partial(peer.drain, VALUE, count)
-            )
-        )
+        contenders.append(Contender(f"run_queue_{peer.name}", label, partial(peer.drain, VALUE, count)))
     return compare_rate(contenders, rounds=sizes.queue_rounds)

@@ -128,13 +128,9 @@ def start_runtime(
     begin = time.perf_counter()
     with Child(command, folder / f"{name}.log") as child:
         facts = child.wait_for(lambda: _serving(child.log), _START_SECONDS)
-        child.wait_for(
-            lambda: _answers(f"http://{facts['http']}/readyz"), _START_SECONDS
-        )
+        child.wait_for(lambda: _answers(f"http://{facts['http']}/readyz"), _START_SECONDS)
         start_seconds = time.perf_counter() - begin
-        port, http_port = (
-            int(facts[name].rpartition(":")[2]) for name in ("listen", "http")
-        )
+        port, http_port = (int(facts[name].rpartition(":")[2]) for name in ("listen", "http"))
         yield Runtime(child, port, http_port, socket, start_seconds)
 
 
@@ -170,14 +166,10 @@ def start_redis(binary: str, folder: Path, *, fsync: bool) -> Iterator[redis.Red
 
 
 @contextmanager
-def start_celery(
-    broker_port: int, folder: Path
-) -> Iterator[Task[[dict[str, object]], dict[str, object]]]:
+def start_celery(broker_port: int, folder: Path) -> Iterator[Task[[dict[str, object]], dict[str, object]]]:
     """Run a Celery worker with two prefork processes on a Redis broker; gives the task to call."""
     url = f"redis://127.0.0.1:{broker_port}/0"
-    celery_app.app.conf.update(
-        broker_url=url, result_backend=url.removesuffix("0") + "1"
-    )
+    celery_app.app.conf.update(broker_url=url, result_backend=url.removesuffix("0") + "1")
     command = [
         *(sys.executable, "-m", "celery", "--app", "bench.celery_app", "worker"),
         *("--pool", "prefork", "--concurrency", "2", "--loglevel", "WARNING"),

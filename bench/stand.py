@@ -121,9 +121,7 @@ class EchoClient:
 
     def send_json(self) -> Any:
         """A value there and back as JSON bytes, as the runtime's wire carries it."""
-        return json.loads(
-            self._bytes(BytesValue(value=json.dumps(VALUE).encode())).value
-        )
+        return json.loads(self._bytes(BytesValue(value=json.dumps(VALUE).encode())).value)
 
     def send_struct(self) -> dict[str, Any]:
         """A value there and back as google.protobuf.Struct."""
@@ -136,9 +134,7 @@ class EchoClient:
 @contextmanager
 def open_echo(stand: Stand, *, over_socket: bool = False) -> Iterator[EchoClient]:
     """A client of the floor."""
-    client = EchoClient(
-        f"unix:{stand.echo.socket}" if over_socket else stand.echo.address
-    )
+    client = EchoClient(f"unix:{stand.echo.socket}" if over_socket else stand.echo.address)
     try:
         yield client
     finally:
@@ -158,9 +154,7 @@ class StubClient:
 
     def set_state(self, key: str) -> SetStateResponse:
         """Set a key to the value, of which the JSON is there already."""
-        response: SetStateResponse = self._stub.SetState(
-            SetStateRequest(key=key, value=PAYLOAD)
-        )
+        response: SetStateResponse = self._stub.SetState(SetStateRequest(key=key, value=PAYLOAD))
         return response
 
 
@@ -175,9 +169,7 @@ def open_stub(stand: Stand) -> Iterator[StubClient]:
 
 
 @contextmanager
-def open_runtime(
-    runtime: Runtime, *, over_socket: bool = False
-) -> Iterator[GoRuntimeIntegration]:
+def open_runtime(runtime: Runtime, *, over_socket: bool = False) -> Iterator[GoRuntimeIntegration]:
     """A client of a runtime."""
     client = runtime.connect(over_socket=over_socket)
     try:

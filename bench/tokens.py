@@ -58,10 +58,7 @@ class LoadPoint:
     @property
     def held(self) -> bool:
         """Whether nothing was lost and hardly anything late."""
-        return (
-            not self.lost
-            and max(self.lag_p99 / 1e6, self.late_seconds) <= _MOST_LAG_SECONDS
-        )
+        return not self.lost and max(self.lag_p99 / 1e6, self.late_seconds) <= _MOST_LAG_SECONDS
 
     @property
     def rate(self) -> float:
@@ -108,10 +105,7 @@ class _Emission:
 
     def submit(self, client: GoRuntimeIntegration, runs: int = 1) -> list[str]:
         """Hand over runs, none of which speaks at the same time as another; their ids."""
-        tasks = [
-            make_task(TOKENS, self.describe(self._interval * number / runs))
-            for number in range(runs)
-        ]
+        tasks = [make_task(TOKENS, self.describe(self._interval * number / runs)) for number in range(runs)]
         return [run.run_id for run in client.submit_tasks(tasks)]
 
     def submit_through_django(self, project: Project, port: int) -> Stream:
@@ -124,9 +118,7 @@ class _Emission:
         )
 
     @contextmanager
-    def open(
-        self, streams: Sequence[Stream], port: int, processes: int | None = None
-    ) -> Iterator[Readers]:
+    def open(self, streams: Sequence[Stream], port: int, processes: int | None = None) -> Iterator[Readers]:
         """Readers of streams, all of which are open."""
         seconds = self.tokens * self._interval + _PATIENCE_SECONDS
         with open_readers(
@@ -144,9 +136,7 @@ class _Emission:
         draft.write_text(str(time.monotonic() + _LEAD_SECONDS))
         draft.replace(self._gate)
 
-    def read(
-        self, streams: Sequence[Stream], port: int, processes: int | None = None
-    ) -> list[Seen]:
+    def read(self, streams: Sequence[Stream], port: int, processes: int | None = None) -> list[Seen]:
         """What readers see from before the first token to the end of the runs."""
         with self.open(streams, port, processes) as readers:
             self.begin()
@@ -155,23 +145,17 @@ class _Emission:
 
 def _make_tickets(client: GoRuntimeIntegration, run_ids: Sequence[str]) -> list[Stream]:
     """The stream of each run at the runtime's own port."""
-    return [
-        Stream(client.create_stream_ticket(run_id, "bench").path) for run_id in run_ids
-    ]
+    return [Stream(client.create_stream_ticket(run_id, "bench").path) for run_id in run_ids]
 
 
-def measure_first_token(
-    stand: Stand, project: Project, sizes: Sizes
-) -> list[Measurement]:
+def measure_first_token(stand: Stand, project: Project, sizes: Sizes) -> list[Measurement]:
     """Measure a token's way to a reader of either port, with one run and one reader, in turns with the floor.
 
     The floor is called back to back, and at the pace of the tokens: a machine with nothing to do in between has to wake
     up for each.
     """
     echoes = Measurement("token_echo", "gRPC echo, bytes, TCP, back to back")
-    paced = Measurement(
-        "token_echo_paced", "gRPC echo, bytes, TCP, at the pace of the tokens"
-    )
+    paced = Measurement("token_echo_paced", "gRPC echo, bytes, TCP, at the pace of the tokens")
     straight = Measurement("token_runtime", "token → reader of the runtime's stream")
     through = Measurement("token_django", "token → reader of Django's stream (uvicorn)")
     with (
@@ -181,21 +165,15 @@ def measure_first_token(
     ):
         echo = EchoClient(stand.echo.address)
         for _ in range(sizes.token_rounds):
-            echoes.rounds.append(
-                [_time(echo.send_bytes) for _ in range(sizes.first_tokens)]
-            )
-            paced.rounds.append(
-                [_time_paced(echo.send_bytes) for _ in range(sizes.first_tokens)]
-            )
+            echoes.rounds.append([_time(echo.send_bytes) for _ in range(sizes.first_tokens)])
+            paced.rounds.append([_time_paced(echo.send_bytes) for _ in range(sizes.first_tokens)])
             emission = _Emission(
                 project.folder,
                 tokens=sizes.first_tokens,
                 interval=_FIRST_TOKEN_INTERVAL,
             )
             tickets = _make_tickets(client, emission.submit(client))
-            straight.rounds.append(
-                _lags(emission.read(tickets, project.runtime.http_port), emission)
-            )
+            straight.rounds.append(_lags(emission.read(tickets, project.runtime.http_port), emission))
             emission = _Emission(
                 project.folder,
                 tokens=sizes.first_tokens,
@@ -207,9 +185,7 @@ def measure_first_token(
     return [echoes, paced, straight, through]
 
 
-def measure_load(
-    project: Project, sizes: Sizes, say: Callable[[str], None]
-) -> list[LoadPoint]:
+def measure_load(project: Project, sizes: Sizes, say: Callable[[str], None]) -> list[LoadPoint]:
     """Find the highest rate that is held, and hold it: the last point is that of the whole time."""
     points: list[LoadPoint] = []
     with (
@@ -218,29 +194,19 @@ def measure_load(
     ):
         for pace in sizes.token_paces:
             say(f"{sizes.token_runs} runs × {pace} tokens/s")
-            points.append(
-                _load(client, project, sizes.token_runs, pace, sizes.probe_seconds)
-            )
+            points.append(_load(client, project, sizes.token_runs, pace, sizes.probe_seconds))
             if not points[-1].held:
                 break
-        held = [point.tokens_per_second for point in points if point.held] or [
-            sizes.token_paces[0]
-        ]
+        held = [point.tokens_per_second for point in points if point.held] or [sizes.token_paces[0]]
         for pace in sorted(held, reverse=True):
-            say(
-                f"{sizes.token_runs} runs × {pace:.0f} tokens/s for {sizes.hold_seconds:.0f} s"
-            )
-            points.append(
-                _load(client, project, sizes.token_runs, pace, sizes.hold_seconds)
-            )
+            say(f"{sizes.token_runs} runs × {pace:.0f} tokens/s for {sizes.hold_seconds:.0f} s")
+            points.append(_load(client, project, sizes.token_runs, pace, sizes.hold_seconds))
             if points[-1].held:
                 break
     return points
 
 
-def measure_readers(
-    project: Project, sizes: Sizes, say: Callable[[str], None]
-) -> list[ReadersPoint]:
+def measure_readers(project: Project, sizes: Sizes, say: Callable[[str], None]) -> list[ReadersPoint]:
     """Measure many readers of one run, at the runtime's port and at Django's."""
     points = []
     with (
@@ -249,20 +215,14 @@ def measure_readers(
     ):
         readers = min(sizes.runtime_readers, most_readers())
         say(f"{readers:,} readers of the runtime's stream")
-        emission = _Emission(
-            project.folder, tokens=sizes.reader_tokens, interval=sizes.reader_interval
-        )
+        emission = _Emission(project.folder, tokens=sizes.reader_tokens, interval=sizes.reader_interval)
         (ticket,) = _make_tickets(client, emission.submit(client))
         before = project.runtime.child.resident_bytes()
         with emission.open([ticket] * readers, project.runtime.http_port) as opened:
             grown = project.runtime.child.resident_bytes() - before
             emission.begin()
             seen = opened.collect()
-        points.append(
-            _judge(
-                "runtime", readers, sizes.runtime_readers, grown, seen, emission.tokens
-            )
-        )
+        points.append(_judge("runtime", readers, sizes.runtime_readers, grown, seen, emission.tokens))
         with start_web(project, "uvicorn") as (server, port):
             readers = min(sizes.django_readers, most_readers())
             say(f"{readers:,} readers of Django's stream")
@@ -300,22 +260,13 @@ def _load(
     pace: float,
     seconds: float,
 ) -> LoadPoint:
-    emission = _Emission(
-        project.folder, tokens=round(seconds * pace), interval=1 / pace
-    )
+    emission = _Emission(project.folder, tokens=round(seconds * pace), interval=1 / pace)
     run_ids = emission.submit(client, runs)
-    seen = emission.read(
-        _make_tickets(client, run_ids), project.runtime.http_port, _LOAD_READERS
-    )
+    seen = emission.read(_make_tickets(client, run_ids), project.runtime.http_port, _LOAD_READERS)
     lags = sorted(lag for each in seen for lag in each.lags) or [float("inf")]
     lost = sum(_count_lost(each, emission.tokens) for each in seen)
-    outputs = [
-        run.output or {} for run in client.wait_runs(run_ids, timeout=_PATIENCE_SECONDS)
-    ]
-    late = max(
-        output.get("final_output", {}).get("late_seconds", float("inf"))
-        for output in outputs
-    )
+    outputs = [run.output or {} for run in client.wait_runs(run_ids, timeout=_PATIENCE_SECONDS)]
+    late = max(output.get("final_output", {}).get("late_seconds", float("inf")) for output in outputs)
     tokens = runs * emission.tokens
     return LoadPoint(
         runs,
@@ -362,9 +313,7 @@ def _lags(seen: Sequence[Seen], emission: _Emission) -> list[float]:
     """Those of the only reader, who must have had everything."""
     (only,) = seen
     if not only.has_all(emission.tokens):
-        raise ChildFailed(
-            f"{len(only.numbers)} of {emission.tokens} tokens came; the answer was {only.status!r}"
-        )
+        raise ChildFailed(f"{len(only.numbers)} of {emission.tokens} tokens came; the answer was {only.status!r}")
     return only.lags
 
 

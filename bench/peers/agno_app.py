@@ -29,9 +29,7 @@ class EchoModel(Model):  # type: ignore[misc] # agno is not installed where this
         """Answer in one piece."""
         yield self.invoke(messages)
 
-    async def ainvoke_stream(
-        self, messages: list[Any], **_: Any
-    ) -> AsyncIterator[ModelResponse]:
+    async def ainvoke_stream(self, messages: list[Any], **_: Any) -> AsyncIterator[ModelResponse]:
         """Answer in one piece."""
         yield self.invoke(messages)
 

@@ -39,9 +39,7 @@ async def _submit(client: httpx.AsyncClient, value: dict[str, Any]) -> tuple[str
 
 async def _wait(client: httpx.AsyncClient, run_id: str, session_id: str) -> None:
     while True:
-        answer = await client.get(
-            f"/agents/bench-echo/runs/{run_id}", params={"session_id": session_id}
-        )
+        answer = await client.get(f"/agents/bench-echo/runs/{run_id}", params={"session_id": session_id})
         answer.raise_for_status()
         status = str(answer.json()["status"]).upper()
         if status in _DONE:
@@ -95,13 +93,9 @@ async def _serve() -> None:
         "warning",
     ]
     port = os.environ["BENCH_PORT"]
-    server = subprocess.Popen(
-        [*command, "--port", port, "agno_app:app"], stdout=sys.stderr
-    )  # noqa: ASYNC220
+    server = subprocess.Popen([*command, "--port", port, "agno_app:app"], stdout=sys.stderr)
     try:
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", timeout=120
-        ) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             await _start(client)
             _say({"versions": {"agno": version("agno")}})
             while line := await asyncio.to_thread(sys.stdin.readline):

@@ -45,9 +45,7 @@ async def _drain(value: dict[str, Any], count: int) -> float:
     begin = time.perf_counter()
     job_ids = await echo.batch_defer_async(*({"value": value} for _ in range(count)))
     query = "SELECT count(*) AS open FROM procrastinate_jobs WHERE id >= %(first)s AND status <> 'succeeded'"
-    while (await app.connector.execute_query_one_async(query, first=min(job_ids)))[
-        "open"
-    ]:
+    while (await app.connector.execute_query_one_async(query, first=min(job_ids)))["open"]:
         await asyncio.sleep(_COUNT_SECONDS)
     return time.perf_counter() - begin
 
@@ -63,10 +61,7 @@ async def _serve() -> None:
             "worker",
         ]
         workers = [
-            subprocess.Popen(
-                [*command, "--concurrency", _CONCURRENCY], stdout=sys.stderr
-            )  # noqa: ASYNC220
-            for _ in range(_WORKERS)
+            subprocess.Popen([*command, "--concurrency", _CONCURRENCY], stdout=sys.stderr) for _ in range(_WORKERS)
         ]
         try:
             await _call({})

@@ -50,9 +50,7 @@ def test_first_rate_does_not_count() -> None:
 
 
 def test_median_is_that_of_the_rounds_and_percentiles_are_over_all() -> None:
-    measured = Measurement(
-        "name", "label", [[1.0, 2.0, 9.0], [3.0, 4.0, 5.0], [100.0, 101.0, 102.0]]
-    )
+    measured = Measurement("name", "label", [[1.0, 2.0, 9.0], [3.0, 4.0, 5.0], [100.0, 101.0, 102.0]])
     assert measured.medians == [2.0, 4.0, 101.0]
     assert measured.median == 4.0
     assert measured.spread == (2.0, 101.0)

@@ -49,18 +49,14 @@ async def test_lag_of_a_token_ends_when_the_last_byte_of_its_event_came() -> Non
 async def test_chunks_around_events_do_not_matter() -> None:
     block = frame(7, "assistant.delta", "0:1000 ")
     chunks = [f"{len(block):x}\r\n".encode() + block + b"\r\n", b"0\r\n\r\n"]
-    assert (await take_apart([b"HTTP/1.1 200 OK\r\n\r\n", *chunks], [1, 2000, 3000]))[
-        "lags"
-    ] == [1.0]
+    assert (await take_apart([b"HTTP/1.1 200 OK\r\n\r\n", *chunks], [1, 2000, 3000]))["lags"] == [1.0]
 
 
 @pytest.mark.parametrize(
     ("numbers", "lost"),
     [([0, 1, 2], 0), ([0, 2], 1), ([], 3), ([0, 2, 1], 1), ([0, 1, 1, 2], 1)],
 )
-def test_token_is_lost_that_did_not_come_once_and_in_its_place(
-    numbers: list[int], lost: int
-) -> None:
+def test_token_is_lost_that_did_not_come_once_and_in_its_place(numbers: list[int], lost: int) -> None:
     assert _count_lost(Seen("HTTP/1.1 200", numbers, []), 3) == lost
 
 
@@ -73,19 +69,14 @@ def test_token_is_lost_that_did_not_come_once_and_in_its_place(
         (0, 10.0, 1.1, False),
     ],
 )
-def test_pace_is_held_if_nothing_is_lost_or_late(
-    lost: int, lag_p99: float, late_seconds: float, held: bool
-) -> None:
+def test_pace_is_held_if_nothing_is_lost_or_late(lost: int, lag_p99: float, late_seconds: float, held: bool) -> None:
     point = LoadPoint(300, 20, 60, 360_000, lost, 5.0, lag_p99, 2e6, late_seconds)
     assert point.held is held
     assert point.rate == 6000
 
 
 def test_backlog_is_judged_by_its_second_half() -> None:
-    points = [
-        BacklogPoint(n, 1000, 1, drained, 1)
-        for n, drained in ((1, 400), (2, 400), (3, 200), (4, 200))
-    ]
+    points = [BacklogPoint(n, 1000, 1, drained, 1) for n, drained in ((1, 400), (2, 400), (3, 200), (4, 200))]
     submit, drain = _backlog_bars(points)
     assert (submit.median, submit.met) == (1.0, True)
     assert (drain.median, drain.met) == (2.0, False)

@@ -23,8 +23,8 @@ from django_agent_runtime.grpc_client.agentruntime.v1 import (
     definition_service_pb2_grpc,
     event_service_pb2_grpc,
     state_service_pb2_grpc,
-    workspace_service_pb2_grpc,
     thread_service_pb2_grpc,
+    workspace_service_pb2_grpc,
 )
 from django_agent_runtime.testing._definitions import FakeDefinitionService
 from django_agent_runtime.testing._events import FakeEventService

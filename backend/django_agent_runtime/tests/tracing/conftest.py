@@ -109,7 +109,9 @@ def _read(pairs: Any) -> dict[str, Any]:
     for pair in pairs:
         kind = pair.value.WhichOneof("value")
         value = getattr(pair.value, kind) if kind else None
-        attributes[pair.key] = [item.string_value for item in pair.value.array_value.values] if kind == "array_value" else value
+        attributes[pair.key] = (
+            [item.string_value for item in pair.value.array_value.values] if kind == "array_value" else value
+        )
     return attributes
 
 
