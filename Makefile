@@ -20,7 +20,7 @@ SETUP_INPUTS := VERSION backend/pyproject.toml backend/uv.lock go-runtime/go.mod
 # Folders are listed too: their time changes when a file goes away.
 GO_INPUTS := $(shell find go-runtime -mindepth 1 -path go-runtime/bin -prune -o ! -name '*_test.go' -print) VERSION
 
-.PHONY: help setup proto build run test soak bench lint fmt migrate up down wheel ci clean
+.PHONY: help setup proto build run test soak bench traces lint fmt migrate up down wheel ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,9 @@ soak: build ## Run the long tests as well: hours of faults, forks and events
 bench: build ## Measure against peers and write docs/benchmarks.md
 	@$(PYTHON) scripts/bootstrap.py --group bench
 	@$(VENV)/bin/python -m bench --write-docs
+
+traces: build ## Send a trace to MLflow, installed into an environment of its own, and read it back
+	@$(VENV)/bin/python scripts/check_traces_mlflow.py
 
 lint: build ## Check everything that can be checked without running it
 	@scripts/lint
