@@ -40,16 +40,8 @@ _PICTURES = "benchmarks"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the figures down and say how they stand to the bars. A missed bar is no failure."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the runtime against its peers.")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="a minute's smoke test; its figures mean nothing",
-    )
-    parser.add_argument(
-        "--write-docs",
-        action="store_true",
-        help="write docs/benchmarks.md and its pictures",
-    )
+    parser.add_argument("--quick", action="store_true", help="a minute's smoke test; its figures mean nothing")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its pictures")
     parser.add_argument(
         "--out",
         type=Path,

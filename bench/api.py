@@ -17,10 +17,7 @@ class Api:
 
     def __init__(self, port: int, token: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
-        self._headers = {
-            "Authorization": f"Token {token}",
-            "Content-Type": "application/json",
-        }
+        self._headers = {"Authorization": f"Token {token}", "Content-Type": "application/json"}
 
     def post(self, path: str, body: object) -> Any:
         """Post JSON and take the answer apart.

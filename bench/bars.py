@@ -49,7 +49,7 @@ class Ratio:
     @property
     def quartiles(self) -> tuple[float, float] | None:
         """Between which values the middle half of the rounds lies; None with fewer than two rounds."""
-        if len(self.rounds) < 2:
+        if len(self.rounds) < 2:  # noqa: PLR2004 - what quantiles take
             return None
         low, _, high = statistics.quantiles(self.rounds, n=4, method="inclusive")
         return low, high
@@ -78,27 +78,9 @@ def judge(results: Results) -> list[Bar]:
         for call, what, floors, unit, target in (
             ("get_state", "get_state p50", (echo,), "× echo", 1.3),
             ("set_state_os", "set_state p50, durability os", (echo,), "× echo", 1.5),
-            (
-                "set_state_fsync",
-                "set_state p50, durability fsync",
-                (echo, "fsync"),
-                "× (echo + fsync)",
-                1.5,
-            ),
-            (
-                "execute_task",
-                "execute_task p50, durability fsync",
-                (echo, "fsync"),
-                "× (echo + fsync)",
-                2.0,
-            ),
-            (
-                "publish_callback",
-                "publish_event → callback p50, durability os",
-                (echo,),
-                "× echo",
-                3.0,
-            ),
+            ("set_state_fsync", "set_state p50, durability fsync", (echo, "fsync"), "× (echo + fsync)", 1.5),
+            ("execute_task", "execute_task p50, durability fsync", (echo, "fsync"), "× (echo + fsync)", 2.0),
+            ("publish_callback", "publish_event → callback p50, durability os", (echo,), "× echo", 3.0),
         ):
             rounds = results.over(f"{call}/{transport}", *floors)
             bars.append(Bar(f"{what}, {label}", unit, rounds, "at most", target))
@@ -123,27 +105,13 @@ def judge(results: Results) -> list[Bar]:
             f"tasks/s with {queued:,} queued, the better way of each",
             "× Celery",
             _better_over_better(
-                results,
-                ("queue_runtime", "queue_runtime_batch"),
-                ("queue_celery", "queue_celery_batch"),
+                results, ("queue_runtime", "queue_runtime_batch"), ("queue_celery", "queue_celery_batch")
             ),
             "at least",
             6.0,
         ),
-        Bar(
-            "into one subscriber",
-            "events/s",
-            results.over("subscriber"),
-            "at least",
-            15_000,
-        ),
-        Bar(
-            "publish_events",
-            "events/s",
-            results.over("publish_events"),
-            "at least",
-            20_000,
-        ),
+        Bar("into one subscriber", "events/s", results.over("subscriber"), "at least", 15_000),
+        Bar("publish_events", "events/s", results.over("publish_events"), "at least", 20_000),
         Bar("idle runtime", "MiB resident", (results.idle_bytes / _MIB,), "at most", 60),
         *_growth_bars(results.growth),
         *_run_bars(results),
@@ -166,11 +134,7 @@ def compare_transports(results: Results) -> list[Ratio]:
     )
     return [
         *(
-            Ratio(
-                f"{what} p50, Unix socket",
-                "× TCP",
-                results.over(f"{call}/unix", f"{call}/tcp"),
-            )
+            Ratio(f"{what} p50, Unix socket", "× TCP", results.over(f"{call}/unix", f"{call}/tcp"))
             for call, what in calls
         ),
         *(
@@ -190,42 +154,17 @@ def compare_peers(results: Results) -> list[Ratio]:
         Ratio(what, f"× {peer}", results.over(name, peer_name))
         for what, name, peer, peer_name in (
             ("get_state p50", "get_state/tcp", "Redis GET", "redis_get"),
-            (
-                "set_state p50, durability os",
-                "set_state_os/tcp",
-                "Redis SET",
-                "redis_set",
-            ),
+            ("set_state p50, durability os", "set_state_os/tcp", "Redis SET", "redis_set"),
             (
                 "set_state p50, durability fsync",
                 "set_state_fsync/tcp",
                 "Redis SET, appendfsync always",
                 "redis_set_fsync",
             ),
-            (
-                "publish_event → callback p50, durability os",
-                "publish_callback/tcp",
-                "Redis pub/sub",
-                "redis_pubsub",
-            ),
-            (
-                "execute_task p50, durability fsync",
-                "execute_task/tcp",
-                "Celery delay().get()",
-                "celery",
-            ),
-            (
-                "events/s into one subscriber",
-                "subscriber",
-                "Redis XREAD",
-                "redis_xread",
-            ),
-            (
-                "events/s of publish_events, durability fsync",
-                "publish_events",
-                "Redis XADD",
-                "redis_xadd",
-            ),
+            ("publish_event → callback p50, durability os", "publish_callback/tcp", "Redis pub/sub", "redis_pubsub"),
+            ("execute_task p50, durability fsync", "execute_task/tcp", "Celery delay().get()", "celery"),
+            ("events/s into one subscriber", "subscriber", "Redis XREAD", "redis_xread"),
+            ("events/s of publish_events, durability fsync", "publish_events", "Redis XADD", "redis_xadd"),
         )
     ]
 
@@ -234,12 +173,7 @@ def compare_run_peers(results: Results) -> list[Ratio]:
     """Runs of a Python agent against what peers do with the same work, and requests against a plain insert."""
     return [
         *(
-            Ratio(
-                f"run of a Python agent, p50, {peer}",
-                "× of it",
-                results.over(f"run_{name}", "run"),
-                absent=absent,
-            )
+            Ratio(f"run of a Python agent, p50, {peer}", "× of it", results.over(f"run_{name}", "run"), absent=absent)
             for name, peer, absent in _RUN_PEERS
         ),
         *(
@@ -351,26 +285,14 @@ def _graph_bars(results: Results) -> list[Bar]:
             1024,
         ),
         # What comes and goes by itself is a few.
-        Bar(
-            f"goroutines of {WAITING_RUNS:,} such runs",
-            "in all",
-            tuple(graphs.waiting_goroutines),
-            "at most",
-            10,
-        ),
+        Bar(f"goroutines of {WAITING_RUNS:,} such runs", "in all", tuple(graphs.waiting_goroutines), "at most", 10),
     ]
 
 
 def _run_bars(results: Results) -> list[Bar]:
     queued = results.sizes.queued_tasks
     return [
-        Bar(
-            "Celery delay().get() p50",
-            "× run of a Python agent",
-            results.over("run_celery", "run"),
-            "at least",
-            2.0,
-        ),
+        Bar("Celery delay().get() p50", "× run of a Python agent", results.over("run_celery", "run"), "at least", 2.0),
         Bar(
             f"Python agent runs/s with {queued:,} queued, two workers each",
             "× Celery",
@@ -379,21 +301,9 @@ def _run_bars(results: Results) -> list[Bar]:
             6.0,
         ),
         *(
-            Bar(
-                f"token → reader of {server}, p50",
-                f"× echo, {pace}",
-                results.over(name, echo),
-                "at most",
-                5.0,
-            )
-            for name, server in (
-                ("token_runtime", "the runtime's stream"),
-                ("token_django", "Django's stream"),
-            )
-            for echo, pace in (
-                ("token_echo", "back to back"),
-                ("token_echo_paced", "at the tokens' pace"),
-            )
+            Bar(f"token → reader of {server}, p50", f"× echo, {pace}", results.over(name, echo), "at most", 5.0)
+            for name, server in (("token_runtime", "the runtime's stream"), ("token_django", "Django's stream"))
+            for echo, pace in (("token_echo", "back to back"), ("token_echo_paced", "at the tokens' pace"))
         ),
     ]
 
@@ -439,13 +349,7 @@ def _backlog_bars(points: Sequence[BacklogPoint]) -> list[Bar]:
         ("do", lambda point: point.drained_per_second),
     )
     return [
-        Bar(
-            f"time to {verb} one of {runs:,} runs",
-            unit,
-            slowing(rate),
-            "at most",
-            _LINEAR_TOLERANCE,
-        )
+        Bar(f"time to {verb} one of {runs:,} runs", unit, slowing(rate), "at most", _LINEAR_TOLERANCE)
         for verb, rate in rates
     ]
 
@@ -477,13 +381,7 @@ def _growth_bars(points: Sequence[GrowthPoint]) -> list[Bar]:
     end = points[-1]
     return [
         *(
-            Bar(
-                f"{name}, per record",
-                "× that of the first half",
-                steepening(value),
-                "at most",
-                _LINEAR_TOLERANCE,
-            )
+            Bar(f"{name}, per record", "× that of the first half", steepening(value), "at most", _LINEAR_TOLERANCE)
             for name, value in curves
         ),
         Bar(

@@ -32,10 +32,7 @@ def measure_events(stand: Stand, sizes: Sizes) -> list[Measurement]:
             Contender(
                 "publish_events",
                 f"publish_events, batches of {_BATCH}, durability fsync",
-                lambda: _rate(
-                    sizes.events,
-                    lambda: client.publish_events(_new_events(_WRITTEN, sizes.events)),
-                ),
+                lambda: _rate(sizes.events, lambda: client.publish_events(_new_events(_WRITTEN, sizes.events))),
             ),
             Contender(
                 "subscriber",
@@ -50,10 +47,7 @@ def measure_events(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 Contender(
                     "redis_xadd",
                     f"Redis XADD, pipelines of {_BATCH}",
-                    lambda: _rate(
-                        sizes.events,
-                        lambda: _add_to_redis(store, _WRITTEN, sizes.events),
-                    ),
+                    lambda: _rate(sizes.events, lambda: _add_to_redis(store, _WRITTEN, sizes.events)),
                 ),
                 Contender(
                     "redis_xread",

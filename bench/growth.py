@@ -70,14 +70,8 @@ def _start(stand: Stand, sockets: Path) -> float:
 
 
 def _load(loader: Path, runtime: Runtime, *, first: int, count: int) -> None:
-    subprocess.run(
-        [
-            loader,
-            f"-address=127.0.0.1:{runtime.port}",
-            f"-first={first}",
-            f"-keys={count}",
-            f"-events={count}",
-        ],
+    subprocess.run(  # noqa: S603 - this package's own program
+        [loader, f"-address=127.0.0.1:{runtime.port}", f"-first={first}", f"-keys={count}", f"-events={count}"],
         check=True,
     )
 
@@ -90,11 +84,7 @@ def _read(stand: Stand, runtime: Runtime, records: int, sizes: Sizes) -> tuple[f
         echo = EchoClient(stand.echo.address)
         measurements = compare_latency(
             [
-                Contender(
-                    "get_state",
-                    "get_state",
-                    timed(lambda: client.get_state(next(keys))),
-                ),
+                Contender("get_state", "get_state", timed(lambda: client.get_state(next(keys)))),
                 Contender("echo", "echo", timed(echo.send_bytes)),
             ],
             rounds=_ROUNDS,

@@ -27,13 +27,7 @@ _DELIVERY_SECONDS = 10.0
 def measure_latency(stand: Stand, sizes: Sizes) -> list[Measurement]:
     """Measure every call from one thread, over TCP and over the Unix socket."""
     with ExitStack() as stack:
-        contenders = [
-            Contender(
-                "fsync",
-                "append 256 bytes and fsync",
-                stack.enter_context(_open_fsync(stand.folder)),
-            )
-        ]
+        contenders = [Contender("fsync", "append 256 bytes and fsync", stack.enter_context(_open_fsync(stand.folder)))]
         for transport, label in (("tcp", "TCP"), ("unix", "Unix socket")):
             over_socket = transport == "unix"
             echo = stack.enter_context(open_echo(stand, over_socket=over_socket))
@@ -45,21 +39,9 @@ def measure_latency(stand: Stand, sizes: Sizes) -> list[Measurement]:
                 ("echo_json", "gRPC echo, value as JSON bytes", echo.send_json),
                 ("echo_struct", "gRPC echo, value as Struct", echo.send_struct),
                 ("get_state", "get_state", partial(fsync.get_state, _KEY)),
-                (
-                    "set_state_os",
-                    "set_state, durability os",
-                    partial(weak.set_state, _KEY, VALUE),
-                ),
-                (
-                    "set_state_fsync",
-                    "set_state, durability fsync",
-                    partial(fsync.set_state, _KEY, VALUE),
-                ),
-                (
-                    "execute_task",
-                    "execute_task, durability fsync",
-                    partial(fsync.execute_task, "echo", VALUE),
-                ),
+                ("set_state_os", "set_state, durability os", partial(weak.set_state, _KEY, VALUE)),
+                ("set_state_fsync", "set_state, durability fsync", partial(fsync.set_state, _KEY, VALUE)),
+                ("execute_task", "execute_task, durability fsync", partial(fsync.execute_task, "echo", VALUE)),
             ]
             contenders += [
                 Contender(f"{name}/{transport}", f"{text}, {label}", timed(call)) for name, text, call in calls
@@ -91,22 +73,11 @@ def _peer_contenders(stack: ExitStack, peers: Peers) -> list[Contender]:
     return [
         Contender("redis_get", "Redis GET", timed(get_redis)),
         Contender("redis_set", "Redis SET", timed(set_in(peers.redis_default))),
+        Contender("redis_set_fsync", "Redis SET, appendfsync always", timed(set_in(peers.redis_fsync))),
         Contender(
-            "redis_set_fsync",
-            "Redis SET, appendfsync always",
-            timed(set_in(peers.redis_fsync)),
+            "redis_pubsub", "Redis PUBLISH → callback", stack.enter_context(_open_redis_delivery(peers.redis_default))
         ),
-        Contender(
-            "redis_pubsub",
-            "Redis PUBLISH → callback",
-            stack.enter_context(_open_redis_delivery(peers.redis_default)),
-        ),
-        Contender(
-            "celery",
-            "Celery delay().get()",
-            timed(lambda: peers.task.delay(VALUE).get()),
-            slow=True,
-        ),
+        Contender("celery", "Celery delay().get()", timed(lambda: peers.task.delay(VALUE).get()), slow=True),
     ]
 
 

@@ -70,12 +70,7 @@ def timed(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def compare_latency(
-    contenders: Sequence[Contender],
-    *,
-    rounds: int,
-    calls: int,
-    slow_calls: int,
-    warmup_calls: int,
+    contenders: Sequence[Contender], *, rounds: int, calls: int, slow_calls: int, warmup_calls: int
 ) -> list[Measurement]:
     """Let the contenders take turns, a batch of calls each, so that what disturbs the machine hits all alike."""
     for contender in contenders:
@@ -96,9 +91,7 @@ def compare_rate(contenders: Sequence[Contender], *, rounds: int) -> list[Measur
 
 
 def _take_turns(
-    contenders: Sequence[Contender],
-    rounds: int,
-    turn: Callable[[Contender], list[float]],
+    contenders: Sequence[Contender], rounds: int, turn: Callable[[Contender], list[float]]
 ) -> list[Measurement]:
     measurements = {contender.name: Measurement(contender.name, contender.label) for contender in contenders}
     for number in range(rounds):

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.bars import (
-    Bar,
-    Ratio,
-    compare_graphs,
-    compare_peers,
-    compare_rest,
-    compare_run_peers,
-    compare_transports,
-)
+from bench.bars import Bar, Ratio, compare_graphs, compare_peers, compare_rest, compare_run_peers, compare_transports
 from bench.machine import Machine
 from bench.measurement import Measurement
 from bench.results import Results
@@ -55,10 +47,7 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             "",
             f"![Latency of each call]({pictures}/latency.png)",
             "",
-            *_table(
-                ("call", "p50", "spread", "p95", "p99"),
-                map(_latency_row, results.latency),
-            ),
+            *_table(("call", "p50", "spread", "p95", "p99"), map(_latency_row, results.latency)),
             "",
             "Redis by default acknowledges a write before it is on the disk; so does Celery on it. The runtime",
             "acknowledges with `durability=fsync`, its default, once the disk has it.",
@@ -100,14 +89,7 @@ def write_page(results: Results, bars: Sequence[Bar], pictures: str) -> str:
             f"![Growth]({pictures}/growth.png)",
             "",
             *_table(
-                (
-                    "keys and events",
-                    "memory when filled",
-                    "after a restart",
-                    "time to start",
-                    "get_state",
-                    "echo",
-                ),
+                ("keys and events", "memory when filled", "after a restart", "time to start", "get_state", "echo"),
                 (
                     (
                         f"{point.records:,}",
@@ -140,17 +122,11 @@ def _runs(results: Results, pictures: str) -> list[str]:
         *(f"{reason[0].upper()}{reason[1:]}." + chr(10) for reason in results.runs.skipped),
         f"![Runs of Python agents]({pictures}/runs.png)",
         "",
-        *_table(
-            ("one run at a time", "p50", "spread", "p95", "p99"),
-            map(_latency_row, results.runs.latency),
-        ),
+        *_table(("one run at a time", "p50", "spread", "p95", "p99"), map(_latency_row, results.runs.latency)),
         "",
         *_table(("queued", "a second", "from", "to"), map(_rate_row, results.runs.queue)),
         "",
-        *_table(
-            ("beside peers", "", "measured"),
-            map(_ratio_row, compare_run_peers(results)),
-        ),
+        *_table(("beside peers", "", "measured"), map(_ratio_row, compare_run_peers(results))),
         "",
     ]
 
@@ -164,10 +140,7 @@ def _tokens(results: Results) -> list[str]:
         "tokens come one each 30 ms. The echo is called back to back, as everywhere on this page, and at that pace:",
         "processors that have gone to sleep in between are to be woken up, several times a call.",
         "",
-        *_table(
-            ("first token", "p50", "spread", "p95", "p99"),
-            map(_latency_row, results.first_token),
-        ),
+        *_table(("first token", "p50", "spread", "p95", "p99"), map(_latency_row, results.first_token)),
         "",
         "Runs that all emit at a steady pace, each with a reader of its own at the runtime's port. A pace is held if",
         "no token is lost, the p99 of the lag is within a second, and so is what the last run fell behind its pace.",
@@ -175,17 +148,7 @@ def _tokens(results: Results) -> list[str]:
         "the whole time. Above 100 tokens a second, several tokens of a run come in one event.",
         "",
         *_table(
-            (
-                "runs",
-                "tokens/s of each",
-                "for",
-                "tokens/s in all",
-                "lost",
-                "lag p50",
-                "lag p99",
-                "behind",
-                "held",
-            ),
+            ("runs", "tokens/s of each", "for", "tokens/s in all", "lost", "lag p50", "lag p99", "behind", "held"),
             (
                 (
                     f"{point.runs:,}",
@@ -207,14 +170,7 @@ def _tokens(results: Results) -> list[str]:
         "were at all of them.",
         "",
         *_table(
-            (
-                "server",
-                "readers",
-                "memory of each",
-                "lag p50",
-                "lag p99",
-                "saw not all",
-            ),
+            ("server", "readers", "memory of each", "lag p50", "lag p99", "saw not all"),
             (
                 (
                     point.server,
@@ -241,13 +197,7 @@ def _backlog(results: Results, pictures: str) -> list[str]:
         f"![Many queued runs]({pictures}/backlog.png)",
         "",
         *_table(
-            (
-                "runs",
-                "submitted a second",
-                "memory, queued",
-                "done a second",
-                "memory, done",
-            ),
+            ("runs", "submitted a second", "memory, queued", "done a second", "memory, done"),
             (
                 (
                     f"{point.runs:,}",
@@ -272,10 +222,7 @@ def _rest(results: Results) -> list[str]:
         f"database ({results.database}), same sign-in. One process of each server, gunicorn with threads; requests a",
         f"second are from {results.sizes.rest_threads} connections.",
         "",
-        *_table(
-            ("request", "p50, µs", "spread", "p95", "p99"),
-            map(_latency_row, results.rest_latency),
-        ),
+        *_table(("request", "p50, µs", "spread", "p95", "p99"), map(_latency_row, results.rest_latency)),
         "",
         *_table(("request", "a second", "from", "to"), map(_rate_row, results.rest_rate)),
         "",
@@ -298,10 +245,7 @@ def _graphs(results: Results, pictures: str) -> list[str]:
         *(f"{reason[0].upper()}{reason[1:]}." + chr(10) for reason in graphs.skipped),
         f"![Graphs]({pictures}/graphs.png)",
         "",
-        *_table(
-            ("one node after the other", "p50", "spread", "p95", "p99"),
-            map(_node_row, graphs.nodes),
-        ),
+        *_table(("one node after the other", "p50", "spread", "p95", "p99"), map(_node_row, graphs.nodes)),
         "",
         f"A run whose one step has {sizes.graph_tasks} tasks, each with an input of its own, and a join behind them:",
         "",
@@ -318,12 +262,7 @@ def _graphs(results: Results, pictures: str) -> list[str]:
 def _node_row(measurement: Measurement) -> tuple[str, ...]:
     low, high = measurement.spread
     values = (measurement.percentile(95), measurement.percentile(99))
-    return (
-        measurement.label,
-        f"{measurement.median:,.1f}",
-        f"{low:,.1f} to {high:,.1f}",
-        *(f"{v:,.1f}" for v in values),
-    )
+    return measurement.label, f"{measurement.median:,.1f}", f"{low:,.1f} to {high:,.1f}", *(f"{v:,.1f}" for v in values)
 
 
 def _milliseconds(microseconds: float) -> str:
@@ -383,12 +322,7 @@ def _measured(ratio: Ratio) -> str:
 def _latency_row(measurement: Measurement) -> tuple[str, ...]:
     low, high = measurement.spread
     values = (measurement.percentile(95), measurement.percentile(99))
-    return (
-        measurement.label,
-        f"{measurement.median:,.0f}",
-        f"{low:,.0f} to {high:,.0f}",
-        *(f"{v:,.0f}" for v in values),
-    )
+    return measurement.label, f"{measurement.median:,.0f}", f"{low:,.0f} to {high:,.0f}", *(f"{v:,.0f}" for v in values)
 
 
 def _rate_row(measurement: Measurement) -> tuple[str, ...]:
@@ -396,7 +330,7 @@ def _rate_row(measurement: Measurement) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"  # noqa: PLR2004 - three digits say enough
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -87,10 +87,7 @@ def start_peer(kind: PeerKind, folder: Path, database_url: str = "", *, install:
         PeerMissing: It is not installed, or cannot be.
         ChildFailed: It did not start.
     """
-    command = [
-        _find_python(kind, install=install),
-        HERE / "peers" / f"{kind.name}_driver.py",
-    ]
+    command = [_find_python(kind, install=install), HERE / "peers" / f"{kind.name}_driver.py"]
     environment = {
         "BENCH_DATABASE_URL": _dialect(kind, database_url),
         "BENCH_FOLDER": str(folder),
@@ -103,10 +100,7 @@ def start_peer(kind: PeerKind, folder: Path, database_url: str = "", *, install:
 
 @contextmanager
 def drive(
-    name: str,
-    command: Sequence[str | Path],
-    folder: Path,
-    environment: Mapping[str, str] | None = None,
+    name: str, command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Peer]:
     """Run a program that talks as a peer's driver does, with its log in `folder`.
 
@@ -116,7 +110,7 @@ def drive(
     log = folder / f"{name}.log"
     inherited = {variable: value for variable, value in os.environ.items() if variable != "PYTHONPATH"}
     with log.open("w") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - this package's own program
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -167,13 +161,7 @@ def _find_python(kind: PeerKind, *, install: bool) -> Path:
 def _install(kind: PeerKind, command: tuple[str | Path, ...]) -> None:
     run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
     try:
-        done = run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_INSTALL_SECONDS,
-        )
+        done = run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PeerMissing(f"{kind.name} cannot be installed: {error}") from error
     if done.returncode:

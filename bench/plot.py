@@ -39,20 +39,8 @@ def _draw_latency(measurements: Sequence[Measurement], path: Path, unit: str) ->
     axes = figure.subplots()
     places = range(len(rows))
     colors = [_color(row.name) for row in rows]
-    axes.hlines(
-        places,
-        [row.median for row in rows],
-        [row.percentile(99) for row in rows],
-        color=colors,
-    )
-    axes.scatter(
-        [row.median for row in rows],
-        places,
-        marker="o",
-        color=colors,
-        label="p50",
-        zorder=3,
-    )
+    axes.hlines(places, [row.median for row in rows], [row.percentile(99) for row in rows], color=colors)
+    axes.scatter([row.median for row in rows], places, marker="o", color=colors, label="p50", zorder=3)
     for percent, marker in ((95, "|"), (99, "x")):
         values = [row.percentile(percent) for row in rows]
         axes.scatter(values, places, marker=marker, color=colors, label=f"p{percent}")
@@ -75,10 +63,7 @@ def _draw_rates(results: Results, path: Path) -> None:
 
 def _draw_bars(groups: Sequence[tuple[str, Sequence[Measurement]]], path: Path) -> None:
     """A picture for each group, in one file."""
-    figure = Figure(
-        figsize=(9, 0.36 * sum(len(rows) for _, rows in groups) + 3),
-        layout="constrained",
-    )
+    figure = Figure(figsize=(9, 0.36 * sum(len(rows) for _, rows in groups) + 3), layout="constrained")
     all_axes = figure.subplots(len(groups), 1, height_ratios=[len(rows) for _, rows in groups])
     for axes, (label, rows) in zip(all_axes, groups, strict=True):
         places = range(len(rows), 0, -1)
@@ -87,14 +72,7 @@ def _draw_bars(groups: Sequence[tuple[str, Sequence[Measurement]]], path: Path) 
             [median - row.spread[0] for median, row in zip(medians, rows, strict=True)],
             [row.spread[1] - median for median, row in zip(medians, rows, strict=True)],
         ]
-        axes.barh(
-            places,
-            medians,
-            xerr=reach,
-            color=[_color(row.name) for row in rows],
-            ecolor="black",
-            capsize=3,
-        )
+        axes.barh(places, medians, xerr=reach, color=[_color(row.name) for row in rows], ecolor="black", capsize=3)
         axes.set_yticks(places, [row.label for row in rows])
         axes.set_xlabel(label)
         axes.locator_params(axis="x", nbins=6)
@@ -105,38 +83,14 @@ def _draw_growth(points: Sequence[GrowthPoint], path: Path) -> None:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     memory, start, get = figure.subplots(1, 3)
     records = [point.records / 1000 for point in points]
-    memory.plot(
-        records,
-        [point.loaded_bytes / _MIB for point in points],
-        "o-",
-        color=_OURS,
-        label="when filled",
-    )
-    memory.plot(
-        records,
-        [point.restarted_bytes / _MIB for point in points],
-        "s--",
-        color=_OURS,
-        label="restarted",
-    )
+    memory.plot(records, [point.loaded_bytes / _MIB for point in points], "o-", color=_OURS, label="when filled")
+    memory.plot(records, [point.restarted_bytes / _MIB for point in points], "s--", color=_OURS, label="restarted")
     memory.set_title("resident memory, MiB")
     memory.legend()
     start.plot(records, [point.start_seconds for point in points], "o-", color=_OURS)
     start.set_title("time to start, s")
-    get.plot(
-        records,
-        [point.get_microseconds for point in points],
-        "o-",
-        color=_OURS,
-        label="get_state",
-    )
-    get.plot(
-        records,
-        [point.echo_microseconds for point in points],
-        "o-",
-        color=_FLOOR,
-        label="gRPC echo",
-    )
+    get.plot(records, [point.get_microseconds for point in points], "o-", color=_OURS, label="get_state")
+    get.plot(records, [point.echo_microseconds for point in points], "o-", color=_FLOOR, label="gRPC echo")
     get.set_title("p50 of a read, µs")
     get.legend()
     for axes in (memory, start, get):
@@ -149,35 +103,11 @@ def _draw_backlog(points: Sequence[BacklogPoint], path: Path) -> None:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     rate, memory = figure.subplots(1, 2)
     runs = [point.runs / 1000 for point in points]
-    rate.plot(
-        runs,
-        [point.submitted_per_second for point in points],
-        "s--",
-        color=_OURS,
-        label="submitted",
-    )
-    rate.plot(
-        runs,
-        [point.drained_per_second for point in points],
-        "o-",
-        color=_OURS,
-        label="done",
-    )
+    rate.plot(runs, [point.submitted_per_second for point in points], "s--", color=_OURS, label="submitted")
+    rate.plot(runs, [point.drained_per_second for point in points], "o-", color=_OURS, label="done")
     rate.set_title("runs a second")
-    memory.plot(
-        runs,
-        [point.queued_bytes / _MIB for point in points],
-        "s--",
-        color=_OURS,
-        label="while submitting",
-    )
-    memory.plot(
-        runs,
-        [point.drained_bytes / _MIB for point in points],
-        "o-",
-        color=_OURS,
-        label="while doing them",
-    )
+    memory.plot(runs, [point.queued_bytes / _MIB for point in points], "s--", color=_OURS, label="while submitting")
+    memory.plot(runs, [point.drained_bytes / _MIB for point in points], "o-", color=_OURS, label="while doing them")
     memory.set_title("resident memory, MiB")
     for axes in (rate, memory):
         axes.set_ylim(bottom=0)

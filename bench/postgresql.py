@@ -62,7 +62,7 @@ def start_postgresql(programs: Path) -> Iterator[str]:
         def call(program: str, *arguments: str) -> None:
             # To a file, not a pipe: the server inherits it, and would keep the pipe open.
             with (folder / "log").open("ab") as log:
-                done = subprocess.run(
+                done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
                     [programs / program, f"--pgdata={folder / 'data'}", *arguments],
                     cwd=folder,
                     stdin=subprocess.DEVNULL,
@@ -74,12 +74,7 @@ def start_postgresql(programs: Path) -> Iterator[str]:
             if done.returncode:
                 raise ChildFailed(f"{program} failed:\n{(folder / 'log').read_text()[-2000:]}")
 
-        call(
-            "initdb",
-            "--username=bench",
-            "--auth=scram-sha-256",
-            f"--pwfile={folder / 'password'}",
-        )
+        call("initdb", "--username=bench", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=''"
         call("pg_ctl", "start", "--wait", f"--options={options}")
         try:

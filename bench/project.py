@@ -63,58 +63,30 @@ def start_project(folder: Path, sockets: Path, *, most_queued: int, name: str = 
             else f"{stack.enter_context(start_postgresql(programs))}?pool=20"
         )
         limits = (
-            *(
-                "--stream-limit",
-                str(_MOST_STREAMS),
-                "--stream-limit-per-user",
-                str(_MOST_STREAMS),
-            ),
+            *("--stream-limit", str(_MOST_STREAMS), "--stream-limit-per-user", str(_MOST_STREAMS)),
             *("--max-queued-runs", str(most_queued)),
         )
         runtime = stack.enter_context(start_runtime(folder, sockets, durability="fsync", name=name, arguments=limits))
         environment = _environment(runtime.port, url, home)
         _manage(environment, "migrate", "--verbosity=0")
-        _manage(
-            environment,
-            "createsuperuser",
-            "--noinput",
-            f"--username={_USER}",
-            "--email=bench@example.com",
-        )
+        _manage(environment, "createsuperuser", "--noinput", f"--username={_USER}", "--email=bench@example.com")
         token = _manage(environment, "drf_create_token", _USER).split()[2]
         yield Project(runtime, url, home, token)
 
 
 @contextmanager
 def start_workers(
-    project: Project,
-    *,
-    processes: int = WORKER_PROCESSES,
-    concurrency: int = 20,
-    name: str = "workers",
+    project: Project, *, processes: int = WORKER_PROCESSES, concurrency: int = 20, name: str = "workers"
 ) -> Iterator[Child]:
     """Run `manage.py runagent`; each process has said that it is connected when this begins."""
     command: list[str] = [
         *(sys.executable, "-m", "django", "runagent", "--noreload"),
-        *(
-            "--processes",
-            str(processes),
-            "--concurrency",
-            str(concurrency),
-            "--grace",
-            "1",
-        ),
+        *("--processes", str(processes), "--concurrency", str(concurrency), "--grace", "1"),
     ]
     environment = {**project.environment, "BENCH_LOG_LEVEL": "INFO"}
-    with Child(
-        command,
-        project.folder / f"{name}.log",
-        environment=environment,
-        folder=HERE.parent,
-    ) as child:
+    with Child(command, project.folder / f"{name}.log", environment=environment, folder=HERE.parent) as child:
         child.wait_for(
-            lambda: child.log.read_text().count("connected to the agent runtime") >= processes,
-            _START_SECONDS,
+            lambda: child.log.read_text().count("connected to the agent runtime") >= processes, _START_SECONDS
         )
         yield child
 
@@ -125,41 +97,15 @@ def start_web(project: Project, server: WebServer) -> Iterator[tuple[Child, int]
     port = free_port()
     command = [sys.executable, "-m"]
     if server == "uvicorn":
-        command += [
-            "uvicorn",
-            "--port",
-            str(port),
-            "--log-level",
-            "warning",
-            "--timeout-graceful-shutdown",
-            "1",
-        ]
+        command += ["uvicorn", "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "1"]
         command += ["--backlog", "8192", "bench.site.servers:asgi"]
     else:
-        command += [
-            "gunicorn",
-            "--bind",
-            f"127.0.0.1:{port}",
-            "--worker-class",
-            "gthread",
-            "--workers",
-            "1",
-        ]
-        command += [
-            "--threads",
-            str(_GUNICORN_THREADS),
-            "--keep-alive",
-            "60",
-            "--log-level",
-            "warning",
-        ]
+        command += ["gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--workers", "1"]
+        command += ["--threads", str(_GUNICORN_THREADS), "--keep-alive", "60", "--log-level", "warning"]
         command += ["--graceful-timeout", "1", "bench.site.servers:wsgi"]
     log = project.folder / f"{server}.log"
     with Child(command, log, environment=project.environment, folder=HERE.parent) as child:
-        child.wait_for(
-            lambda: _responds(f"http://127.0.0.1:{port}/health/runtime/"),
-            _START_SECONDS,
-        )
+        child.wait_for(lambda: _responds(f"http://127.0.0.1:{port}/health/runtime/"), _START_SECONDS)
         yield child, port
 
 
@@ -184,7 +130,7 @@ def _environment(port: int, database_url: str, folder: Path) -> dict[str, str]:
 
 
 def _manage(environment: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - commands of Django
         [sys.executable, "-m", "django", *arguments],
         cwd=HERE.parent,
         env={**os.environ, **environment},
@@ -199,7 +145,7 @@ def _manage(environment: dict[str, str], *arguments: str) -> str:
 
 def _responds(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - always http on loopback
             return True
     except urllib.error.HTTPError:
         return True

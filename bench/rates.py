@@ -31,35 +31,15 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
         calls: list[tuple[str, str, Callable[[str], object]]] = [
             ("threads_echo", "gRPC echo", lambda _: echo.send_bytes()),
             ("threads_get_state", "get_state", fsync.get_state),
-            (
-                "threads_set_state",
-                "set_state, durability fsync",
-                lambda key: fsync.set_state(key, VALUE),
-            ),
-            (
-                "threads_set_state_os",
-                "set_state, durability os",
-                lambda key: weak.set_state(key, VALUE),
-            ),
-            (
-                "threads_stub",
-                "SetState by the bare gRPC stub, durability fsync",
-                bare.set_state,
-            ),
-            (
-                "threads_execute_task",
-                "execute_task, durability fsync",
-                lambda _: fsync.execute_task("echo", VALUE),
-            ),
+            ("threads_set_state", "set_state, durability fsync", lambda key: fsync.set_state(key, VALUE)),
+            ("threads_set_state_os", "set_state, durability os", lambda key: weak.set_state(key, VALUE)),
+            ("threads_stub", "SetState by the bare gRPC stub, durability fsync", bare.set_state),
+            ("threads_execute_task", "execute_task, durability fsync", lambda _: fsync.execute_task("echo", VALUE)),
         ]
         if stand.peers:
             default, always = stand.peers.redis_default, stand.peers.redis_fsync
             calls += [
-                (
-                    "threads_redis_set",
-                    "Redis SET",
-                    lambda key: default.set(key, json.dumps(VALUE)),
-                ),
+                ("threads_redis_set", "Redis SET", lambda key: default.set(key, json.dumps(VALUE))),
                 (
                     "threads_redis_set_fsync",
                     "Redis SET, appendfsync always",
@@ -68,11 +48,7 @@ def measure_threads(stand: Stand, sizes: Sizes) -> list[Measurement]:
             ]
         return compare_rate(
             [
-                Contender(
-                    name,
-                    label,
-                    partial(_calls_per_second, call, sizes.threads, sizes.thread_seconds),
-                )
+                Contender(name, label, partial(_calls_per_second, call, sizes.threads, sizes.thread_seconds))
                 for name, label, call in calls
             ],
             rounds=sizes.thread_rounds,
@@ -139,9 +115,7 @@ def measure_queue(stand: Stand, sizes: Sizes) -> list[Measurement]:
                     "queue_celery",
                     "Celery delay(), get()",
                     lambda: tasks_per_second(
-                        lambda: task.delay(VALUE),
-                        lambda result: result.get(timeout=_TASK_SECONDS),
-                        sizes,
+                        lambda: task.delay(VALUE), lambda result: result.get(timeout=_TASK_SECONDS), sizes
                     ),
                 ),
                 Contender(

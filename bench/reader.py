@@ -64,11 +64,7 @@ class _Stream(asyncio.Protocol):
                 number, _, stamp = token.partition(":")
                 numbers.append(int(number))
                 lags.append((arrival - int(stamp)) / 1000)
-        return {
-            "status": whole[:12].decode(errors="replace"),
-            "numbers": numbers,
-            "lags": lags,
-        }
+        return {"status": whole[:12].decode(errors="replace"), "numbers": numbers, "lags": lags}
 
 
 async def _open(host: str, port: int, request: bytes, room: asyncio.Semaphore) -> _Stream:

@@ -72,12 +72,7 @@ def most_readers() -> int:
 
 @contextmanager
 def open_readers(
-    streams: Sequence[Stream],
-    *,
-    port: int,
-    folder: Path,
-    seconds: float,
-    processes: int | None = None,
+    streams: Sequence[Stream], *, port: int, folder: Path, seconds: float, processes: int | None = None
 ) -> Iterator[Readers]:
     """Open the streams of a server on loopback; `seconds` after that the readers give up."""
     count = processes or math.ceil(len(streams) / _STREAMS_OF_A_PROCESS)
@@ -96,13 +91,7 @@ def open_readers(
             )
             stack.callback(_stop, process)
             requests = [_format_request(stream) for stream in streams[number::count]]
-            plan = {
-                "host": "127.0.0.1",
-                "port": port,
-                "requests": requests,
-                "seconds": seconds,
-                "out": str(out),
-            }
+            plan = {"host": "127.0.0.1", "port": port, "requests": requests, "seconds": seconds, "out": str(out)}
             assert process.stdin is not None
             json.dump(plan, process.stdin)
             process.stdin.close()
@@ -117,12 +106,7 @@ def open_readers(
 
 def _format_request(stream: Stream) -> str:
     # 1.0: a server that follows it sends the stream as it is, without chunks around it.
-    lines = (
-        f"GET {stream.path} HTTP/1.0",
-        "Host: 127.0.0.1",
-        "Accept: text/event-stream",
-        *stream.headers,
-    )
+    lines = (f"GET {stream.path} HTTP/1.0", "Host: 127.0.0.1", "Accept: text/event-stream", *stream.headers)
     return "".join(f"{line}\r\n" for line in (*lines, ""))
 
 

@@ -9,31 +9,15 @@ from contextlib import ExitStack
 from functools import partial
 
 from bench.api import Api
-from bench.measurement import (
-    Contender,
-    Measurement,
-    compare_latency,
-    compare_rate,
-    timed,
-)
+from bench.measurement import Contender, Measurement, compare_latency, compare_rate, timed
 from bench.project import WEB_SERVERS, Project, start_web
 from bench.site.agents import ECHO
 from bench.sizes import Sizes
 from bench.stand import VALUE
 
 _REQUESTS: tuple[tuple[str, str, str, dict[str, object]], ...] = (
-    (
-        "run",
-        "POST /runs/",
-        "/api/agents/runs/",
-        {"agent_key": ECHO, "messages": [], "params": VALUE},
-    ),
-    (
-        "row",
-        "POST of a row",
-        "/row/",
-        {"agent_key": ECHO, "title": "bench", "metadata": VALUE},
-    ),
+    ("run", "POST /runs/", "/api/agents/runs/", {"agent_key": ECHO, "messages": [], "params": VALUE}),
+    ("row", "POST of a row", "/row/", {"agent_key": ECHO, "title": "bench", "metadata": VALUE}),
 )
 
 
@@ -48,22 +32,11 @@ def measure_rest(project: Project, sizes: Sizes) -> tuple[list[Measurement], lis
                 api = Api(port, project.token)
                 stack.callback(api.close)
                 text = f"{label}, {server}"
-                single.append(
-                    Contender(
-                        f"rest_{kind}/{server}",
-                        text,
-                        timed(partial(api.post, path, body)),
-                        slow=True,
-                    )
-                )
+                single.append(Contender(f"rest_{kind}/{server}", text, timed(partial(api.post, path, body)), slow=True))
                 rate = partial(_requests_per_second, project, port, path, body, sizes)
                 many.append(Contender(f"rest_rate_{kind}/{server}", text, rate))
         latency = compare_latency(
-            single,
-            rounds=sizes.rest_rounds,
-            calls=0,
-            slow_calls=sizes.rest_calls,
-            warmup_calls=sizes.warmup_calls,
+            single, rounds=sizes.rest_rounds, calls=0, slow_calls=sizes.rest_calls, warmup_calls=sizes.warmup_calls
         )
         return latency, compare_rate(many, rounds=sizes.rest_rate_rounds)
 

@@ -50,19 +50,10 @@ class Results:
         """The measurement of a contender; None if it did not take part, as peers that this machine does not have."""
         everything = (
             *(*self.latency, *self.threads, *self.queue, *self.events),
-            *(
-                *self.runs.latency,
-                *self.runs.queue,
-                *self.first_token,
-                *self.rest_latency,
-                *self.rest_rate,
-            ),
+            *(*self.runs.latency, *self.runs.queue, *self.first_token, *self.rest_latency, *self.rest_rate),
             *(*self.graphs.nodes, *self.graphs.fan_out),
         )
-        return next(
-            (measurement for measurement in everything if measurement.name == name),
-            None,
-        )
+        return next((measurement for measurement in everything if measurement.name == name), None)
 
     def over(self, name: str, *floors: str) -> tuple[float, ...]:
         """A contender's median over the sum of those of its floors, round by round; with none, the median itself.

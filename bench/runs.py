@@ -13,13 +13,7 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.types import NewTask, Run, RunTarget
 
 from bench.child import ChildFailed
-from bench.measurement import (
-    Contender,
-    Measurement,
-    compare_latency,
-    compare_rate,
-    timed,
-)
+from bench.measurement import Contender, Measurement, compare_latency, compare_rate, timed
 from bench.peer import AGNO, PROCRASTINATE, Peer, PeerMissing, start_peer
 from bench.postgresql import find_postgresql, start_postgresql
 from bench.project import Project, start_workers
@@ -30,14 +24,8 @@ from bench.stand import VALUE, Stand, open_runtime
 
 _RUN_SECONDS = 120.0
 _LABELS = {
-    PROCRASTINATE.name: (
-        "procrastinate defer, status asked for",
-        "procrastinate batch_defer, status asked for",
-    ),
-    AGNO.name: (
-        "agno durable queue, status asked for",
-        "agno durable queue, status asked for",
-    ),
+    PROCRASTINATE.name: ("procrastinate defer, status asked for", "procrastinate batch_defer, status asked for"),
+    AGNO.name: ("agno durable queue, status asked for", "agno durable queue, status asked for"),
 }
 
 
@@ -72,11 +60,7 @@ def measure_runs(stand: Stand, project: Project, sizes: Sizes, say: Callable[[st
 def make_task(key: str, params: dict[str, Any]) -> NewTask:
     """A run of an agent in Python."""
     return NewTask(
-        "agent.run",
-        {"messages": [], "params": params},
-        agent_id=key,
-        target=RunTarget.WORKER,
-        run_timeout=600,
+        "agent.run", {"messages": [], "params": params}, agent_id=key, target=RunTarget.WORKER, run_timeout=600
     )
 
 
@@ -109,21 +93,10 @@ def _measure_latency(client: GoRuntimeIntegration, stand: Stand, peers: list[Pee
     if stand.peers:
         task = stand.peers.task
         contenders.append(
-            Contender(
-                "run_celery",
-                "Celery delay().get()",
-                timed(lambda: task.delay(VALUE).get()),
-                slow=True,
-            )
+            Contender("run_celery", "Celery delay().get()", timed(lambda: task.delay(VALUE).get()), slow=True)
         )
     contenders += [
-        Contender(
-            f"run_{peer.name}",
-            _LABELS[peer.name][0],
-            partial(peer.call, VALUE),
-            slow=True,
-        )
-        for peer in peers
+        Contender(f"run_{peer.name}", _LABELS[peer.name][0], partial(peer.call, VALUE), slow=True) for peer in peers
     ]
     return compare_latency(
         contenders,
@@ -157,9 +130,7 @@ def _measure_queue(client: GoRuntimeIntegration, stand: Stand, peers: list[Peer]
                 "run_queue_celery",
                 "Celery delay(), get()",
                 lambda: tasks_per_second(
-                    lambda: task.delay(VALUE),
-                    lambda result: result.get(timeout=_RUN_SECONDS),
-                    sizes,
+                    lambda: task.delay(VALUE), lambda result: result.get(timeout=_RUN_SECONDS), sizes
                 ),
             ),
             Contender(

@@ -31,18 +31,14 @@ _START_SECONDS = 120.0
 
 
 # The last needs what only the runtime's own module may import.
-_PROGRAMS = {
-    "echo": "./echo",
-    "loader": "./loader",
-    "benchmark": "../go-runtime/internal/graph/thread/benchmark",
-}
+_PROGRAMS = {"echo": "./echo", "loader": "./loader", "benchmark": "../go-runtime/internal/graph/thread/benchmark"}
 
 
 def build(program: Literal["echo", "loader", "benchmark"], folder: Path) -> Path:
     """Compile one of the Go programs, with the versions go-runtime names, and say where it is."""
     binary = folder / program
-    subprocess.run(
-        ["go", "build", "-o", str(binary), _PROGRAMS[program]],
+    subprocess.run(  # noqa: S603 - a fixed command
+        ["go", "build", "-o", str(binary), _PROGRAMS[program]],  # noqa: S607 - the user's Go
         cwd=HERE,
         check=True,
     )
@@ -105,24 +101,8 @@ def start_runtime(
     name = name or durability
     socket = sockets / f"{name}.sock"
     command: list[str | Path] = [
-        *(
-            find_binary(),
-            "serve",
-            "--durability",
-            durability,
-            "--data-dir",
-            folder / name,
-        ),
-        *(
-            "--listen",
-            "127.0.0.1:0",
-            "--http",
-            "127.0.0.1:0",
-            "--socket",
-            socket,
-            "--log-format",
-            "json",
-        ),
+        *(find_binary(), "serve", "--durability", durability, "--data-dir", folder / name),
+        *("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--socket", socket, "--log-format", "json"),
         *arguments,
     ]
     begin = time.perf_counter()
@@ -146,21 +126,10 @@ def start_redis(binary: str, folder: Path, *, fsync: bool) -> Iterator[redis.Red
     data = folder / name
     data.mkdir()
     port = free_port()
-    command: list[str | Path] = [
-        binary,
-        "--bind",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--dir",
-        data,
-    ]
+    command: list[str | Path] = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", data]
     if fsync:
         command += ["--appendonly", "yes", "--appendfsync", "always"]
-    with (
-        Child(command, folder / f"{name}.log") as child,
-        redis.Redis(host="127.0.0.1", port=port) as client,
-    ):
+    with Child(command, folder / f"{name}.log") as child, redis.Redis(host="127.0.0.1", port=port) as client:
         child.wait_for(lambda: _pings(client), _START_SECONDS)
         yield client
 
@@ -174,12 +143,7 @@ def start_celery(broker_port: int, folder: Path) -> Iterator[Task[[dict[str, obj
         *(sys.executable, "-m", "celery", "--app", "bench.celery_app", "worker"),
         *("--pool", "prefork", "--concurrency", "2", "--loglevel", "WARNING"),
     ]
-    with Child(
-        command,
-        folder / "celery.log",
-        environment={celery_app.BROKER_VARIABLE: url},
-        folder=HERE.parent,
-    ):
+    with Child(command, folder / "celery.log", environment={celery_app.BROKER_VARIABLE: url}, folder=HERE.parent):
         celery_app.echo.delay({}).get(timeout=_START_SECONDS)
         yield celery_app.echo
         # A result that is collected later, from a cycle, would look for Redis without end.
@@ -203,7 +167,7 @@ def _serving(log: Path) -> dict[str, str] | None:
 
 
 def _answers(url: str) -> bool:
-    with urllib.request.urlopen(url, timeout=1) as response:
+    with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 - always http on loopback
         return bool(response.status == HTTPStatus.OK)
 
 

@@ -12,27 +12,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import redis
 from django_agent_runtime.go_integration import GoRuntimeIntegration
-from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2 import (
-    SetStateRequest,
-    SetStateResponse,
-)
-from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2_grpc import (
-    StateServiceStub,
-)
+from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2 import SetStateRequest, SetStateResponse
+from django_agent_runtime.grpc_client.agentruntime.v1.state_service_pb2_grpc import StateServiceStub
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BytesValue
 
-from bench.servers import (
-    Echo,
-    Runtime,
-    build,
-    find_redis,
-    start_celery,
-    start_echo,
-    start_redis,
-    start_runtime,
-)
+from bench.servers import Echo, Runtime, build, find_redis, start_celery, start_echo, start_redis, start_runtime
 
 if TYPE_CHECKING:
     from celery import Task

@@ -96,12 +96,7 @@ class _Emission:
 
     def describe(self, offset: float = 0.0) -> dict[str, object]:
         """The parameters of a run that begins `offset` seconds after the others."""
-        return {
-            "gate": str(self._gate),
-            "tokens": self.tokens,
-            "interval": self._interval,
-            "offset": offset,
-        }
+        return {"gate": str(self._gate), "tokens": self.tokens, "interval": self._interval, "offset": offset}
 
     def submit(self, client: GoRuntimeIntegration, runs: int = 1) -> list[str]:
         """Hand over runs, none of which speaks at the same time as another; their ids."""
@@ -112,22 +107,13 @@ class _Emission:
         """Begin a run by a request to the site; its stream there."""
         body = {"agent_key": TOKENS, "messages": [], "params": self.describe()}
         run = post_json(port, "/api/agents/runs/", project.token, body)
-        return Stream(
-            f"/api/agents/runs/{run['id']}/events/",
-            (f"Authorization: Token {project.token}",),
-        )
+        return Stream(f"/api/agents/runs/{run['id']}/events/", (f"Authorization: Token {project.token}",))
 
     @contextmanager
     def open(self, streams: Sequence[Stream], port: int, processes: int | None = None) -> Iterator[Readers]:
         """Readers of streams, all of which are open."""
         seconds = self.tokens * self._interval + _PATIENCE_SECONDS
-        with open_readers(
-            streams,
-            port=port,
-            folder=self._folder,
-            seconds=seconds,
-            processes=processes,
-        ) as readers:
+        with open_readers(streams, port=port, folder=self._folder, seconds=seconds, processes=processes) as readers:
             yield readers
 
     def begin(self) -> None:
@@ -167,18 +153,10 @@ def measure_first_token(stand: Stand, project: Project, sizes: Sizes) -> list[Me
         for _ in range(sizes.token_rounds):
             echoes.rounds.append([_time(echo.send_bytes) for _ in range(sizes.first_tokens)])
             paced.rounds.append([_time_paced(echo.send_bytes) for _ in range(sizes.first_tokens)])
-            emission = _Emission(
-                project.folder,
-                tokens=sizes.first_tokens,
-                interval=_FIRST_TOKEN_INTERVAL,
-            )
+            emission = _Emission(project.folder, tokens=sizes.first_tokens, interval=_FIRST_TOKEN_INTERVAL)
             tickets = _make_tickets(client, emission.submit(client))
             straight.rounds.append(_lags(emission.read(tickets, project.runtime.http_port), emission))
-            emission = _Emission(
-                project.folder,
-                tokens=sizes.first_tokens,
-                interval=_FIRST_TOKEN_INTERVAL,
-            )
+            emission = _Emission(project.folder, tokens=sizes.first_tokens, interval=_FIRST_TOKEN_INTERVAL)
             stream = emission.submit_through_django(project, web_port)
             through.rounds.append(_lags(emission.read([stream], web_port), emission))
         echo.close()
@@ -229,37 +207,18 @@ def measure_readers(project: Project, sizes: Sizes, say: Callable[[str], None]) 
             # What the first stream of a process makes is not another reader's.
             warm = _Emission(project.folder, tokens=1, interval=sizes.reader_interval)
             warm.read([warm.submit_through_django(project, port)], port)
-            emission = _Emission(
-                project.folder,
-                tokens=sizes.reader_tokens,
-                interval=sizes.reader_interval,
-            )
+            emission = _Emission(project.folder, tokens=sizes.reader_tokens, interval=sizes.reader_interval)
             stream = emission.submit_through_django(project, port)
             before = server.resident_bytes()
             with emission.open([stream] * readers, port) as opened:
                 grown = server.resident_bytes() - before
                 emission.begin()
                 seen = opened.collect()
-        points.append(
-            _judge(
-                "Django (uvicorn)",
-                readers,
-                sizes.django_readers,
-                grown,
-                seen,
-                emission.tokens,
-            )
-        )
+        points.append(_judge("Django (uvicorn)", readers, sizes.django_readers, grown, seen, emission.tokens))
     return points
 
 
-def _load(
-    client: GoRuntimeIntegration,
-    project: Project,
-    runs: int,
-    pace: float,
-    seconds: float,
-) -> LoadPoint:
+def _load(client: GoRuntimeIntegration, project: Project, runs: int, pace: float, seconds: float) -> LoadPoint:
     emission = _Emission(project.folder, tokens=round(seconds * pace), interval=1 / pace)
     run_ids = emission.submit(client, runs)
     seen = emission.read(_make_tickets(client, run_ids), project.runtime.http_port, _LOAD_READERS)
@@ -268,17 +227,7 @@ def _load(
     outputs = [run.output or {} for run in client.wait_runs(run_ids, timeout=_PATIENCE_SECONDS)]
     late = max(output.get("final_output", {}).get("late_seconds", float("inf")) for output in outputs)
     tokens = runs * emission.tokens
-    return LoadPoint(
-        runs,
-        pace,
-        seconds,
-        tokens,
-        lost,
-        rank(lags, 50),
-        rank(lags, 99),
-        lags[-1],
-        late,
-    )
+    return LoadPoint(runs, pace, seconds, tokens, lost, rank(lags, 50), rank(lags, 99), lags[-1], late)
 
 
 def _count_lost(seen: Seen, tokens: int) -> int:
@@ -287,25 +236,11 @@ def _count_lost(seen: Seen, tokens: int) -> int:
     return max(tokens - len(set(seen.numbers)), 1)
 
 
-def _judge(
-    server: str,
-    readers: int,
-    wanted: int,
-    grown: int,
-    seen: Sequence[Seen],
-    tokens: int,
-) -> ReadersPoint:
+def _judge(server: str, readers: int, wanted: int, grown: int, seen: Sequence[Seen], tokens: int) -> ReadersPoint:
     lags = [lag for each in seen for lag in each.lags] or [float("inf")]
     incomplete = sum(not each.has_all(tokens) for each in seen)
     return ReadersPoint(
-        server,
-        readers,
-        wanted,
-        max(grown, 0) / readers,
-        tokens,
-        incomplete,
-        rank(lags, 50),
-        rank(lags, 99),
+        server, readers, wanted, max(grown, 0) / readers, tokens, incomplete, rank(lags, 50), rank(lags, 99)
     )
 
 

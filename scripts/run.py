@@ -31,7 +31,7 @@ VAR = Path(os.environ.get("VAR_DIR") or ROOT / "var").absolute()
 MANAGE = [sys.executable, str(ROOT / "backend" / "manage.py")]
 RUNTIME_BINARY = ROOT / "go-runtime" / "bin" / "agent-runtime"
 
-DEMO_USER = DEMO_PASSWORD = "demo"
+DEMO_USER = DEMO_PASSWORD = "demo"  # noqa: S105  development on loopback only
 # Any one makes the runtime ask a provider instead of its offline model.
 MODEL_VARIABLES = [
     *(
@@ -324,10 +324,10 @@ def call(command: list[str], environment: dict[str, str], failure: str) -> None:
 def answers(url: str) -> bool:
     """Whether a GET is answered with anything but a server error; a runtime that is full serves all the same."""
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310
             return True
     except urllib.error.HTTPError as error:
-        return error.code < 500 or b'"serving":true' in error.read()
+        return error.code < 500 or b'"serving":true' in error.read()  # noqa: PLR2004
     except OSError:
         return False
 

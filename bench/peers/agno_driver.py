@@ -83,17 +83,9 @@ async def _start(client: httpx.AsyncClient) -> None:
 
 
 async def _serve() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "--workers",
-        str(_PROCESSES),
-        "--log-level",
-        "warning",
-    ]
+    command = [sys.executable, "-m", "uvicorn", "--workers", str(_PROCESSES), "--log-level", "warning"]
     port = os.environ["BENCH_PORT"]
-    server = subprocess.Popen([*command, "--port", port, "agno_app:app"], stdout=sys.stderr)
+    server = subprocess.Popen([*command, "--port", port, "agno_app:app"], stdout=sys.stderr)  # noqa: ASYNC220, S603
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             await _start(client)

@@ -36,7 +36,7 @@ async def _call(value: dict[str, Any]) -> float:
     begin = time.perf_counter()
     job_id = await echo.defer_async(value=value)
     # There is nothing else to wait for.
-    while await app.job_manager.get_job_status_async(job_id) is not Status.SUCCEEDED:
+    while await app.job_manager.get_job_status_async(job_id) is not Status.SUCCEEDED:  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_SECONDS)
     return time.perf_counter() - begin
 
@@ -45,7 +45,7 @@ async def _drain(value: dict[str, Any], count: int) -> float:
     begin = time.perf_counter()
     job_ids = await echo.batch_defer_async(*({"value": value} for _ in range(count)))
     query = "SELECT count(*) AS open FROM procrastinate_jobs WHERE id >= %(first)s AND status <> 'succeeded'"
-    while (await app.connector.execute_query_one_async(query, first=min(job_ids)))["open"]:
+    while (await app.connector.execute_query_one_async(query, first=min(job_ids)))["open"]:  # noqa: ASYNC110
         await asyncio.sleep(_COUNT_SECONDS)
     return time.perf_counter() - begin
 
@@ -53,15 +53,10 @@ async def _drain(value: dict[str, Any], count: int) -> float:
 async def _serve() -> None:
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
-        command = [
-            sys.executable,
-            "-m",
-            "procrastinate",
-            "--app=procrastinate_driver.app",
-            "worker",
-        ]
+        command = [sys.executable, "-m", "procrastinate", "--app=procrastinate_driver.app", "worker"]
         workers = [
-            subprocess.Popen([*command, "--concurrency", _CONCURRENCY], stdout=sys.stderr) for _ in range(_WORKERS)
+            subprocess.Popen([*command, "--concurrency", _CONCURRENCY], stdout=sys.stderr)  # noqa: ASYNC220, S603
+            for _ in range(_WORKERS)
         ]
         try:
             await _call({})

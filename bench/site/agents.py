@@ -6,12 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from django_agent_runtime.runtime.interfaces import (
-    AgentRuntime,
-    EventType,
-    RunContext,
-    RunResult,
-)
+from django_agent_runtime.runtime.interfaces import AgentRuntime, EventType, RunContext, RunResult
 from django_agent_runtime.runtime.registry import register_runtime
 
 ECHO = "bench-echo"
@@ -44,15 +39,12 @@ class TokenAgent(AgentRuntime):
         params = ctx.input["params"]
         gate = Path(params["gate"])
         # Other processes open it: there is no event to wait for.
-        while not gate.exists():
+        while not gate.exists():  # noqa: ASYNC110, ASYNC240
             await asyncio.sleep(_LOOK_SECONDS)
-        due = float(gate.read_text()) + params["offset"]
+        due = float(gate.read_text()) + params["offset"]  # noqa: ASYNC240
         for number in range(params["tokens"]):
             await asyncio.sleep(max(due - time.monotonic(), 0))
-            await ctx.emit(
-                EventType.ASSISTANT_DELTA,
-                {"content": f"{number}:{time.monotonic_ns()} "},
-            )
+            await ctx.emit(EventType.ASSISTANT_DELTA, {"content": f"{number}:{time.monotonic_ns()} "})
             due += params["interval"]
         return RunResult(final_output={"late_seconds": max(time.monotonic() - due, 0)})
 

@@ -2,7 +2,7 @@
 
 import os
 
-from backend.config.settings import *
+from backend.config.settings import *  # noqa: F403 - it is that site
 
 ROOT_URLCONF = "bench.site.urls"
 ASGI_APPLICATION = "bench.site.servers.asgi"
@@ -10,7 +10,7 @@ WSGI_APPLICATION = "bench.site.servers.wsgi"
 
 DJANGO_AGENT_RUNTIME = {"RUNTIME_REGISTRY": ["bench.site.agents:register_agents"]}
 
-REST_FRAMEWORK = {**REST_FRAMEWORK, "DEFAULT_THROTTLE_CLASSES": []}
+REST_FRAMEWORK = {**REST_FRAMEWORK, "DEFAULT_THROTTLE_CLASSES": []}  # noqa: F405 - from there
 # Workers say when they are connected; a web server that says something of each request is slower for it.
 _LEVEL = os.environ.get("BENCH_LOG_LEVEL", "WARNING")
 LOGGING = {

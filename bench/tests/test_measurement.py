@@ -18,22 +18,13 @@ def test_contenders_take_turns_and_each_round_begins_with_another() -> None:
 
         return Contender(name, name, measure)
 
-    compare_latency(
-        [contender("a"), contender("b")],
-        rounds=3,
-        calls=2,
-        slow_calls=1,
-        warmup_calls=0,
-    )
+    compare_latency([contender("a"), contender("b")], rounds=3, calls=2, slow_calls=1, warmup_calls=0)
     assert "".join(order) == "aabbbbaaaabb"
 
 
 def test_slow_contenders_make_fewer_calls() -> None:
     quick, slow = compare_latency(
-        [
-            Contender("quick", "", lambda: 1e-6),
-            Contender("slow", "", lambda: 1e-3, slow=True),
-        ],
+        [Contender("quick", "", lambda: 1e-6), Contender("slow", "", lambda: 1e-3, slow=True)],
         rounds=2,
         calls=5,
         slow_calls=3,
@@ -54,10 +45,7 @@ def test_median_is_that_of_the_rounds_and_percentiles_are_over_all() -> None:
     assert measured.medians == [2.0, 4.0, 101.0]
     assert measured.median == 4.0
     assert measured.spread == (2.0, 101.0)
-    assert Measurement("name", "label", [[float(n)] for n in range(100)]).spread == (
-        5.0,
-        95.0,
-    )
+    assert Measurement("name", "label", [[float(n)] for n in range(100)]).spread == (5.0, 95.0)
     assert measured.percentile(0) == 1.0
     assert measured.percentile(99) == 102.0
 

@@ -91,12 +91,7 @@ def test_runs_and_requests_are_measured(results: dict[str, Any]) -> None:
     queue = {name.replace("run", "run_queue") for name in {"run"} | celery_ways | installed}
     assert names(results["runs"], "queue") == queue
     assert len(installed) + len(results["runs"]["skipped"]) >= 1
-    assert names(results, "first_token") == {
-        "token_echo",
-        "token_echo_paced",
-        "token_runtime",
-        "token_django",
-    }
+    assert names(results, "first_token") == {"token_echo", "token_echo_paced", "token_runtime", "token_django"}
     both = {f"{kind}/{server}" for kind in ("run", "row") for server in ("uvicorn", "gunicorn")}
     assert names(results, "rest_latency") == {f"rest_{name}" for name in both}
     assert names(results, "rest_rate") == {f"rest_rate_{name}" for name in both}
@@ -156,8 +151,4 @@ def test_page_shows_every_bar_and_picture(folder: Path, results: dict[str, Any])
 
 
 def test_nothing_is_left_behind(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == {
-        "results.json",
-        "benchmarks.md",
-        "benchmarks",
-    }
+    assert {path.name for path in folder.iterdir()} == {"results.json", "benchmarks.md", "benchmarks"}

@@ -28,22 +28,11 @@ async def take_apart(pieces: list[bytes], arrivals: list[int]) -> dict[str, obje
 
 
 async def test_lag_of_a_token_ends_when_the_last_byte_of_its_event_came() -> None:
-    first, second = (
-        frame(7, "assistant.delta", "0:1000 1:2000 "),
-        frame(8, "assistant.delta", "2:5000 "),
-    )
+    first, second = frame(7, "assistant.delta", "0:1000 1:2000 "), frame(8, "assistant.delta", "2:5000 ")
     head = b"HTTP/1.0 200 OK\r\n\r\nretry: 2000\n\n"
-    pieces = [
-        head + first[:20],
-        first[20:] + second[:-1],
-        second[-1:] + frame(9, "run.succeeded", "3:0"),
-    ]
+    pieces = [head + first[:20], first[20:] + second[:-1], second[-1:] + frame(9, "run.succeeded", "3:0")]
     seen = await take_apart(pieces, [3000, 9000, 70_000])
-    assert seen == {
-        "status": "HTTP/1.0 200",
-        "numbers": [0, 1, 2],
-        "lags": [8.0, 7.0, 4.0],
-    }
+    assert seen == {"status": "HTTP/1.0 200", "numbers": [0, 1, 2], "lags": [8.0, 7.0, 4.0]}
 
 
 async def test_chunks_around_events_do_not_matter() -> None:
@@ -52,22 +41,14 @@ async def test_chunks_around_events_do_not_matter() -> None:
     assert (await take_apart([b"HTTP/1.1 200 OK\r\n\r\n", *chunks], [1, 2000, 3000]))["lags"] == [1.0]
 
 
-@pytest.mark.parametrize(
-    ("numbers", "lost"),
-    [([0, 1, 2], 0), ([0, 2], 1), ([], 3), ([0, 2, 1], 1), ([0, 1, 1, 2], 1)],
-)
+@pytest.mark.parametrize(("numbers", "lost"), [([0, 1, 2], 0), ([0, 2], 1), ([], 3), ([0, 2, 1], 1), ([0, 1, 1, 2], 1)])
 def test_token_is_lost_that_did_not_come_once_and_in_its_place(numbers: list[int], lost: int) -> None:
     assert _count_lost(Seen("HTTP/1.1 200", numbers, []), 3) == lost
 
 
 @pytest.mark.parametrize(
     ("lost", "lag_p99", "late_seconds", "held"),
-    [
-        (0, 1e6, 1.0, True),
-        (1, 10.0, 0.0, False),
-        (0, 1.1e6, 0.0, False),
-        (0, 10.0, 1.1, False),
-    ],
+    [(0, 1e6, 1.0, True), (1, 10.0, 0.0, False), (0, 1.1e6, 0.0, False), (0, 10.0, 1.1, False)],
 )
 def test_pace_is_held_if_nothing_is_lost_or_late(lost: int, lag_p99: float, late_seconds: float, held: bool) -> None:
     point = LoadPoint(300, 20, 60, 360_000, lost, 5.0, lag_p99, 2e6, late_seconds)
