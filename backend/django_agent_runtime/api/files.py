@@ -67,7 +67,12 @@ class RunFilesLookup(RunLookup):
 class RunFilesView(RunFilesLookup):
     """The list of a run's files."""
 
-    @extend_schema(parameters=[RUN_ID], responses={200: schema.RunFilesSerializer, **PROBLEM})
+    # By itself its operation would have the name of that for one file.
+    @extend_schema(
+        operation_id="list_run_files",
+        parameters=[RUN_ID],
+        responses={200: schema.RunFilesSerializer, **PROBLEM},
+    )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List the files that the run left, as they were saved last."""
         self.check_query()

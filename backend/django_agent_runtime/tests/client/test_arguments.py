@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -23,12 +24,16 @@ REQUIRED = {
     "agent_key": "agent",
     "callback": print,
     "cron": "@daily",
+    "destination": "nowhere",
     "event_type": "type",
+    "file": io.BytesIO(),
     "key": "key",
+    "path": "a.txt",
     "run_id": "00000000-0000-0000-0000-000000000001",
     "run_ids": ["00000000-0000-0000-0000-000000000001"],
     "schedule_id": "schedule",
     "task_type": "task",
+    "thread_id": "thread",
     "value": None,
 }
 NEVER = [2**70, -(2**70), -1, math.nan, math.inf, -math.inf, 1e300, "5", True]

@@ -138,7 +138,7 @@ def test_row_for_an_agent_of_the_runtime(ada: User, servers: Servers) -> None:
         "final_output": {"response": ANSWER},
         "final_messages": [answered],
         "usage": {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14},
-        "metadata": {"model": "m-1", "offline": False},
+        "metadata": {"model": "m-1", "offline": False, "cost_usd": None, "price_version": None},
     }
     assert conversation.get_message_history() == [*MESSAGES, answered]
     assert conversation.get_last_assistant_message() == answered
@@ -155,7 +155,8 @@ def test_answer_streams_before_it_is_whole(actor: Principal) -> None:
     types = [kind for kind, _, _ in events]
     assert types[0] == "run.started"
     assert types[-2:] == ["assistant.message", "run.succeeded"]
-    assert set(types[1:-2]) == {"assistant.delta"}
+    # What the answer took is told beside it, and kept.
+    assert set(types[1:-2]) == {"assistant.delta", "usage", "step.completed"}
     deltas = [payload["content"] for kind, _, payload in events if kind == "assistant.delta"]
     assert "".join(deltas) == ANSWER
     assert {level for kind, level, _ in events if kind.startswith("assistant.")} == {"user"}
@@ -221,7 +222,7 @@ def test_message_stands_in_for_the_text_that_a_task_needs(actor: Principal, tmp_
     with GoRuntimeProcess(tmp_path) as offline, override_settings(GO_RUNTIME=offline.settings):
         run = ask(actor, "app_builder_agent", "A shop", params={"task_type": "design_application"})
         output = wait_for_end(run).output
-        assert output["metadata"] == {"model": "offline", "offline": True}
+        assert output["metadata"] == {"model": "offline", "offline": True, "cost_usd": None, "price_version": None}
         assert output["final_output"]["files"][0]["path"] == "docs/architecture.md"
         text = output["final_output"]["response"]
         assert output["final_messages"] == [{"role": "assistant", "content": text}]
