@@ -30,7 +30,9 @@ func TestSpansOfToolsAndNodes(t *testing.T) {
 	g := graph.New("tools", map[string]graph.Channel{"n": {}}).Edge(graph.Start, "work").Edge("work", "ask")
 	g.Node("work", graph.Node{Run: func(ctx context.Context, node *graph.Call, _ graph.State) (graph.Command, error) {
 		for name, call := range map[string]func(context.Context) (tool.Result, error){
-			"works":   func(context.Context) (tool.Result, error) { return tool.Result{Structured: []byte(`{"token":"S","n":1}`)}, nil },
+			"works": func(context.Context) (tool.Result, error) {
+				return tool.Result{Structured: []byte(`{"token":"S","n":1}`)}, nil
+			},
 			"refuses": func(context.Context) (tool.Result, error) { return tool.Result{Text: "no", Failed: true}, nil },
 			"breaks":  func(context.Context) (tool.Result, error) { return tool.Result{}, errors.New("broken") },
 			"waits":   func(context.Context) (tool.Result, error) { return tool.Result{}, node.Await("run-2") },

@@ -159,7 +159,7 @@ func encode(value any) string {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil { //nolint:errchkjson // any JSON
+	if err := encoder.Encode(value); err != nil {
 		return ""
 	}
 	return strings.TrimSuffix(text.String(), "\n")

@@ -105,10 +105,10 @@ def _take(received: Receiver, body: bytes, path: str, headers: dict[str, str]) -
 
 
 def _read(pairs: Any) -> dict[str, Any]:
-    attributes = {}
+    attributes: dict[str, Any] = {}
     for pair in pairs:
         kind = pair.value.WhichOneof("value")
-        value = getattr(pair.value, kind) if kind else None
+        value: Any = getattr(pair.value, kind) if kind else None
         attributes[pair.key] = [item.string_value for item in value.values] if kind == "array_value" else value
     return attributes
 
