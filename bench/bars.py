@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -213,6 +213,19 @@ def compare_graphs(results: Results) -> list[Ratio]:
     tasks = results.sizes.graph_tasks
     messages = results.sizes.graph_messages * MESSAGE_BYTES
     return [
+        *(
+            Ratio(
+                f"processor time of a node, LangGraph, {theirs}",
+                f"× the runtime's, {ours}",
+                _median_over_median(results.graphs.processor, f"graph_{saver}_langgraph", f"graph_{saver}"),
+                absent=_NOT_INSTALLED,
+            )
+            for saver, theirs, ours in (
+                ("none", "no checkpointer", "no checkpoints"),
+                ("async", "InMemorySaver", "durability async"),
+                ("sync", "SqliteSaver", "durability sync"),
+            )
+        ),
         Ratio(
             f"LangGraph, {tasks} tasks and a join, no checkpoints",
             "× the runtime's",
@@ -226,6 +239,13 @@ def compare_graphs(results: Results) -> list[Ratio]:
             absent=_NOT_INSTALLED,
         ),
     ]
+
+
+def _median_over_median(values: Mapping[str, Sequence[float]], name: str, floor: str) -> tuple[float, ...]:
+    """One ratio, of runs that need not be as many on both sides; none if one of them did not take part."""
+    if name not in values or floor not in values:
+        return ()
+    return (statistics.median(values[name]) / (statistics.median(values[floor]) or 1.0),)
 
 
 def _graph_bars(results: Results) -> list[Bar]:

@@ -36,6 +36,8 @@ class GraphFigures:
 
     nodes: list[Measurement] = field(default_factory=list)
     """Microseconds from the call of one node to that of the next."""
+    processor: dict[str, list[float]] = field(default_factory=dict)
+    """Microseconds of processor time of all of a run, by its nodes, for each run of a contender of these."""
     fan_out: list[Measurement] = field(default_factory=list)
     """Microseconds of a run with many tasks side by side, and a join."""
     conversation: dict[str, list[float]] = field(default_factory=dict)
@@ -62,7 +64,7 @@ def measure_graphs(folder: Path, sizes: Sizes, say: Callable[[str], None]) -> Gr
             figures.versions |= theirs.versions
         except (PeerMissing, ChildFailed) as error:
             figures.skipped.append(f"{LANGGRAPH.name} is left out: {str(error).splitlines()[0]}")
-        figures.nodes = _take_turns(list(_node_contenders(ours, theirs, sizes)), sizes)
+        figures.nodes = _take_turns(list(_node_contenders(ours, theirs, sizes, figures.processor)), sizes)
         figures.fan_out = _take_turns(list(_fan_out_contenders(ours, theirs, sizes)), sizes)
         for name, peer, saver in _conversations(ours, theirs):
             order = {"graph": "conversation", "steps": sizes.graph_messages, "saver": saver}
@@ -78,18 +80,22 @@ def _take_turns(contenders: list[Contender], sizes: Sizes) -> list[Measurement]:
     )
 
 
-def _node_contenders(ours: Peer, theirs: Peer | None, sizes: Sizes) -> Iterator[Contender]:
+def _node_contenders(
+    ours: Peer, theirs: Peer | None, sizes: Sizes, processor: dict[str, list[float]]
+) -> Iterator[Contender]:
     steps = sizes.graph_steps
 
-    def measure(peer: Peer, saver: str) -> float:
-        return peer.measure({"graph": "loop", "steps": steps, "saver": saver})["between"] / (steps - 1)
+    def measure(name: str, peer: Peer, saver: str) -> float:
+        measured = peer.measure({"graph": "loop", "steps": steps, "saver": saver})
+        processor.setdefault(name, []).append(measured["processor"] / steps * 1e6)
+        return measured["between"] / (steps - 1)
 
     for saver, their_saver, label, their_label in _SAVERS:
-        slow = saver == "sync"
-        yield Contender(f"graph_{saver}", f"graph node, {label}", partial(measure, ours, saver), slow)
+        name, their_name = f"graph_{saver}", f"graph_{saver}_langgraph"
+        yield Contender(name, f"graph node, {label}", partial(measure, name, ours, saver), slow=saver == "sync")
         if theirs is not None:
-            their_measure = partial(measure, theirs, their_saver)
-            yield Contender(f"graph_{saver}_langgraph", f"LangGraph node, {their_label}", their_measure, slow=True)
+            their_measure = partial(measure, their_name, theirs, their_saver)
+            yield Contender(their_name, f"LangGraph node, {their_label}", their_measure, slow=True)
 
 
 def _fan_out_contenders(ours: Peer, theirs: Peer | None, sizes: Sizes) -> Iterator[Contender]:

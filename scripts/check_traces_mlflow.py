@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings as django_settings
 from django_agent_runtime.conf import load
 from django_agent_runtime.go_integration import GoRuntimeIntegration
-from django_agent_runtime.runtime.interfaces import AgentRuntime, RunContext
+from django_agent_runtime.runtime.interfaces import AgentRuntime, RunContext, RunResult
 from django_agent_runtime.runtime.llm.offline import OfflineClient
 from django_agent_runtime.runtime.tools import Tool
 from django_agent_runtime.runtime.worker.worker import Worker
@@ -54,9 +54,9 @@ class Researcher(AgentRuntime):
 
     key = "researcher"
 
-    async def run(self, ctx: RunContext) -> dict[str, Any]:
+    async def run(self, ctx: RunContext) -> RunResult:
         """Ask a model, and have a tool search, in one step."""
-        return {"found": await ctx.step("look up", self._look_up)}
+        return RunResult(final_output={"found": await ctx.step("look up", self._look_up)})
 
     async def _look_up(self) -> Any:
         await OfflineClient().generate([{"role": "user", "content": "Where is it?"}])

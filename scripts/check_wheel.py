@@ -56,13 +56,9 @@ def main() -> None:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(
-            ("AGENT_RUNTIME_", "DJANGO_", "GO_RUNTIME_", "PYTHON", "VIRTUAL_ENV")
-        )
+        if not name.startswith(("AGENT_RUNTIME_", "DJANGO_", "GO_RUNTIME_", "PYTHON", "VIRTUAL_ENV"))
     }
-    environment["PATH"] = os.pathsep.join(
-        path for path in os.get_exec_path() if not Path(path).is_relative_to(ROOT)
-    )
+    environment["PATH"] = os.pathsep.join(path for path in os.get_exec_path() if not Path(path).is_relative_to(ROOT))
     with tempfile.TemporaryDirectory(prefix="wheel-check-") as folder:
         say(f"installing {wheel.name} into a fresh environment")
         subprocess.run([sys.executable, "-m", "venv", f"{folder}/venv"], check=True)
@@ -107,33 +103,23 @@ def main() -> None:
                 text=True,
             )
             check_answer(json.loads(answer.stdout))
-            subprocess.run(
-                [*manage, "goruntime_status"], check=True, env=environment, cwd=folder
-            )
+            subprocess.run([*manage, "goruntime_status"], check=True, env=environment, cwd=folder)
     say("the wheel works")
 
 
 def find_wheel() -> Path:
     """The wheel of the current version in dist/."""
     version = (ROOT / "VERSION").read_text().strip()
-    wheels = list(
-        (ROOT / "dist").glob(f"django_agent_runtime-{version}-py3-none-*.whl")
-    )
+    wheels = list((ROOT / "dist").glob(f"django_agent_runtime-{version}-py3-none-*.whl"))
     if len(wheels) != 1:
-        fail(
-            f"dist/ holds {len(wheels)} wheels of version {version}: run `make wheel` first."
-        )
+        fail(f"dist/ holds {len(wheels)} wheels of version {version}: run `make wheel` first.")
     return wheels[0]
 
 
 def check_licences(wheel: Path) -> None:
     """The wheel must carry its own licence and those of what is linked into the runtime."""
     with zipfile.ZipFile(wheel) as archive:
-        texts = {
-            name: archive.read(name).decode()
-            for name in archive.namelist()
-            if name.endswith(LICENCE_FILES)
-        }
+        texts = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(LICENCE_FILES)}
     own = [text for name, text in texts.items() if ".dist-info/" in name]
     if own != [(ROOT / "LICENSE").read_text()]:
         fail("the wheel does not carry the project's LICENSE.")
@@ -157,9 +143,7 @@ def check_answer(answer: dict[str, object]) -> None:
 
 
 @contextmanager
-def run_runtime(
-    command: list[str], environment: dict[str, str], folder: str, http_port: int
-) -> Iterator[None]:
+def run_runtime(command: list[str], environment: dict[str, str], folder: str, http_port: int) -> Iterator[None]:
     """Run the development runtime around a block; it must become ready, and end with 0 when asked to."""
     process = subprocess.Popen(command, env=environment, cwd=folder)
     try:
@@ -167,9 +151,7 @@ def run_runtime(
         yield
         process.send_signal(signal.SIGTERM)
         if process.wait(STOP_SECONDS) != 0:
-            fail(
-                f"the runtime ended with exit code {process.returncode} when asked to stop."
-            )
+            fail(f"the runtime ended with exit code {process.returncode} when asked to stop.")
     finally:
         process.kill()
         process.wait()

@@ -27,13 +27,7 @@ from genai_prices import types
 from genai_prices.data import providers
 
 RELEASED = "2026-11-10"
-PACKAGE = (
-    Path(__file__).resolve().parent.parent
-    / "go-runtime"
-    / "internal"
-    / "model"
-    / "price"
-)
+PACKAGE = Path(__file__).resolve().parent.parent / "go-runtime" / "internal" / "model" / "price"
 
 # The prices that the runtime's tokens have, by what they are called there.
 KEYS = {
@@ -59,12 +53,8 @@ def _write_clause(clause: Any) -> dict[str, Any]:
             written = {"ends": clause.ends_with.lower()}
         case types.ClauseContains():
             written = {"contains": clause.contains.lower()}
-        case types.ClauseRegex() if clause.regex.startswith(
-            WITHOUT_WORD
-        ) and clause.regex.endswith(")"):
-            written = {
-                "lacks": clause.regex.removeprefix(WITHOUT_WORD).removesuffix(")")
-            }
+        case types.ClauseRegex() if clause.regex.startswith(WITHOUT_WORD) and clause.regex.endswith(")"):
+            written = {"lacks": clause.regex.removeprefix(WITHOUT_WORD).removesuffix(")")}
         case types.ClauseRegex() if "(?" not in clause.regex.replace("(?:", ""):
             written = {"matches": clause.regex}
         case types.ClauseOr():
@@ -86,10 +76,7 @@ def _write_amount(price: Decimal) -> int:
 def _write_price(price: Decimal | types.TieredPrices) -> Any:
     if isinstance(price, Decimal):
         return _write_amount(price)
-    tiers = [
-        {"above": tier.start, "price": _write_amount(tier.price)}
-        for tier in price.tiers
-    ]
+    tiers = [{"above": tier.start, "price": _write_amount(tier.price)} for tier in price.tiers]
     return {"base": _write_amount(price.base), "tiers": tiers}
 
 
@@ -100,14 +87,8 @@ def _write_prices(model: types.ModelInfo) -> list[dict[str, Any]]:
         conditional = [types.ConditionalPrice(prices=conditional)]
     written = []
     for condition in conditional:
-        prices = {
-            key: price
-            for key, price in vars(condition.prices).items()
-            if price is not None
-        }
-        used = {
-            key: price for key, price in prices.items() if not re.match(UNUSED, key)
-        }
+        prices = {key: price for key, price in vars(condition.prices).items() if price is not None}
+        used = {key: price for key, price in prices.items() if not re.match(UNUSED, key)}
         if not {"input_mtok", "output_mtok"} <= set(used) <= set(KEYS):
             return []
         row = {KEYS[key]: _write_price(price) for key, price in sorted(used.items())}
@@ -191,9 +172,7 @@ TIMES = (
 )
 
 
-def _compute_cost(
-    case: tuple[str, str], tokens: tuple[int, int, int, int], at: str, *, priced: bool
-) -> int | None:
+def _compute_cost(case: tuple[str, str], tokens: tuple[int, int, int, int], at: str, *, priced: bool) -> int | None:
     used = genai_prices.Usage(
         input_tokens=tokens[0],
         cache_read_tokens=tokens[1],
@@ -212,9 +191,7 @@ def _compute_cost(
 
 
 def _is_priced(provider_id: str, name: str) -> bool:
-    provider = next(
-        (provider for provider in providers if provider.id == provider_id), None
-    )
+    provider = next((provider for provider in providers if provider.id == provider_id), None)
     model = provider and provider.find_model(name, all_providers=providers)
     return bool(model and _write_prices(model))
 
@@ -226,9 +203,7 @@ def main() -> None:
         "version": name,
         "providers": [_write_provider(provider) for provider in providers],
     }
-    (PACKAGE / "prices.json").write_text(
-        json.dumps(prices, separators=(",", ":"), ensure_ascii=False) + "\n"
-    )
+    (PACKAGE / "prices.json").write_text(json.dumps(prices, separators=(",", ":"), ensure_ascii=False) + "\n")
     expected = [
         {
             "provider": case[0],

@@ -36,9 +36,7 @@ def main() -> None:
         # Some packages of Go leave the file out; the Go authors' own modules have the same.
         go = next(folder for path, _, folder in modules if path == "golang.org/x/sys")
     sections = [section("Go and its standard library", go)]
-    sections += [
-        section(f"{path} {version}", folder) for path, version, folder in modules
-    ]
+    sections += [section(f"{path} {version}", folder) for path, version, folder in modules]
     NOTICES.parent.mkdir(exist_ok=True)
     head = "agent-runtime is a program of its own licence. What is linked into it comes under these:\n"
     NOTICES.write_text("\n".join([head, *sections]), encoding="utf-8")
@@ -63,25 +61,15 @@ def linked_modules() -> list[tuple[str, str, Path]]:
 def section(name: str, folder: Path) -> str:
     """The licence files of one module under its name."""
     texts = [path.read_text(encoding="utf-8") for path in licence_files(folder)]
-    kinds = [
-        kind
-        for kind, marks in LICENCES.items()
-        if any(all(mark in text for mark in marks) for text in texts)
-    ]
+    kinds = [kind for kind, marks in LICENCES.items() if any(all(mark in text for mark in marks) for text in texts)]
     if not kinds:
-        sys.exit(
-            f"notices: {name} in {folder} has no licence that this project may pass on."
-        )
+        sys.exit(f"notices: {name} in {folder} has no licence that this project may pass on.")
     return "\n".join([RULE, f"{name} ({' and '.join(kinds)})", RULE, "", *texts])
 
 
 def licence_files(folder: Path) -> list[Path]:
     """The licence files at the top of a module."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and FILE_NAME.match(path.name)
-    )
+    return sorted(path for path in folder.iterdir() if path.is_file() and FILE_NAME.match(path.name))
 
 
 def run_go(*arguments: str) -> str:

@@ -80,9 +80,7 @@ class Ports:
         for name, default in names.items():
             port = free_port(name, default)
             if port in owners:
-                raise RunFailedError(
-                    f"{owners[port]} and {name} are both {port}: set one of them to another port."
-                )
+                raise RunFailedError(f"{owners[port]} and {name} are both {port}: set one of them to another port.")
             owners[port] = name
         return cls(*owners)
 
@@ -136,9 +134,7 @@ class Child:
             if answers(url):
                 return
             time.sleep(POLL_SECONDS)
-        raise RunFailedError(
-            f"The {self.name} was not ready after {READY_SECONDS} seconds.{self.last_words()}"
-        )
+        raise RunFailedError(f"The {self.name} was not ready after {READY_SECONDS} seconds.{self.last_words()}")
 
     def stop(self) -> None:
         """Ask the process to end, and end it after STOP_SECONDS if it does not."""
@@ -152,9 +148,7 @@ class Child:
     def describe_end(self) -> str:
         """Which process ended, how, and its last words."""
         code = self.process.returncode
-        how = (
-            f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        )
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"The {self.name} stopped by itself ({how}).{self.last_words()}"
 
     def last_words(self) -> str:
@@ -162,9 +156,7 @@ class Child:
         if self.log is None:
             return ""
         lines = self.log.read_text(errors="replace").split("\n")
-        last = next(
-            (line.strip() for line in reversed(lines) if line.strip()), "nothing"
-        )
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
         return f" Its last words: {last} (all of them: {self.log})"
 
 
@@ -289,9 +281,7 @@ def free_port(variable: str, default: int) -> int:
     port = int(text) if text.isdecimal() else 0
     # For port 0 the system would choose one that nobody knows.
     if not 1 <= port <= MAX_PORT:
-        raise RunFailedError(
-            f"{variable}={text} is no port: set it to a number from 1 to {MAX_PORT}."
-        )
+        raise RunFailedError(f"{variable}={text} is no port: set it to a number from 1 to {MAX_PORT}.")
     try:
         with socket.socket() as probe:
             # As servers do: a port in TIME_WAIT is free.
@@ -299,9 +289,7 @@ def free_port(variable: str, default: int) -> int:
             probe.bind(("127.0.0.1", port))
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
-        raise RunFailedError(
-            f"Port {port} cannot be used ({reason}): set {variable} to another one."
-        ) from None
+        raise RunFailedError(f"Port {port} cannot be used ({reason}): set {variable} to another one.") from None
     return port
 
 
@@ -323,9 +311,7 @@ def make_demo_user(environment: dict[str, str]) -> bool:
         cwd=ROOT,
     )
     if result.returncode != 0 and "already taken" not in result.stderr:
-        raise RunFailedError(
-            f"The demo user could not be made: {result.stderr.strip()}"
-        )
+        raise RunFailedError(f"The demo user could not be made: {result.stderr.strip()}")
     return True
 
 
@@ -354,13 +340,7 @@ def show_box(ports: Ports, *, demo: bool) -> None:
         f"Worker   runs the agents of the site; its log is {VAR / 'worker.log'}",
         f"Runtime  gRPC 127.0.0.1:{ports.grpc}, http://127.0.0.1:{ports.http}/readyz and /metrics",
         f"Model    {'as the environment says' if online else 'offline, until a key such as OPENAI_API_KEY is set'}",
-        *(
-            [
-                f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"
-            ]
-            if demo
-            else []
-        ),
+        *([f"Sign in  {DEMO_USER} / {DEMO_PASSWORD} (made on the first run, for development only)"] if demo else []),
         "Stop     Ctrl-C",
     ]
     width = max(map(len, lines))

@@ -19,9 +19,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent / "backend" / "django_agent_ru
 SOURCE = _PACKAGE / "_async"
 TARGET = _PACKAGE / "_sync"
 
-_DOCSTRING = (
-    '"""Generated from `_async/{name}` by `scripts/unasync.py`: edit that file."""'
-)
+_DOCSTRING = '"""Generated from `_async/{name}` by `scripts/unasync.py`: edit that file."""'
 
 RULES: tuple[tuple[str, str], ...] = (
     # What this leaves double or unused in imports is tidied up behind it.
@@ -55,9 +53,7 @@ def generate(sources: dict[str, str]) -> dict[str, str]:
     unmatched = {pattern for pattern, _ in RULES}
     texts = {}
     for file, source in sources.items():
-        text = re.sub(
-            r'\A""".*?"""', _DOCSTRING.format(name=file), source, flags=re.DOTALL
-        )
+        text = re.sub(r'\A""".*?"""', _DOCSTRING.format(name=file), source, flags=re.DOTALL)
         for underscore, name in names:
             text = re.sub(rf"\b{underscore}a{name}\b", underscore + name, text)
         for pattern, replacement in RULES:

@@ -112,11 +112,16 @@ class _Driver:
         config = {"configurable": {"thread_id": str(uuid.uuid4())}, "recursion_limit": steps + 2}
         options: dict[str, Any] = {"durability": "sync"} if saver == "sqlite" else {}
         before = self._bytes()
-        begin = time.perf_counter()
+        begin, processor = time.perf_counter(), time.process_time()
         state = graph.invoke({}, config, **options)
-        seconds = time.perf_counter() - begin
+        seconds, processor = time.perf_counter() - begin, time.process_time() - processor
         assert state["n"] == steps
-        return {"seconds": seconds, "between": clock.last - clock.first, "bytes": self._bytes() - before}
+        return {
+            "seconds": seconds,
+            "between": clock.last - clock.first,
+            "processor": processor,
+            "bytes": self._bytes() - before,
+        }
 
     def _compile(self, name: str, steps: int, saver: str) -> tuple[Any, _Clock]:
         key = (name, steps, saver)

@@ -5,7 +5,7 @@ nothing is kept, inputs are not checked against schemas, there is no model, no t
 retention and no limit on anything but the size of a value. Runs begin at once, whatever
 their delay, priority or concurrency key, never time out, and are begun again without a
 pause where their retry policy says so; schedules have no clock; documents of graphs and agents
-are kept, and neither checked nor run. For what only the real one can
+are kept, and neither checked nor run, so that no thread of a graph is ever there. For what only the real one can
 show (durability, restarts, the built-in agents) use `django_agent_runtime.testing.process`.
 """
 
@@ -23,12 +23,14 @@ from django_agent_runtime.grpc_client.agentruntime.v1 import (
     definition_service_pb2_grpc,
     event_service_pb2_grpc,
     state_service_pb2_grpc,
+    thread_service_pb2_grpc,
     workspace_service_pb2_grpc,
 )
 from django_agent_runtime.testing._definitions import FakeDefinitionService
 from django_agent_runtime.testing._events import FakeEventService
 from django_agent_runtime.testing._runs import FakeAgentService
 from django_agent_runtime.testing._state import FakeStateService
+from django_agent_runtime.testing._threads import FakeThreadService
 from django_agent_runtime.testing._wire import DEFAULT_NAMESPACE
 from django_agent_runtime.testing._workspaces import FakeWorkspaceService
 
@@ -125,6 +127,7 @@ class FakeGoRuntime:
         event_service_pb2_grpc.add_EventServiceServicer_to_server(self._events, self._server)  # type: ignore[no-untyped-call]
         definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(self._definitions, self._server)  # type: ignore[no-untyped-call]
         workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(self._workspaces, self._server)  # type: ignore[no-untyped-call]
+        thread_service_pb2_grpc.add_ThreadServiceServicer_to_server(FakeThreadService(), self._server)  # type: ignore[no-untyped-call]
         self.port = self._server.add_insecure_port(f"{self.host}:0")
         self._server.start()
         return self

@@ -25,7 +25,7 @@ from django_agent_runtime.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from django_agent_runtime._streams import Stream
     from django_agent_runtime.testing import GoRuntimeProcess
@@ -409,4 +409,20 @@ def test_definitions_are_kept_in_versions(fake_go_runtime: FakeGoRuntime) -> Non
         client.get_agent_definition("a")
     with pytest.raises(exceptions.InvalidRequest):
         client.register_agent("instructions: Help.\n")
+    client.disconnect()
+
+
+def test_no_thread_is_there(fake_go_runtime: FakeGoRuntime) -> None:
+    client = GoRuntimeIntegration(**fake_go_runtime.settings)
+    calls: list[Callable[[], object]] = [
+        lambda: client.get_thread_state("t"),
+        lambda: client.list_thread_history("t"),
+        lambda: client.update_thread_state("t", {}, graph_id="g"),
+        lambda: client.fork_thread("t"),
+    ]
+    for call in calls:
+        with pytest.raises(exceptions.ThreadNotFound, match="does not run graphs"):
+            call()
+    assert client.list_threads() == []
+    client.delete_thread("t")
     client.disconnect()

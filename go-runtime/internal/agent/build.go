@@ -14,7 +14,6 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox/check"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
@@ -248,98 +247,4 @@ func languageOf(name string) string {
 		return known
 	}
 	return strings.TrimPrefix(extension, ".")
-}
-
-// workspaceTools are those with which a model works in the workspace of its run.
-func workspaceTools(workshop Workshop) []tool.Tool {
-	// in opens the workspace of a call; that the run has it open keeps the folder.
-	in := func(ctx context.Context, c tool.Call, work func(w *workspace.Workspace) (tool.Result, error)) (tool.Result, error) {
-		w, err := workshop.Open(ctx, c.Namespace, c.RunID)
-		if err != nil {
-			return tool.Result{}, err
-		}
-		result, err := work(w)
-		return result, errors.Join(err, w.Close())
-	}
-	type file struct {
-		Path    string `json:"path"`
-		Content string `json:"content"`
-	}
-	// changes is a tool that changes a file, and keeps what it left.
-	changes := func(change func(w *workspace.Workspace, f file) error, done string) func(context.Context, tool.Call) (tool.Result, error) {
-		return func(ctx context.Context, c tool.Call) (tool.Result, error) {
-			var f file
-			if err := json.Unmarshal(c.Arguments, &f); err != nil {
-				return tool.Result{}, err
-			}
-			return in(ctx, c, func(w *workspace.Workspace) (tool.Result, error) {
-				problem, err := problemOf(change(w, f))
-				if err != nil || problem != "" {
-					return refusal(problem), err
-				}
-				return tool.Result{Text: done + " " + f.Path}, w.Save(ctx)
-			})
-		}
-	}
-	const path = `{"path": {"type": "string", "description": "Relative path with forward slashes."}`
-	return []tool.Tool{
-		{
-			Name: "write_file", Description: "Writes a file of the project, new or in the place of what it was.",
-			Schema: []byte(`{"type": "object", "properties": ` + path + `, "content": {"type": "string", "description": "The whole file."}},
-				"required": ["path", "content"], "additionalProperties": false}`),
-			Call: changes(func(w *workspace.Workspace, f file) error { return w.Write(f.Path, []byte(f.Content)) }, "wrote"),
-		},
-		{
-			Name: "remove_file", Description: "Removes a file of the project.",
-			Schema: []byte(`{"type": "object", "properties": ` + path + `}, "required": ["path"], "additionalProperties": false}`),
-			Call:   changes(func(w *workspace.Workspace, f file) error { return w.Remove(f.Path) }, "removed"),
-		},
-		{
-			Name: "read_file", Description: "Reads a file of the project.",
-			Schema: []byte(`{"type": "object", "properties": ` + path + `}, "required": ["path"], "additionalProperties": false}`),
-			Call: func(ctx context.Context, c tool.Call) (tool.Result, error) {
-				var f file
-				if err := json.Unmarshal(c.Arguments, &f); err != nil {
-					return tool.Result{}, err
-				}
-				return in(ctx, c, func(w *workspace.Workspace) (tool.Result, error) {
-					content, err := w.Read(f.Path)
-					if err != nil {
-						return refusal(err.Error()), nil
-					}
-					return tool.Result{Text: string(content)}, nil
-				})
-			},
-		},
-		{
-			Name: "list_files", Description: "Lists the files of the project with their sizes.",
-			Call: func(ctx context.Context, c tool.Call) (tool.Result, error) {
-				return in(ctx, c, func(w *workspace.Workspace) (tool.Result, error) {
-					var said strings.Builder
-					for _, f := range w.List() {
-						fmt.Fprintf(&said, "%s %d bytes\n", f.Path, f.Size)
-					}
-					if said.Len() == 0 {
-						return tool.Result{Text: "There are no files yet."}, nil
-					}
-					return tool.Result{Text: said.String()}, nil
-				})
-			},
-		},
-		{
-			Name: "check_files", Description: "Parses, formats, lints and tests the files of the project, as far as this machine can.",
-			Call: func(ctx context.Context, c tool.Call) (tool.Result, error) {
-				return in(ctx, c, func(w *workspace.Workspace) (tool.Result, error) {
-					checks, err := workshop.Check(ctx, w)
-					if err != nil {
-						return tool.Result{}, err
-					}
-					if err := w.Save(ctx); err != nil {
-						return tool.Result{}, err
-					}
-					return resultOf(checks)
-				})
-			},
-		},
-	}
 }

@@ -30,7 +30,7 @@ type conversation struct {
 
 	agentID string
 	tasks   map[string]*taskType
-	// message writes what another task type made as a message.
+	// message writes what another task type made as a message; nil where there are none.
 	message *template.Template
 }
 

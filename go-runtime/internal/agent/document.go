@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/template"
 
 	"go.yaml.in/yaml/v3"
 
@@ -33,6 +32,8 @@ import (
 //	output: {type: object, properties: {reply: {type: string}}, required: [reply]}
 //	budget: {tokens: 50000, cost_usd: 0.25, tool_calls: 20, seconds: 120}
 type Document struct {
+	engine.RunDefaults `yaml:",inline"`
+
 	// Name is the agent's id: letters, digits, dashes and underscores.
 	Name         string `yaml:"name"`
 	Description  string `yaml:"description"`
@@ -49,8 +50,6 @@ type Document struct {
 	// Rounds is how often tools may be called; 0: 20.
 	Rounds int    `yaml:"rounds"`
 	Budget Budget `yaml:"budget"`
-
-	engine.RunDefaults `yaml:",inline"`
 }
 
 // ToolSource is where an agent has tools from. One of its fields is set.
@@ -114,7 +113,7 @@ func (r *Registry) compile(d *Document) (*agent, error) {
 	if err := checkModel(r.provider, d.Model); err != nil {
 		add("model", "%s", err)
 	}
-	wrong = append(wrong, d.Budget.check("budget"), d.RunDefaults.Check("run"))
+	wrong = append(wrong, d.Budget.check("budget"), d.Check("run"))
 	input, err := schemaOf("parameters", d.Parameters)
 	wrong = append(wrong, err)
 	output, err := schemaOf("output", d.Output)
@@ -128,7 +127,7 @@ func (r *Registry) compile(d *Document) (*agent, error) {
 		provider: r.provider, model: d.Model, instructions: d.Instructions, tools: tools,
 		answer: output, answerName: "answer", rounds: d.Rounds, budget: d.Budget,
 	}
-	talking := &conversation{loop: l, agentID: d.Name, message: messageTemplate}
+	talking := &conversation{loop: l, agentID: d.Name}
 	worker := &definedTask{loop: l, agentID: d.Name}
 	return &agent{
 		id: d.Name, description: d.Description, model: d.Model, defaults: d.RunDefaults,
@@ -161,9 +160,6 @@ func schemaOf(field string, object map[string]any) (*jsonschema.Schema, error) {
 	}
 	return schema, nil
 }
-
-// messageTemplate writes an output as a message: agents that are data have no other tasks.
-var messageTemplate = template.New("message")
 
 // definedTask does any task of an agent that is data.
 type definedTask struct {

@@ -162,7 +162,7 @@ func shop(t *testing.T) (url string, called func() []string) {
 		defer mu.Unlock()
 		seen = append(seen, r.URL.Path+" "+string(body))
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"of":%s}`, body)
+		_, _ = fmt.Fprintf(w, `{"of":%s}`, body)
 	}))
 	t.Cleanup(server.Close)
 	return server.URL, func() []string {

@@ -42,7 +42,7 @@ func llmKind(provider model.Provider) document.Kind {
 	return func(with document.With) (document.Work, error) {
 		instructions, named := with.String("instructions"), with.String("model")
 		if err := checkModel(provider, named); err != nil {
-			with.Refuse("model", "%s", err)
+			with.Refusef("model", "%s", err)
 		}
 		prompt := with.Text("prompt")
 		stream := with.Bool("stream")
@@ -93,7 +93,7 @@ func schemaIn(with document.With, name string) *jsonschema.Schema {
 	schema, err := schemaOf(name, object)
 	if wrong, named := errors.AsType[*violation.Error](err); named {
 		for _, v := range wrong.Violations {
-			with.Refuse(v.Field, "%s", v.Description)
+			with.Refusef(v.Field, "%s", v.Description)
 		}
 	}
 	return schema
@@ -125,7 +125,7 @@ func agentKind(with document.With) (document.Work, error) {
 	}
 	input := with.Values("input")
 	if taskType != "" && with.Has("prompt") {
-		with.Refuse("prompt", "stands beside task_type, which takes an input")
+		with.Refusef("prompt", "stands beside task_type, which takes an input")
 	}
 	work := func(ctx context.Context, node *graph.Call, state graph.State) (any, error) {
 		request, err := agentRequest(ctx, state, id, taskType, prompt, input)
@@ -213,7 +213,7 @@ func (r *Registry) httpKind(with document.With) (document.Work, error) {
 	made, err := r.tooling.Web.Tool("http", described)
 	if wrong, named := errors.AsType[*violation.Error](err); named {
 		for _, v := range wrong.Violations {
-			with.Refuse(strings.TrimPrefix(v.Field, "http."), "%s", v.Description)
+			with.Refusef(strings.TrimPrefix(v.Field, "http."), "%s", v.Description)
 		}
 		return nil, with.Check()
 	}
@@ -228,7 +228,7 @@ func (r *Registry) toolKind(with document.With) (document.Work, error) {
 	server, name := with.Required("server"), with.Required("tool")
 	arguments := with.Values("arguments")
 	if known := r.tooling.MCP.Names(); server != "" && !slices.Contains(known, server) {
-		with.Refuse("server", "there is no MCP server %q; there are: %s", server, strings.Join(known, ", "))
+		with.Refusef("server", "there is no MCP server %q; there are: %s", server, strings.Join(known, ", "))
 	}
 	find := func(ctx context.Context) (tool.Tool, error) {
 		offered, err := r.tooling.MCP.Tools(ctx, server)

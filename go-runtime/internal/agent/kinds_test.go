@@ -7,11 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"go.opentelemetry.io/otel/propagation"
+
 	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
-	"go.opentelemetry.io/otel/propagation"
 )
 
 // graphing is a registry with graphs that are data.

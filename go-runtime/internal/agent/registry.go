@@ -110,7 +110,9 @@ type Config struct {
 // execute. It fails when an id is taken, an endpoint's defaults do not fit, or a file of
 // the catalog is broken.
 func New(cfg Config) (*Registry, error) {
-	r := &Registry{provider: cfg.Provider, tooling: cfg.Tooling, threads: cfg.Threads, endpoints: make(map[string]*endpoint, len(cfg.Endpoints))}
+	r := &Registry{
+		provider: cfg.Provider, tooling: cfg.Tooling, threads: cfg.Threads, endpoints: make(map[string]*endpoint, len(cfg.Endpoints)),
+	}
 	var err error
 	if r.builtIn, err = r.loadGraphs(); err != nil {
 		return nil, fmt.Errorf("load graphs: %w", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +30,7 @@ branches: {listen: [{when: 'state.said[size(state.said) - 1] == "ask me"', to: a
 `
 
 // openThreads is a bench whose graphs have threads.
-func openThreads(t *testing.T, dir string, document string) (*bench, *Registry) {
+func openThreads(t *testing.T, dir string) (*bench, *Registry) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
@@ -43,7 +44,7 @@ func openThreads(t *testing.T, dir string, document string) (*bench, *Registry) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry := graphing(t, &acting{}, "http://127.0.0.1:1", document)
+	registry := graphing(t, &acting{}, "http://127.0.0.1:1", talking)
 	registry.threads = threads
 	e, err := engine.New(engine.Config{}, j, registry, log)
 	if err != nil {
@@ -70,10 +71,10 @@ func (b *bench) say(text string) engine.Run {
 func TestThreadGoesOnOverRunsAndRestarts(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	b, _ := openThreads(t, dir, talking)
+	b, _ := openThreads(t, dir)
 	b.wantOutput(b.say("one"), `{"said": ["one"], "turns": 1}`)
 	b.crash()
-	b, registry := openThreads(t, dir, talking)
+	b, registry := openThreads(t, dir)
 	b.wantOutput(b.say("two"), `{"said": ["one", "two"], "turns": 2}`)
 	waits := b.runGraph(`{"graph_id": "talk", "thread_id": "ada", "said": ["ask me"]}`)
 	interruptID, _ := b.question(waits, "")
@@ -85,7 +86,7 @@ func TestThreadGoesOnOverRunsAndRestarts(t *testing.T) {
 		t.Errorf("state %+v, %v", state, err)
 	}
 	b.crash()
-	b, _ = openThreads(t, dir, talking)
+	b, _ = openThreads(t, dir)
 	b.resume(waits, interruptID, `"no"`)
 	b.wantOutput(b.wantEnd(waits, engine.Succeeded, 1), `{"said": ["one", "two", "ask me", "no"], "turns": 3}`)
 	b.wantOutput(b.say("four"), `{"said": ["one", "two", "ask me", "no", "four"], "turns": 4}`)
@@ -94,12 +95,12 @@ func TestThreadGoesOnOverRunsAndRestarts(t *testing.T) {
 // TestTurnsOfAThreadComeOneAfterAnother has many at once, none of which is lost.
 func TestTurnsOfAThreadComeOneAfterAnother(t *testing.T) {
 	t.Parallel()
-	b, _ := openThreads(t, t.TempDir(), talking)
+	b, _ := openThreads(t, t.TempDir())
 	const turns = 20
 	var going sync.WaitGroup
 	for n := range turns {
 		going.Go(func() {
-			if run := b.say(fmt.Sprint(n)); run.State != engine.Succeeded {
+			if run := b.say(strconv.Itoa(n)); run.State != engine.Succeeded {
 				t.Errorf("%s, %+v", run.State, run.Error)
 			}
 		})
@@ -113,7 +114,7 @@ func TestTurnsOfAThreadComeOneAfterAnother(t *testing.T) {
 
 func TestThreadsAreLookedAtChangedAndForked(t *testing.T) {
 	t.Parallel()
-	b, registry := openThreads(t, t.TempDir(), talking)
+	b, registry := openThreads(t, t.TempDir())
 	ctx := t.Context()
 	b.say("one")
 	b.say("two")
@@ -159,7 +160,7 @@ func TestThreadsAreLookedAtChangedAndForked(t *testing.T) {
 
 func TestThreadsThatDoNotFitAreRefused(t *testing.T) {
 	t.Parallel()
-	b, registry := openThreads(t, t.TempDir(), talking)
+	b, registry := openThreads(t, t.TempDir())
 	ctx := context.WithoutCancel(t.Context())
 	_, _, err := b.CreateRun(ctx, "default", engine.CreateRequest{
 		TaskType: "langgraph_task", Input: []byte(`{"graph_id": "talk", "thread_id": "a b"}`),
@@ -183,7 +184,7 @@ func TestThreadsThatDoNotFitAreRefused(t *testing.T) {
 
 func TestRepeatsOfAChangeHaveNoSecondEffect(t *testing.T) {
 	t.Parallel()
-	b, registry := openThreads(t, t.TempDir(), talking)
+	b, registry := openThreads(t, t.TempDir())
 	ctx := t.Context()
 	b.say("one")
 	update := func() (Snapshot, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -138,9 +139,7 @@ func resultOf(value any) (tool.Result, error) {
 func (k *toolkit) open(ctx context.Context, namespace string) (*toolbox, error) {
 	tools := slices.Clone(k.own)
 	box := &toolbox{runner: k.registry.tooling.Runner, delegates: map[string]delegated{}}
-	for name, d := range k.delegates {
-		box.delegates[name] = d
-	}
+	maps.Copy(box.delegates, k.delegates)
 	for _, source := range k.mcp {
 		offered, err := k.registry.tooling.MCP.Tools(ctx, source.Server)
 		if err != nil {

@@ -40,6 +40,10 @@ func (e *encoder) checkpoint(c *Checkpoint, whole bool) {
 		e.member("parent")
 		e.text = strconv.AppendUint(e.text, c.Parent, 10)
 	}
+	if c.Request != "" {
+		e.member("request")
+		e.string(c.Request)
+	}
 	e.member("status")
 	e.string(string(c.Status))
 	e.member("step")

@@ -103,3 +103,53 @@ func TestWhatIsNoCheckpointIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestPackedCheckpointsHaveAllThatCheckpointsHave has a value in every member.
+func TestPackedCheckpointsHaveAllThatCheckpointsHave(t *testing.T) {
+	t.Parallel()
+	full := &Checkpoint{
+		Graph: "g", Source: Forked, Time: time.Now().UTC(), Parent: 3, Request: "r", Status: Waiting, Step: 7,
+		State: State{"n": 1.0}, Folded: [][]Update{{{Node: "a", Writes: State{"n": 1.0}}}}, Returned: []string{"a"},
+		Tasks: []Task{{ID: "t", Node: "b", Input: 1.0}}, Written: map[string]Command{"t": {Update: State{"n": 2.0}}},
+		Interrupts: []Interrupt{{ID: "i", Node: "b", Value: "?", Run: "r"}}, Answers: map[string][]any{"t": {1.0}},
+		Below: map[string]map[string]any{"t": {"i": 1.0}}, Arrived: map[int][]string{0: {"a"}}, Deferred: []string{"d"}, Error: "e",
+	}
+	value := reflect.ValueOf(*full)
+	for i := range value.NumField() {
+		if field := value.Type().Field(i); field.IsExported() && field.Name != "Revision" && value.Field(i).IsZero() {
+			t.Fatalf("%s is not filled in", field.Name)
+		}
+	}
+	want := members(t, must(json.Marshal(full)))
+	whole := members(t, must(full.Pack()))
+	delta := members(t, must(full.Pack()))
+	for name, text := range want {
+		inWhole, inDelta := name != "folded", name != "state"
+		if got := whole[name]; inWhole && !sameJSON(got, text) {
+			t.Errorf("a whole one has %s for %s, want %s", got, name, text)
+		}
+		if got := delta[name]; inDelta && !sameJSON(got, text) {
+			t.Errorf("a delta has %s for %s, want %s", got, name, text)
+		}
+	}
+}
+
+func must(text []byte, err error) []byte {
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return text
+}
+
+func members(t *testing.T, text []byte) (of map[string]json.RawMessage) {
+	t.Helper()
+	if err := json.Unmarshal(text, &of); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return of
+}
+
+func sameJSON(a, b []byte) bool {
+	var left, right any
+	return json.Unmarshal(a, &left) == nil && json.Unmarshal(b, &right) == nil && reflect.DeepEqual(left, right)
+}

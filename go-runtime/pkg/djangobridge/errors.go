@@ -119,7 +119,8 @@ const fullRetry = 5 * time.Second
 // INTERNAL with a fixed text: the cause is for the log.
 func describe(err error) refusal {
 	for _, known := range []func(error) (refusal, bool){
-		describeRequest, describeAccess, describeRun, describeDefinition, describeThread, describeState, describeFiles, describeJournal, describeEnd,
+		describeRequest, describeAccess, describeRun, describeDefinition, describeThread, describeState, describeFiles,
+		describeJournal, describeEnd,
 	} {
 		if r, found := known(err); found {
 			return r.inBatch(err)

@@ -23,6 +23,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/state"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/token"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
 
 // firstRunReason is where the reasons begin that no status carries.
@@ -97,6 +98,11 @@ func TestDescribeKnowsEveryReason(t *testing.T) {
 			err: &definition.NotFoundError{Kind: definition.Agent, Name: "x", Version: "v"}, code: codes.NotFound, reason: "AGENT_NOT_FOUND",
 			metadata: map[string]string{"agent_id": "x", "version": "v"},
 		},
+		{
+			err: &workspace.NotFoundError{RunID: "r", Path: "a/b"}, code: codes.NotFound, reason: "FILE_NOT_FOUND",
+			metadata: map[string]string{"run_id": "r", "path": "a/b"},
+		},
+		{err: fmt.Errorf("read: %w", workspace.ErrDamaged), code: codes.DataLoss, reason: "FILES_DAMAGED"},
 		{
 			err: &definition.LimitError{Namespace: "x", Limit: 7}, code: codes.ResourceExhausted, reason: "DEFINITIONS_FULL",
 			metadata: map[string]string{"limit": "7"},

@@ -206,7 +206,8 @@ func (i *Integration) newRegistry(getenv func(string) string) (*agent.Registry, 
 	}
 	i.workshop = newWorkshop(i.cfg, i.files, getenv)
 	i.definitions = definition.New(i.journal, nil, i.log)
-	if i.threads, err = thread.New(thread.Config{MaxCheckpoints: keepCheckpoints, MaxIdle: i.cfg.KeepThreadsFor}, i.journal, i.log); err != nil {
+	kept := thread.Config{MaxCheckpoints: keepCheckpoints, MaxIdle: i.cfg.KeepThreadsFor}
+	if i.threads, err = thread.New(kept, i.journal, i.log); err != nil {
 		return nil, err
 	}
 	registry, err := agent.New(agent.Config{
@@ -300,8 +301,8 @@ func (i *Integration) start(ctx context.Context) error {
 		return gatewayErr
 	}
 	for _, start := range []func(context.Context) error{
-		i.workshop.start, i.state.Start, i.events.Start, i.tickets.Start, i.definitions.Start, i.readDefinitions, i.files.Start, i.threads.Start,
-		i.engine.Start, i.schedules.Start,
+		i.workshop.start, i.state.Start, i.events.Start, i.tickets.Start, i.definitions.Start, i.readDefinitions, i.files.Start,
+		i.threads.Start, i.engine.Start, i.schedules.Start,
 	} {
 		if err := start(ctx); err != nil {
 			return err

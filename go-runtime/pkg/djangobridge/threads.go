@@ -67,7 +67,7 @@ func (s *threadService) ListThreadHistory(
 	}
 	if more {
 		// Of the thread's first one it is 1, before which there is nothing.
-		if last := response.States[len(response.States)-1].GetRevision(); last > 1 {
+		if last := history[len(response.GetStates())-1].Revision; last > 1 {
 			response.NextBefore = last
 		}
 	}

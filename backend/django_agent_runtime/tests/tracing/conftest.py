@@ -105,11 +105,13 @@ def _take(received: Receiver, body: bytes, path: str, headers: dict[str, str]) -
 
 
 def _read(pairs: Any) -> dict[str, Any]:
-    attributes: dict[str, Any] = {}
+    attributes = {}
     for pair in pairs:
         kind = pair.value.WhichOneof("value")
-        value: Any = getattr(pair.value, kind) if kind else None
-        attributes[pair.key] = [item.string_value for item in value.values] if kind == "array_value" else value
+        value = getattr(pair.value, kind) if kind else None
+        attributes[pair.key] = (
+            [item.string_value for item in pair.value.array_value.values] if kind == "array_value" else value
+        )
     return attributes
 
 

@@ -64,7 +64,7 @@ func (w With) String(name string) string {
 	}
 	said, isString := value.(string)
 	if !isString {
-		w.Refuse(name, "must be a text, is a %T", value)
+		w.Refusef(name, "must be a text, is a %T", value)
 	}
 	return said
 }
@@ -73,7 +73,7 @@ func (w With) String(name string) string {
 func (w With) Required(name string) string {
 	said := w.String(name)
 	if said == "" {
-		w.Refuse(name, "is required")
+		w.Refusef(name, "is required")
 	}
 	return said
 }
@@ -84,7 +84,7 @@ func (w With) Bool(name string) bool {
 	value, given := w.members[name]
 	said, isBool := value.(bool)
 	if given && !isBool {
-		w.Refuse(name, "must be true or false, is a %T", value)
+		w.Refusef(name, "must be true or false, is a %T", value)
 	}
 	return said
 }
@@ -99,7 +99,7 @@ func (w With) Strings(name string) map[string]string {
 	for member, value := range object {
 		said, isString := value.(string)
 		if !isString {
-			w.Refuse(name+"."+member, "must be a text, is a %T", value)
+			w.Refusef(name+"."+member, "must be a text, is a %T", value)
 		}
 		texts[member] = said
 	}
@@ -112,7 +112,7 @@ func (w With) List(name string) []any {
 	value, given := w.members[name]
 	list, isList := value.([]any)
 	if given && !isList {
-		w.Refuse(name, "must be a list, is a %T", value)
+		w.Refusef(name, "must be a list, is a %T", value)
 	}
 	return list
 }
@@ -121,11 +121,11 @@ func (w With) List(name string) []any {
 func (w With) Text(name string) func(ctx context.Context, state graph.State) (string, error) {
 	raw := w.String(name)
 	if raw == "" {
-		w.Refuse(name, "is required")
+		w.Refusef(name, "is required")
 	}
 	t, err := newText(raw)
 	if err != nil {
-		w.Refuse(name, "%s", err.Error())
+		w.Refusef(name, "%s", err.Error())
 		return nil
 	}
 	return t.render
@@ -141,13 +141,13 @@ func (w With) Values(name string) func(ctx context.Context, state graph.State) (
 	}
 	object, isObject := value.(map[string]any)
 	if !isObject {
-		w.Refuse(name, "must be an object of expressions, is a %T", value)
+		w.Refusef(name, "must be an object of expressions, is a %T", value)
 	}
 	expressions := make(map[string]*expression, len(object))
 	for _, member := range slices.Sorted(maps.Keys(object)) {
 		e, err := newExpression(fmt.Sprint(object[member]), anyType)
 		if err != nil {
-			w.Refuse(name+"."+member, "%s", err.Error())
+			w.Refusef(name+"."+member, "%s", err.Error())
 		}
 		expressions[member] = e
 	}
@@ -169,8 +169,8 @@ func (w With) Has(name string) bool {
 	return given
 }
 
-// Refuse notes that a member does not fit.
-func (w With) Refuse(name, format string, args ...any) {
+// Refusef notes that a member does not fit.
+func (w With) Refusef(name, format string, args ...any) {
 	*w.wrong = append(*w.wrong, violation.New(name, format, args...))
 }
 
@@ -180,7 +180,7 @@ func (w With) Object(name string) map[string]any {
 	value, given := w.members[name]
 	object, isObject := value.(map[string]any)
 	if given && !isObject {
-		w.Refuse(name, "must be an object, is a %T", value)
+		w.Refusef(name, "must be an object, is a %T", value)
 	}
 	return object
 }
@@ -229,7 +229,7 @@ func (c *compiler) node(g *graph.Graph, name string) {
 	if policy.Attempts < 0 || policy.Backoff < 0 || node.Timeout < 0 {
 		c.refusef(place, "retry and timeout must not be negative")
 	}
-	g.Node(name, graph.Node{Timeout: node.Timeout, Attempts: policy.Attempts, Backoff: policy.Backoff, Run: func(ctx context.Context, call *graph.Call, state graph.State) (graph.Command, error) {
+	run := func(ctx context.Context, call *graph.Call, state graph.State) (graph.Command, error) {
 		out, err := work(ctx, call, state)
 		if err != nil {
 			return graph.Command{}, err
@@ -241,7 +241,8 @@ func (c *compiler) node(g *graph.Graph, name string) {
 			}
 		}
 		return graph.Command{Update: update}, nil
-	}})
+	}
+	g.Node(name, graph.Node{Run: run, Timeout: node.Timeout, Attempts: policy.Attempts, Backoff: policy.Backoff})
 }
 
 // choice is a compiled Case.

@@ -100,6 +100,8 @@ type measured struct {
 	// Between is from the call of the first node to that of the last; 0 where they are
 	// called side by side.
 	Between float64 `json:"between"`
+	// Processor is the processor time of the whole process meanwhile.
+	Processor float64 `json:"processor"`
 	// Bytes is what was written to the journal.
 	Bytes int64 `json:"bytes"`
 }
@@ -113,7 +115,7 @@ func measure(ctx context.Context, threads *thread.Store, o *order) (measured, er
 	}
 	options := graph.Options{RecursionLimit: o.Value.Steps + 2}
 	id := uuid.NewString()
-	begin := time.Now()
+	begin, before := time.Now(), processor()
 	var saver *thread.Saver
 	if o.Value.Saver != "none" {
 		saver = threads.Saver("default", graph.Durability(o.Value.Saver))
@@ -123,7 +125,9 @@ func measure(ctx context.Context, threads *thread.Store, o *order) (measured, er
 	if saver != nil && err == nil {
 		err = saver.Close(ctx)
 	}
-	m := measured{Seconds: time.Since(begin).Seconds(), Between: c.last.Sub(c.first).Seconds()}
+	m := measured{
+		Seconds: time.Since(begin).Seconds(), Between: c.last.Sub(c.first).Seconds(), Processor: processor() - before,
+	}
 	if err == nil && state["n"] != float64(o.Value.Steps) {
 		err = fmt.Errorf("%s made %v steps of %d", o.Value.Graph, state["n"], o.Value.Steps)
 	}
@@ -131,4 +135,12 @@ func measure(ctx context.Context, threads *thread.Store, o *order) (measured, er
 		m.Bytes, err = threads.Bytes(ctx, "default", id)
 	}
 	return m, err
+}
+
+// processor is the processor time of the process so far, in seconds.
+func processor() float64 {
+	var used syscall.Rusage
+	// The only errors are of arguments that are not these.
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano()).Seconds()
 }
