@@ -93,25 +93,13 @@ func (t *turnOfLoop) buildAnswer(ctx context.Context, _ *graph.Call, state graph
 	if err := t.workspace.Save(ctx); err != nil {
 		return graph.Command{}, err
 	}
-	found, err := toPlain(checks)
-	if err != nil {
-		return graph.Command{}, err
-	}
-	command := graph.Command{Update: graph.State{checksChannel: found}}
+	command := graph.Command{Update: graph.State{checksChannel: checks}}
 	failed := describeFailed(checks)
-	if repairs, _ := state[repairsChannel].(float64); failed == "" || repairs >= maxRepairs || t.isOffline(ctx) {
+	if repairs, _ := state[repairsChannel].(float64); failed == "" || repairs >= maxRepairs || ledgerOf(ctx).isOffline() {
 		return command, nil
 	}
 	command.Update[repairsChannel] = 1
-	return t.askAgain(command, failed)
-}
-
-// isOffline reports whether nobody could mend anything.
-func (*turnOfLoop) isOffline(ctx context.Context) bool {
-	l := ledgerOf(ctx)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.offline != ""
+	return askAgain(command, failed), nil
 }
 
 func filesOf(answer string) ([]madeFile, error) {

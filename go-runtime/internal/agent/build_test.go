@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -43,42 +42,25 @@ func (bay) Check(_ context.Context, w *workspace.Workspace) ([]check.Result, err
 // openBuilding is a bench whose agents build, in a workshop of its journal.
 func openBuilding(t *testing.T, dir string, provider model.Provider) (*bench, bay) {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := j.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	known := func(context.Context, string, string) (workspace.RunStatus, error) {
-		return workspace.RunStatus{Known: true}, nil
-	}
-	store, err := workspace.New(workspace.Config{Dir: filepath.Join(dir, "workspaces")}, j, known, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	shop := bay{store}
-	registry, err := New(Config{Provider: provider, Tooling: Tooling{
-		Runner: tool.NewRunner(tool.Config{}, log), MCP: noServers{}, Workshop: shop,
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := engine.New(engine.Config{}, j, registry, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bench{Engine: e, t: t, journal: j}
-	t.Cleanup(b.crash)
-	t.Cleanup(func() {
-		if err := store.Stop(context.Background()); err != nil {
-			t.Error(err)
+	var shop bay
+	b := openOn(t, dir, func(j *journal.Journal) (*Registry, store) {
+		log := slog.New(slog.DiscardHandler)
+		known := func(context.Context, string, string) (workspace.RunStatus, error) {
+			return workspace.RunStatus{Known: true}, nil
 		}
+		files, err := workspace.New(workspace.Config{Dir: filepath.Join(dir, "workspaces")}, j, known, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shop = bay{files}
+		registry, err := New(Config{Provider: provider, Tooling: Tooling{
+			Runner: tool.NewRunner(tool.Config{}, log), MCP: noServers{}, Workshop: shop,
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return registry, files
 	})
-	if err := errors.Join(store.Start(t.Context()), e.Start(t.Context())); err != nil {
-		t.Fatal(err)
-	}
 	return b, shop
 }
 

@@ -29,6 +29,9 @@ func (r *Registry) builtinTasks() (map[string]*taskType, error) {
 	}
 	for name, task := range tasks {
 		file := "builtin/" + name + ".schema.json"
+		if name == spelledTask {
+			file = "builtin/langgraph_task.schema.json"
+		}
 		raw, err := builtinFiles.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", file, err)
@@ -39,7 +42,6 @@ func (r *Registry) builtinTasks() (map[string]*taskType, error) {
 		}
 		task.name, task.input = name, input
 	}
-	addSpelling(tasks)
 	return tasks, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -176,7 +177,7 @@ func (l catalogLoader) taskType(agentID, name string) (*taskType, error) {
 			provider: l.registry.provider, instructions: instructions, answer: answer, answerName: name,
 			check: func(text string) *violation.Error { return checkFiles([]byte(text)) },
 		},
-		sample: sample,
+		sample: sample.render,
 	}
 	if err := l.building(agentID, folder, &thinking.loop); err != nil {
 		return nil, err
@@ -204,8 +205,10 @@ func (l catalogLoader) building(agentID, folder string, builds *loop) error {
 	}
 	builds.plan, builds.build = plan, &builder{tooling.Workshop}
 	builds.instructions += "\n\n" + told
-	builds.tools = &toolkit{registry: l.registry, own: workspaceTools(tooling.Workshop), agents: team}
-	return nil
+	k := &toolkit{registry: l.registry, own: workspaceTools(tooling.Workshop), agents: team}
+	k.set, err = tool.NewSet(k.own...)
+	builds.tools = k
+	return err
 }
 
 // team are the agents that one may give work to.

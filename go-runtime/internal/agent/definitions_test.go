@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -16,32 +15,14 @@ import (
 // openDefined is a bench whose graphs are those that are registered.
 func openDefined(t *testing.T, dir string, builtIn ...definition.Definition) (*bench, *definition.Store) {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := j.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	definitions := definition.New(j, nil, log)
-	for _, d := range builtIn {
-		definitions.AddBuiltIn(d)
-	}
-	e, err := engine.New(engine.Config{}, j, registryWith(t, definitions, nil), log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bench{Engine: e, t: t, journal: j}
-	t.Cleanup(b.crash)
-	t.Cleanup(func() {
-		if err := definitions.Stop(context.Background()); err != nil {
-			t.Error(err)
+	var definitions *definition.Store
+	b := openOn(t, dir, func(j *journal.Journal) (*Registry, store) {
+		definitions = definition.New(j, nil, slog.New(slog.DiscardHandler))
+		for _, d := range builtIn {
+			definitions.AddBuiltIn(d)
 		}
+		return registryWith(t, definitions, nil), definitions
 	})
-	if err := errors.Join(definitions.Start(t.Context()), e.Start(t.Context())); err != nil {
-		t.Fatal(err)
-	}
 	return b, definitions
 }
 

@@ -31,22 +31,14 @@ func messageRequest(agentID, text string) (engine.CreateRequest, error) {
 	return engine.CreateRequest{Target: engine.AgentTarget, AgentID: agentID, TaskType: conversationTask, Input: input}, err
 }
 
-// callKey keeps an engine.Call in a context.
-type callKey struct{}
-
-func withCall(ctx context.Context, call engine.Call) context.Context {
-	return context.WithValue(ctx, callKey{}, call)
-}
-
-func callOf(ctx context.Context) engine.Call {
-	call, _ := ctx.Value(callKey{}).(engine.Call)
-	return call
-}
+// callOf is the call with the run that ctx is of, see begin.
+func callOf(ctx context.Context) engine.Call { return ledgerOf(ctx).call }
 
 // delegate has a sub-run do a part of a node's work, and returns it once it has ended;
 // until then the error is that of graph.Call.Await. number tells the sub-runs of a task apart.
 func delegate(ctx context.Context, node *graph.Call, number int, request engine.CreateRequest) (engine.Run, error) {
-	call, spending := callOf(ctx), ledgerOf(ctx)
+	spending := ledgerOf(ctx)
+	call := spending.call
 	if err := spending.left(); err != nil {
 		return engine.Run{}, err
 	}

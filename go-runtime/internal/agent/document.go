@@ -1,16 +1,11 @@
 package agent
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"fmt"
-	"io"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
@@ -86,13 +81,8 @@ func ParseDocument(text []byte) (*Document, error) {
 		return nil, &violation.TooLargeError{Field: "agent", Size: len(text), Limit: maxDocumentBytes}
 	}
 	d := &Document{}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
-	switch err := decoder.Decode(d); {
-	case errors.Is(err, io.EOF):
-		return nil, violation.New("agent", "is empty")
-	case err != nil:
-		return nil, violation.New("agent", "cannot be read: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	if err := document.Decode("agent", text, d); err != nil {
+		return nil, err
 	}
 	return d, nil
 }
@@ -101,7 +91,7 @@ func ParseDocument(text []byte) (*Document, error) {
 func (r *Registry) compile(d *Document) (*agent, error) {
 	var wrong []error
 	add := func(field, format string, args ...any) { wrong = append(wrong, violation.New(field, format, args...)) }
-	if !namePattern.MatchString(d.Name) {
+	if !violation.IsName(d.Name) {
 		add("name", "must be 1 to 100 letters, digits, dashes and underscores, is %q", clip(d.Name))
 	}
 	if strings.TrimSpace(d.Instructions) == "" {
@@ -128,7 +118,9 @@ func (r *Registry) compile(d *Document) (*agent, error) {
 		answer: output, answerName: "answer", rounds: d.Rounds, budget: d.Budget,
 	}
 	talking := &conversation{loop: l, agentID: d.Name}
-	worker := &definedTask{loop: l, agentID: d.Name}
+	worker := &thinker{loop: l, sample: func(input []byte, notice string) (string, error) {
+		return sampleOf(output, notice+"\n\nYou asked "+d.Name+": "+string(input))
+	}}
 	return &agent{
 		id: d.Name, description: d.Description, model: d.Model, defaults: d.RunDefaults,
 		tasks: map[string]*taskType{
@@ -159,37 +151,4 @@ func schemaOf(field string, object map[string]any) (*jsonschema.Schema, error) {
 		return nil, violation.New(field, "is no JSON Schema: %s", err.Error())
 	}
 	return schema, nil
-}
-
-// definedTask does any task of an agent that is data.
-type definedTask struct {
-	loop
-
-	agentID string
-}
-
-// run implements engine.Task.
-func (t *definedTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
-	asked, err := encode(question{TaskType: call.TaskType, Input: call.Input})
-	if err != nil {
-		return nil, fmt.Errorf("write question: %w", err)
-	}
-	made, err := t.loop.run(ctx, call, assignment{
-		messages: []model.Message{{Role: model.User, Text: string(asked)}},
-		sample: func(notice string) (string, error) {
-			return sampleOf(t.answer, notice+"\n\nYou asked "+t.agentID+": "+string(call.Input))
-		},
-	})
-	if err != nil {
-		return nil, err
-	}
-	output := map[string]any{"answer": made.text}
-	if t.answer != nil {
-		if output, err = made.object(); err != nil {
-			return nil, err
-		}
-	}
-	output["agent_id"], output["task_type"] = call.AgentID, call.TaskType
-	made.ledger.describe(output)
-	return encode(output)
 }

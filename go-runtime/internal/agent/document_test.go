@@ -77,26 +77,25 @@ func results(r model.Request) (texts []string) {
 	return texts
 }
 
-// defining is a registry that has agents as data besides.
-func defining(t *testing.T, provider model.Provider, definitions ...string) *Registry {
+// defining is a registry that has agents and graphs as data besides, whose tools may go to
+// the servers that they name.
+func defining(t *testing.T, provider model.Provider, documents ...string) *Registry {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	reach := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindAllString(strings.Join(definitions, ""), -1)
+	reach := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindAllString(strings.Join(documents, ""), -1)
 	web, err := tool.NewWeb(tool.WebConfig{Prefixes: reach, Propagator: propagation.TraceContext{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(web.Stop)
-	runner := tool.NewRunner(tool.Config{}, log)
+	runner := tool.NewRunner(tool.Config{}, slog.New(slog.DiscardHandler))
 	var all builtIns
-	for _, text := range definitions {
-		d, err := ParseDocument([]byte(text))
-		if err != nil {
-			t.Fatal(err)
+	for _, text := range documents {
+		kind := definition.Agent
+		if strings.Contains(text, "\nnodes:") {
+			kind = definition.Graph
 		}
-		all = append(all, definition.Definition{
-			Kind: definition.Agent, Name: d.Name, Version: definition.VersionOf([]byte(text)), Text: []byte(text),
-		})
+		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(text), "name: "), "\n")
+		all = append(all, definition.Definition{Kind: kind, Name: name, Version: definition.VersionOf([]byte(text)), Text: []byte(text)})
 	}
 	r, err := New(Config{Provider: provider, Definitions: all, Tooling: Tooling{Runner: runner, Web: web, MCP: noServers{}}})
 	if err != nil {

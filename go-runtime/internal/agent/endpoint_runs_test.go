@@ -106,6 +106,19 @@ func open(t *testing.T, dir string, s *server, defaults engine.RunDefaults) *ben
 // openWith is open with any agents and tasks.
 func openWith(t *testing.T, dir string, registry *Registry) *bench {
 	t.Helper()
+	return openOn(t, dir, func(*journal.Journal) (*Registry, store) { return registry, nil })
+}
+
+// store is what keeps something beside runs in their journal.
+type store interface {
+	Start(ctx context.Context) error
+	Stop(ctx context.Context) error
+}
+
+// openOn is openWith where what can be run needs the journal, and a store in it, which is
+// nil where none is needed.
+func openOn(t *testing.T, dir string, prepare func(j *journal.Journal) (*Registry, store)) *bench {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
 	if err != nil {
@@ -114,12 +127,23 @@ func openWith(t *testing.T, dir string, registry *Registry) *bench {
 	if err := j.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	registry, beside := prepare(j)
 	e, err := engine.New(engine.Config{}, j, registry, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &bench{Engine: e, t: t, journal: j}
 	t.Cleanup(b.crash)
+	if beside != nil {
+		t.Cleanup(func() {
+			if err := beside.Stop(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := beside.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := e.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

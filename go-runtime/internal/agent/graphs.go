@@ -25,16 +25,12 @@ import (
 //go:embed graphs/*.yaml
 var graphFiles embed.FS
 
+// spelledTask is langgraph_task in integrations that were written for that name.
+const spelledTask = "langraph_task"
+
 // graphTasks are the task types that run graphs, by the member that names the graph.
 func graphTasks() map[string]string {
-	return map[string]string{"langgraph_task": "graph_id", "langchain_task": "chain_id"}
-}
-
-// addSpelling adds the name of langgraph_task in integrations that were written for that.
-func addSpelling(tasks map[string]*taskType) {
-	spelled := *tasks["langgraph_task"]
-	spelled.name = "langraph_task"
-	tasks[spelled.name] = &spelled
+	return map[string]string{"langgraph_task": "graph_id", spelledTask: "graph_id", "langchain_task": "chain_id"}
 }
 
 // loadGraphs returns the documents of the runtime's own, which compile.
@@ -126,11 +122,10 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, graphFailure(name, err)
 	}
-	spending, err := newLedger(call, Budget{})
+	ctx, spending, stop, err := begin(ctx, call, Budget{})
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := spending.withTime(withLedger(withCall(ctx, call), spending))
 	defer stop()
 	own := ownPart(call, found.Durability)
 	if threadID != "" {

@@ -3,47 +3,13 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
-
-	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 )
-
-// graphing is a registry with graphs that are data.
-func graphing(t *testing.T, provider model.Provider, reach string, documents ...string) *Registry {
-	t.Helper()
-	web, err := tool.NewWeb(tool.WebConfig{Prefixes: []string{reach}, Propagator: propagation.TraceContext{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(web.Stop)
-	var all builtIns
-	for _, text := range documents {
-		kind := definition.Graph
-		if strings.Contains(text, "instructions: You are an agent") {
-			kind = definition.Agent
-		}
-		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(text), "name: "), "\n")
-		all = append(all, definition.Definition{Kind: kind, Name: name, Version: definition.VersionOf([]byte(text)), Text: []byte(text)})
-	}
-	runner := tool.NewRunner(tool.Config{}, slog.New(slog.DiscardHandler))
-	r, err := New(Config{Provider: provider, Definitions: all, Tooling: Tooling{Runner: runner, Web: web, MCP: noServers{}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range all {
-		if _, _, err := r.Check("default", d.Kind, d.Text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return r
-}
 
 // TestNodesOfEveryKindWorkTogether has an agent and a graph below that both ask, each on its
 // own, over a restart; a server that is called; a model that streams, and one that gives an object.
@@ -62,7 +28,7 @@ func TestNodesOfEveryKindWorkTogether(t *testing.T) {
 		}
 		return model.Response{Text: "paid"}
 	}}
-	registry := graphing(t, provider, url,
+	registry := defining(t, provider,
 		"name: payer\ninstructions: You are an agent.\ntools: [{http: {name: pay, url: "+url+"/pay, approval: true}}]\n", `
 name: below
 state: {who: {}, mood: {}}
@@ -112,7 +78,7 @@ edges: [[START, pay], [START, mood], [START, find], [START, say], [START, rate]]
 func TestSubRunThatFailsFailsItsNode(t *testing.T) {
 	t.Parallel()
 	provider := &acting{act: func(model.Request) model.Response { return calls("nothing", "{}") }}
-	registry := graphing(t, provider, "http://127.0.0.1:1", "name: worse\ninstructions: You are an agent.\n", `
+	registry := defining(t, provider, "name: worse\ninstructions: You are an agent.\n", `
 name: tested
 state: {x: {}}
 nodes: {do: {kind: agent, with: {agent: worse, prompt: Go.}, set: {x: out.response}}}
@@ -137,7 +103,7 @@ edges: [[START, do]]
 
 func TestKindsNameTheirMistakes(t *testing.T) {
 	t.Parallel()
-	registry := graphing(t, &acting{}, "http://127.0.0.1:1")
+	registry := defining(t, &acting{})
 	_, _, err := registry.Check("default", definition.Graph, []byte(`
 name: wrong
 state: {x: {}}

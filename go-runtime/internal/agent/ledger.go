@@ -126,6 +126,16 @@ type ledger struct {
 	offline string
 }
 
+// begin has a call with a run counted: ctx has the ledger, and ends when the budget's
+// seconds are over. stop gives back what that takes.
+func begin(ctx context.Context, call engine.Call, budget Budget) (_ context.Context, l *ledger, stop context.CancelFunc, err error) {
+	if l, err = newLedger(call, budget); err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, stop = l.withTime(context.WithValue(ctx, ledgerKey{}, l))
+	return ctx, l, stop, nil
+}
+
 // newLedger takes up what earlier calls with the run recorded. The run's metadata may
 // tighten the budget.
 func newLedger(call engine.Call, budget Budget) (*ledger, error) {
@@ -247,6 +257,13 @@ func (l *ledger) answered(ctx context.Context, response model.Response) error {
 	return l.enter(ctx, entry)
 }
 
+// isOffline reports whether a stand-in answered, which mends nothing.
+func (l *ledger) isOffline() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.offline != ""
+}
+
 // ran counts what a sub-run took, once.
 func (l *ledger) ran(ctx context.Context, run engine.Run) error {
 	entry, counts := spentBy(run.Output)
@@ -320,10 +337,6 @@ func (l *ledger) describe(output map[string]any) {
 }
 
 type ledgerKey struct{}
-
-func withLedger(ctx context.Context, l *ledger) context.Context {
-	return context.WithValue(ctx, ledgerKey{}, l)
-}
 
 func ledgerOf(ctx context.Context) *ledger {
 	l, _ := ctx.Value(ledgerKey{}).(*ledger)

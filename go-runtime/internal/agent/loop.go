@@ -86,16 +86,11 @@ const (
 
 // run does an assignment as a part of a run. A run that waits gets an *engine.ParkedError.
 func (l *loop) run(ctx context.Context, call engine.Call, asked assignment) (made result, err error) {
-	spending, err := newLedger(call, l.budget)
+	ctx, spending, stop, err := begin(ctx, call, l.budget)
 	if err != nil {
 		return result{}, err
 	}
-	ctx, stop := spending.withTime(withLedger(withCall(ctx, call), spending))
 	defer stop()
-	messages, err := toPlain(asked.messages)
-	if err != nil {
-		return result{}, err
-	}
 	t := turnOfLoop{loop: l, asked: asked}
 	if l.build != nil {
 		if t.workspace, err = l.build.begin(ctx, call, asked.files); err != nil {
@@ -111,7 +106,7 @@ func (l *loop) run(ctx context.Context, call engine.Call, asked assignment) (mad
 	}
 	// A round is a step of thinking and one of tools; each mend and repair may add two.
 	options := graph.Options{RecursionLimit: 2 * (l.maxRounds() + maxMends + maxRepairs + 2)}
-	input := graph.State{messagesChannel: messages}
+	input := graph.State{messagesChannel: asked.messages}
 	var state graph.State
 	if l.tools == nil && l.plan == "" && l.build == nil {
 		// One answer of the model is all there is: nothing to go on with.
@@ -181,10 +176,10 @@ func (t *turnOfLoop) makePlan(ctx context.Context, _ *graph.Call, state graph.St
 	if err != nil || response.Offline {
 		return graph.Command{}, err
 	}
-	planned, err := toPlain([]model.Message{
+	planned := []model.Message{
 		{Role: model.Assistant, Text: response.Text}, {Role: model.User, Text: "Now carry out your plan."},
-	})
-	return graph.Command{Update: graph.State{planChannel: response.Text, messagesChannel: planned}}, err
+	}
+	return graph.Command{Update: graph.State{planChannel: response.Text, messagesChannel: planned}}, nil
 }
 
 // request is the conversation so far.
@@ -193,7 +188,7 @@ func (t *turnOfLoop) request(state graph.State) (model.Request, error) {
 		Model:        t.model,
 		Instructions: strings.Join(append([]string{t.instructions}, t.asked.instructions...), "\n\n"),
 	}
-	return request, fromPlain(state[messagesChannel], &request.Messages)
+	return request, readValue(state[messagesChannel], &request.Messages)
 }
 
 // think asks the model what comes next: tools, or the answer.
@@ -213,10 +208,7 @@ func (t *turnOfLoop) think(ctx context.Context, _ *graph.Call, state graph.State
 	if err != nil {
 		return graph.Command{}, err
 	}
-	said, err := toPlain([]model.Message{{Role: model.Assistant, Text: response.Text, ToolCalls: response.ToolCalls}})
-	if err != nil {
-		return graph.Command{}, err
-	}
+	said := []model.Message{{Role: model.Assistant, Text: response.Text, ToolCalls: response.ToolCalls}}
 	command := graph.Command{Update: graph.State{messagesChannel: said}}
 	if len(response.ToolCalls) == 0 {
 		return t.answered(state, response, command)
@@ -249,8 +241,8 @@ func (t *turnOfLoop) answered(state graph.State, response model.Response, comman
 			}
 		}
 		command.Update[mendsChannel] = 1
-		return t.askAgain(command, "Your answer does not fit: "+unfit.Error()+
-			". Send the whole answer again, as one JSON object that fits.")
+		return askAgain(command, "Your answer does not fit: "+unfit.Error()+
+			". Send the whole answer again, as one JSON object that fits."), nil
 	}
 	command.Update[answerChannel] = response.Text
 	if t.build != nil {
@@ -260,12 +252,11 @@ func (t *turnOfLoop) answered(state graph.State, response model.Response, comman
 }
 
 // askAgain goes back to the model with a message.
-func (*turnOfLoop) askAgain(command graph.Command, text string) (graph.Command, error) {
-	message, err := toPlain(model.Message{Role: model.User, Text: text})
-	said, _ := command.Update[messagesChannel].([]any)
-	command.Update[messagesChannel] = append(said, message)
+func askAgain(command graph.Command, text string) graph.Command {
+	said, _ := command.Update[messagesChannel].([]model.Message)
+	command.Update[messagesChannel] = append(said, model.Message{Role: model.User, Text: text})
 	command.Goto = graph.To(thinkNode)
-	return command, err
+	return command
 }
 
 // misfit says what does not fit in an answer; nil: all fits.
@@ -288,17 +279,17 @@ func (t *turnOfLoop) misfit(text string) *violation.Error {
 // useTool does one call of a tool, and says to the model what came of it.
 func (t *turnOfLoop) useTool(ctx context.Context, node *graph.Call, state graph.State) (graph.Command, error) {
 	var wanted model.ToolCall
-	if err := fromPlain(state, &wanted); err != nil {
+	if err := readValue(state, &wanted); err != nil {
 		return graph.Command{}, err
 	}
 	done, err := t.tools.use(ctx, node, wanted)
 	if err != nil {
 		return graph.Command{}, err
 	}
-	message, err := toPlain([]model.Message{{
+	message := model.Message{
 		Role: model.ToolResult, ToolCallID: wanted.ID, Text: done.Text, Failed: done.Failed, Images: done.Images,
-	}})
-	return graph.Command{Update: graph.State{messagesChannel: message}}, err
+	}
+	return graph.Command{Update: graph.State{messagesChannel: []model.Message{message}}}, nil
 }
 
 // loopFailure says in words of agents why a loop failed.
@@ -315,18 +306,9 @@ func loopFailure(err error) error {
 	return err
 }
 
-// toPlain makes a value what JSON has for it, as states hold it.
-func toPlain(value any) (plain any, err error) {
+// readValue reads what a state holds.
+func readValue(value, into any) error {
 	text, err := json.Marshal(value)
-	if err != nil {
-		return nil, err
-	}
-	return plain, json.Unmarshal(text, &plain)
-}
-
-// fromPlain reads what toPlain made.
-func fromPlain(plain, into any) error {
-	text, err := json.Marshal(plain)
 	if err != nil {
 		return err
 	}

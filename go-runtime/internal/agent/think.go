@@ -11,12 +11,13 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
-// thinker does one task type of one agent: its model is given the task as data, and
-// answers with an object.
+// thinker does tasks of an agent: its model is given the task as data, and answers with an
+// object or, where no schema asks for one, in words.
 type thinker struct {
 	loop
 
-	sample *sample
+	// sample stands in for the answer to an input where there is no model.
+	sample func(input []byte, notice string) (string, error)
 }
 
 // question is the user message: the task as data, apart from the instructions.
@@ -35,20 +36,22 @@ func (t *thinker) run(ctx context.Context, call engine.Call) ([]byte, error) {
 		Files []madeFile `json:"files"`
 	}
 	if err := json.Unmarshal(call.Input, &given); err != nil {
-		// A task type whose input has other files than those of a project.
+		// The task has other files than those of a project.
 		given.Files = nil
 	}
 	made, err := t.loop.run(ctx, call, assignment{
 		files:    given.Files,
 		messages: []model.Message{{Role: model.User, Text: string(asked)}},
-		sample:   func(notice string) (string, error) { return t.sample.render(call.Input, notice) },
+		sample:   func(notice string) (string, error) { return t.sample(call.Input, notice) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	output, err := made.object()
-	if err != nil {
-		return nil, err
+	output := map[string]any{"answer": made.text}
+	if t.answer != nil {
+		if output, err = made.object(); err != nil {
+			return nil, err
+		}
 	}
 	output["agent_id"], output["task_type"] = call.AgentID, call.TaskType
 	made.ledger.describe(output)

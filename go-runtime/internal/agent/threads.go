@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"time"
 
@@ -20,10 +19,8 @@ import (
 // it the run has a thread of its own, in its log.
 const threadMember = "thread_id"
 
-var threadPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
-
 func checkThread(field, id string) error {
-	if !threadPattern.MatchString(id) {
+	if !violation.IsName(id) {
 		return violation.New(field, "must be 1 to 100 letters, digits, dashes and underscores, is %q", clip(id))
 	}
 	return nil
@@ -32,7 +29,7 @@ func checkThread(field, id string) error {
 // ConcurrencyKey implements engine.Registry: runs that are turns of one thread go on one
 // after another.
 func (r *Registry) ConcurrencyKey(target engine.Target, taskType string, input []byte) string {
-	if (target != engine.TaskTarget && target != "") || r.threads == nil || !isGraphTask(taskType) {
+	if _, isGraph := graphTasks()[taskType]; target != engine.TaskTarget || r.threads == nil || !isGraph {
 		return ""
 	}
 	var asked struct {
@@ -42,10 +39,6 @@ func (r *Registry) ConcurrencyKey(target engine.Target, taskType string, input [
 		return ""
 	}
 	return "thread:" + asked.ThreadID
-}
-
-func isGraphTask(taskType string) bool {
-	return taskType == "langgraph_task" || taskType == "langraph_task" || taskType == "langchain_task"
 }
 
 // part is what a run has of its thread.

@@ -32,30 +32,15 @@ branches: {listen: [{when: 'state.said[size(state.said) - 1] == "ask me"', to: a
 // openThreads is a bench whose graphs have threads.
 func openThreads(t *testing.T, dir string) (*bench, *Registry) {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	j, err := journal.New(journal.Config{DataDir: dir, Durability: journal.OS}, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := j.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	threads, err := thread.New(thread.Config{}, j, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	registry := graphing(t, &acting{}, "http://127.0.0.1:1", talking)
-	registry.threads = threads
-	e, err := engine.New(engine.Config{}, j, registry, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bench{Engine: e, t: t, journal: j}
-	t.Cleanup(b.crash)
-	if err := errors.Join(threads.Start(t.Context()), e.Start(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	return b, registry
+	registry := defining(t, &acting{}, talking)
+	return openOn(t, dir, func(j *journal.Journal) (*Registry, store) {
+		threads, err := thread.New(thread.Config{}, j, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		registry.threads = threads
+		return registry, threads
+	}), registry
 }
 
 func (b *bench) say(text string) engine.Run {
@@ -218,3 +203,30 @@ func TestRepeatsOfAChangeHaveNoSecondEffect(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// TestRunsOfAThreadHaveOneKey has every task type that runs graphs, by either spelling.
+func TestRunsOfAThreadHaveOneKey(t *testing.T) {
+	t.Parallel()
+	_, registry := openThreads(t, t.TempDir())
+	for taskType := range graphTasks() {
+		if key := registry.ConcurrencyKey(engine.TaskTarget, taskType, []byte(`{"thread_id": "ada"}`)); key != "thread:ada" {
+			t.Errorf("%s has the key %q", taskType, key)
+		}
+	}
+	if _, spelled := graphTasks()[spelledTask]; !spelled {
+		t.Errorf("%s runs no graphs", spelledTask)
+	}
+	for _, other := range []struct {
+		target          engine.Target
+		taskType, input string
+	}{
+		{engine.TaskTarget, "echo", `{"thread_id": "ada"}`},
+		{engine.AgentTarget, "langgraph_task", `{"thread_id": "ada"}`},
+		{engine.TaskTarget, "langgraph_task", `{"thread_id": 7}`},
+		{engine.TaskTarget, "langgraph_task", `{}`},
+	} {
+		if key := registry.ConcurrencyKey(other.target, other.taskType, []byte(other.input)); key != "" {
+			t.Errorf("%+v has the key %q", other, key)
+		}
+	}
+}

@@ -31,17 +31,15 @@ type MCPServers interface {
 	Tools(ctx context.Context, server string) ([]tool.Tool, error)
 }
 
-var (
-	namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
-	unfitting   = regexp.MustCompile(`[^A-Za-z0-9_-]`)
-)
+var unfitting = regexp.MustCompile(`[^A-Za-z0-9_-]`)
 
 // toolkit is what an agent's tools come from. What MCP servers and other agents offer may
 // change, and is asked for when a run begins.
 type toolkit struct {
 	registry *Registry
-	// own are the tools that do not change.
+	// own are the tools that do not change, and set is of them alone.
 	own       []tool.Tool
+	set       *tool.Set
 	delegates map[string]delegated
 	mcp       []MCPTools
 	agents    []string
@@ -58,14 +56,15 @@ func (r *Registry) toolkitOf(d *Document) (*toolkit, error) {
 		wrong = append(wrong, k.add(fmt.Sprintf("tools[%d]", i), source))
 	}
 	for i, id := range d.Agents {
-		if !namePattern.MatchString(id) {
+		if !violation.IsName(id) {
 			wrong = append(wrong, violation.New(fmt.Sprintf("agents[%d]", i), "%q is no agent's name", clip(id)))
 		}
 	}
 	if err := violation.Join(wrong...); err != nil {
 		return nil, err
 	}
-	_, err := tool.NewSet(k.own...)
+	var err error
+	k.set, err = tool.NewSet(k.own...)
 	return k, err
 }
 
@@ -140,6 +139,10 @@ func (k *toolkit) open(ctx context.Context, namespace string) (*toolbox, error) 
 	tools := slices.Clone(k.own)
 	box := &toolbox{runner: k.registry.tooling.Runner, delegates: map[string]delegated{}}
 	maps.Copy(box.delegates, k.delegates)
+	if len(k.mcp)+len(k.agents) == 0 {
+		box.set = k.set
+		return box, nil
+	}
 	for _, source := range k.mcp {
 		offered, err := k.registry.tooling.MCP.Tools(ctx, source.Server)
 		if err != nil {

@@ -35,11 +35,10 @@ func (t *tracedTask) run(ctx context.Context, call engine.Call) ([]byte, error) 
 	if err := json.Unmarshal(call.Input, &input); err != nil {
 		return nil, fmt.Errorf("read input: %w", err)
 	}
-	spending, err := newLedger(call, Budget{})
+	ctx, spending, stop, err := begin(ctx, call, Budget{})
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := spending.withTime(withLedger(withCall(ctx, call), spending))
 	defer stop()
 	response, err := ask(ctx, t.provider, model.Request{
 		Instructions: "Answer the question. Be clear and correct, and no longer than it takes.",

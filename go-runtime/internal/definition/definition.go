@@ -90,7 +90,7 @@ func (d *Definition) check() error {
 	if d.Kind != Graph && d.Kind != Agent {
 		wrong = append(wrong, violation.New("kind", "must be %s or %s, is %q", Graph, Agent, d.Kind))
 	}
-	if !isName(d.Name) {
+	if !violation.IsName(d.Name) {
 		wrong = append(wrong, violation.New("name", "must be letters, digits, dashes and underscores, at most %d", maxNameBytes))
 	}
 	switch {
@@ -103,11 +103,4 @@ func (d *Definition) check() error {
 	}
 	d.Description = violation.Clip(strings.ToValidUTF8(d.Description, ""), maxDescriptionBytes)
 	return violation.Join(wrong...)
-}
-
-func isName(text string) bool {
-	return text != "" && len(text) <= maxNameBytes && !strings.ContainsFunc(text, func(r rune) bool {
-		isLetter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-		return !isLetter && (r < '0' || r > '9') && r != '-' && r != '_'
-	})
 }

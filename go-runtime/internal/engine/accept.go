@@ -134,6 +134,7 @@ func (e *Engine) order(namespace string, r CreateRequest) (*order, error) {
 
 // keyed gives a request the concurrency key that its work asks for.
 func (e *Engine) keyed(r CreateRequest) CreateRequest {
+	setDefault(&r.Target, TaskTarget)
 	if r.Options.Concurrency == nil {
 		if key := e.registry.ConcurrencyKey(r.Target, r.TaskType, r.Input); key != "" {
 			r.Options.Concurrency = &Concurrency{Key: key}

@@ -47,9 +47,6 @@ type CreateRequest struct {
 
 // complete fills in what the request leaves out and checks the rest.
 func (e *Engine) complete(r CreateRequest) (CreateRequest, error) {
-	if r.Target == "" {
-		r.Target = TaskTarget
-	}
 	if len(r.Input) == 0 {
 		r.Input = []byte("{}")
 	}

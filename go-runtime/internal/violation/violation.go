@@ -73,6 +73,18 @@ func In(path string, err error) (names bool, moved error) {
 	return false, nil
 }
 
+// maxNameBytes is how long a name may be.
+const maxNameBytes = 100
+
+// IsName reports whether a text is fit to name what users define, such as a graph or a
+// thread: 1 to 100 letters of ASCII, digits, dashes and underscores.
+func IsName(text string) bool {
+	return text != "" && len(text) <= maxNameBytes && !strings.ContainsFunc(text, func(r rune) bool {
+		isLetter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+		return !isLetter && (r < '0' || r > '9') && r != '-' && r != '_'
+	})
+}
+
 // Clip cuts a text that an error repeats to so many bytes, and says so.
 func Clip(text string, most int) string {
 	if len(text) <= most {

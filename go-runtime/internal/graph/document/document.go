@@ -123,29 +123,35 @@ func Parse(text []byte) (*Document, error) {
 		return nil, &violation.TooLargeError{Field: "graph", Size: len(text), Limit: maxBytes}
 	}
 	document := &Document{}
+	return document, Decode("graph", text, document)
+}
+
+// Decode reads one YAML or JSON document, whose members are all known. Its error is a
+// *violation.Error that calls the document what.
+func Decode(what string, text []byte, into any) error {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
-	switch err := decoder.Decode(document); {
+	switch err := decoder.Decode(into); {
 	case errors.Is(err, io.EOF):
-		return nil, violation.New("graph", "is empty")
+		return violation.New(what, "is empty")
 	case err != nil:
-		return nil, parseError(err)
+		return parseError(what, err)
 	}
 	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return nil, violation.New("graph", "must be one document, and another follows it")
+		return violation.New(what, "must be one document, and another follows it")
 	}
-	return document, nil
+	return nil
 }
 
 // parseError says each mistake of its own, as the parser does, with its line.
-func parseError(err error) error {
+func parseError(what string, err error) error {
 	mistakes, many := errors.AsType[*yaml.TypeError](err)
 	if !many {
-		return violation.New("graph", "is no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return violation.New(what, "is no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	wrong := make([]error, len(mistakes.Errors))
 	for i, text := range mistakes.Errors {
-		wrong[i] = violation.New("graph", "%s", text)
+		wrong[i] = violation.New(what, "%s", text)
 	}
 	return violation.Join(wrong...)
 }
@@ -182,7 +188,7 @@ func (c *compiler) refusef(place, format string, args ...any) {
 
 func (c *compiler) compile() (*Compiled, error) {
 	d := c.document
-	if !isName(d.Name) {
+	if !violation.IsName(d.Name) {
 		c.refusef("name", "must be letters, digits, dashes and underscores, at most 100, is %q", d.Name)
 	}
 	durability := d.Durability
@@ -303,20 +309,6 @@ func (c *compiler) checkReach() {
 			c.refusef("nodes."+name, "nothing leads to it from START")
 		}
 	}
-}
-
-func isName(text string) bool {
-	const longest = 100
-	if text == "" || len(text) > longest {
-		return false
-	}
-	for _, r := range text {
-		isLetter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-		if !isLetter && (r < '0' || r > '9') && r != '-' && r != '_' {
-			return false
-		}
-	}
-	return true
 }
 
 func names[V any](of map[string]V) string { return strings.Join(slices.Sorted(maps.Keys(of)), ", ") }

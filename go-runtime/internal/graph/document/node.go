@@ -204,7 +204,7 @@ type set struct {
 
 func (c *compiler) node(g *graph.Graph, name string) {
 	place := "nodes." + name
-	if !isName(name) || name == "START" || name == "END" {
+	if !violation.IsName(name) || name == "START" || name == "END" {
 		c.refusef(place, "must be called by letters, digits, dashes and underscores, and not START or END")
 	}
 	node := c.document.Nodes[name]
