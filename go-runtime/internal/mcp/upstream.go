@@ -252,8 +252,19 @@ func asked[R any](
 	asking, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.life, func() { cancel(context.Cause(s.life)) })()
-	defer context.AfterFunc(ctx, func() { u.probe(s) })()
+	defer whenOver(ctx, func() { u.probe(s) })()
 	return ask(asking, s.client)
+}
+
+// whenOver has f called when ctx ends, unless what it returns was called before.
+func whenOver(ctx context.Context, f func()) (forget func()) {
+	stop := context.AfterFunc(ctx, f)
+	return func() {
+		if stop() && ctx.Err() != nil {
+			// It has ended, and those who wait for that are being told, one after the other.
+			f()
+		}
+	}
 }
 
 // probe ends the session with a process that gives no sign of life.

@@ -10,7 +10,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,16 +54,40 @@ func becomeCommand() error {
 	env := slices.Concat(environment(), r.Env)
 	program, err := findProgram(r.Args[0], env)
 	if err == nil {
-		// The last of the limits: this program may need more than the command.
-		memory := uint64(r.Limits.Memory)
-		err = unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: memory, Max: memory})
-	}
-	if err == nil {
-		err = unix.Exec(program, r.Args, env)
+		err = execWithin(uint64(r.Limits.Memory), program, r.Args, env)
 	}
 	_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", r.Args[0], err)
 	os.Exit(notFound) //nolint:forbidigo // as a shell does
 	return nil
+}
+
+// execWithin replaces this process with a program whose memory is limited. It
+// returns when it could not.
+//
+// This process may hold more than the program is to have, and ends when it wants
+// more once the limit is set: from there on nothing is allocated, nor is anything
+// called that might, as [unix.Exec] does.
+func execWithin(memory uint64, program string, args, env []string) error {
+	path, err := unix.BytePtrFromString(program)
+	if err != nil {
+		return err
+	}
+	argv, err := syscall.SlicePtrFromStrings(args)
+	if err != nil {
+		return err
+	}
+	envp, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return err
+	}
+	limit := &unix.Rlimit{Cur: memory, Max: memory}
+	//nolint:gosec // the calls take pointers
+	_, _, errno := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_DATA, uintptr(unsafe.Pointer(limit)), 0, 0, 0)
+	if errno == 0 {
+		_, _, errno = unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), //nolint:gosec // as above
+			uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0]))) //nolint:gosec // as above
+	}
+	return errno
 }
 
 // environment is what every command gets.

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import grpc
+
 from django_agent_runtime._channel import ChannelSession, Rpc, Transport, new_request_id
 from django_agent_runtime._errors import CallFailure, failure_error
 from django_agent_runtime._fork import start_thread
@@ -140,6 +142,9 @@ class Connection(StreamReader):
         hello = self._make_hello()
         hello.held.extend(self.ledger.begin_stream())
         with self._changed:
+            if self.ending:
+                # Whoever waits for the last stream has seen none.
+                raise CallFailure(grpc.StatusCode.CANCELLED, "the worker ends")
             stream = self._stream + 1
             self._forget_streams()
             self._stream = stream

@@ -268,7 +268,8 @@ class Ledger:
         # What is on its way is sent all the same: reports of a lease have no gaps.
         lease.lost = reason
         del self._leases[lease.key]
-        if self._streaming:
+        if self._streaming and not lease.closed:
+            # The last report frees the place, kept or not.
             self._owing[lease.key] = lease
 
     def _forget_reports(self, lease: Lease, number: int) -> None:

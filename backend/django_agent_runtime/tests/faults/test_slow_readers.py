@@ -115,16 +115,16 @@ def test_readers_of_the_site_that_do_not_read_harm_nobody_and_are_held_back(
 
     assert read_numbers(open_stream()) == everything
     assert client.wait_run(run_id).state is RunState.SUCCEEDED
-    threads, memory = server.read_status("Threads"), server.read_status("VmHWM")
+    threads, memory = server.count_python_threads(), server.read_peak_memory()
     with ExitStack() as stack:
         slow = [stack.enter_context(open_stream(room=4096)) for _ in range(SLOW)]
         for _ in range(3):
             assert read_numbers(open_stream()) == everything
-        assert server.read_status("VmHWM") - memory <= SLOW * HELD_KILOBYTES
+        assert server.read_peak_memory() - memory <= SLOW * HELD_KILOBYTES
         # One reads on late, as if nothing had been; one comes back to where it was.
         assert read_numbers(slow[0]) == everything
         seen = list(islice(read_events(slow[1]), 10))
         assert [number for _, number in seen] == everything[:10]
         slow[1].close()
         assert read_numbers(open_stream(last_event_id=seen[-1][0])) == everything[10:]
-    wait_until(lambda: server.read_status("Threads") <= threads, "the readers are gone")
+    wait_until(lambda: server.count_python_threads() <= threads, "the readers are gone")

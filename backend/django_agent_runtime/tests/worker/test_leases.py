@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from django_agent_runtime._channel import ChannelSession, Transport
 from django_agent_runtime.grpc_client.agentruntime.v1 import worker_service_pb2 as worker_pb
 from django_agent_runtime.runtime.interfaces import AgentRuntime, RunContext, RunInterrupted
 from django_agent_runtime.runtime.sync import SyncRunContext
+from django_agent_runtime.runtime.worker.connection import Connection
 from django_agent_runtime.runtime.worker.ledger import Lease, Ledger
 
 
@@ -351,6 +353,34 @@ def test_run_on_its_way_to_a_worker_that_ends_goes_to_another_at_once(
     assert runtime.wait_for(late[0]).attempt == 1
 
 
+def test_worker_that_ends_before_it_is_connected_says_no_hello(
+    runtime: Any, start_worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could be given runs, and would not hear of them."""
+    begins, ended = threading.Event(), threading.Event()
+    opened: list[object] = []
+    enter, leave = Transport.enter, Connection.leave
+
+    def enter_late(transport: Transport) -> ChannelSession:
+        begins.set()
+        assert ended.wait(30)
+        return enter(transport)
+
+    def leave_first(connection: Connection, seconds: float) -> None:
+        leave(connection, seconds)
+        ended.set()
+
+    monkeypatch.setattr(Transport, "enter", enter_late)
+    monkeypatch.setattr(Connection, "leave", leave_first)
+    monkeypatch.setattr(ChannelSession, "stream", lambda *arguments: opened.append(arguments))
+    worker = start_worker(runtime, agent(sleep_long))
+    assert begins.wait(30)
+    worker.stop()
+    assert worker.finished.wait(30)
+    _poll(lambda: not any(thread.name == "agent-runtime-worker" for thread in threading.enumerate()))
+    assert opened == []
+
+
 def test_run_that_comes_while_stopping_is_given_back(runtime: Any, start_worker: Callable[..., Any]) -> None:
     go_on = threading.Event()
 
@@ -429,6 +459,15 @@ def test_reports_are_sent_again_behind_what_was_kept() -> None:
     assert lost == [gone]
     ledger.acknowledge([worker_pb.Ack(run_id="run", lease=1, number=4)])
     assert ledger.size == 0
+
+
+def test_last_report_frees_the_place_though_the_run_is_lost_meanwhile() -> None:
+    ledger, _, _ = _make_ledger()
+    lease = ledger.open("run", 1)
+    ledger.report(lease, worker_pb.Report(succeed=worker_pb.Succeed()), 10, final=True)
+    ledger.cancel(worker_pb.Cancellation(run_id="run", lease=1, reason="RUN_CANCELLED"))
+    ledger.release(lease.key)
+    assert [report.WhichOneof("report") for report in ledger.take(1000)] == ["succeed"]
 
 
 def _poll(condition: Callable[[], bool], seconds: float = 30) -> None:

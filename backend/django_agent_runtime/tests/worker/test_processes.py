@@ -136,7 +136,7 @@ def test_stop_gives_back(
     runtime.wait_for_event(run, "begun", PATIENCE_SECONDS)
     worker.send_signal(number)
     assert wait_for_exit(site, worker) == 0
-    assert (run.state, run.attempt, run.history[-1]) == ("queued", 0, "given back")
+    assert (run.state, run.attempt, run.history[-1]) == ("queued", 0, "given back"), run.history
 
 
 @every_way
