@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from django_agent_runtime.go_integration import GoRuntimeIntegration
-    from django_agent_runtime.types import RunEvent
+    from django_agent_runtime.types import Run, RunEvent
 
 PATIENCE_SECONDS = 60.0
 MAKE_USER = "from django.contrib.auth.models import User; User.objects.create_user('ada', password='ada')"
@@ -187,6 +187,13 @@ class Site:
                 # One that is frozen as well.
                 process.kill()
                 process.wait()
+
+
+def settle(client: GoRuntimeIntegration) -> dict[str, Run]:
+    """All runs there are, each with its output, once all have ended."""
+    wait_until(lambda: all(run.state.ended for run in client.list_runs(page_size=500)), "the end of all runs")
+    ids = [run.run_id for run in client.list_runs(page_size=500)]
+    return {run.run_id: run for run in client.wait_runs(ids)}
 
 
 def freeze(process: subprocess.Popen[bytes]) -> None:

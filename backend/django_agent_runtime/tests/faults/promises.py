@@ -1,4 +1,4 @@
-"""What must be true of runs of `mixed` once everything has healed, whatever befell them."""
+"""What must be true of runs once everything has healed, whatever befell them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ class Effect(NamedTuple):
 
 
 def find_breaches(run: Run, history: Sequence[RunEvent], effects: Iterable[Effect]) -> list[str]:
-    """Every way in which what happened in a run is not what is promised.
+    """Every way in which what happened in a run of `mixed` is not what is promised.
 
     Args:
         run: The run's record, with its output.
         history: All its events.
         effects: What its steps did.
     """
-    breaches = [
-        *_find_wrong_ends(run, history),
-        *_find_wrong_attempts(history),
-        *_find_gaps(history),
-        *_find_repeated_steps(run, history, effects),
-    ]
+    breaches = [*_find_gaps(history), *_find_repeated_steps(run, history, effects)]
+    return find_wrong_history(run, history) + [f"{run.run_id}: {breach}" for breach in breaches]
+
+
+def find_wrong_history(run: Run, history: Sequence[RunEvent]) -> list[str]:
+    """What of it holds of every run."""
+    breaches = [*_find_wrong_ends(run, history), *_find_wrong_attempts(history), *_find_records_again(history)]
     return [f"{run.run_id}: {breach}" for breach in breaches]
 
 
@@ -88,13 +89,15 @@ def _find_gaps(history: Sequence[RunEvent]) -> Iterable[str]:
             yield f"execution {execution} was kept under another attempt than its own"
 
 
+def _find_records_again(history: Sequence[RunEvent]) -> Iterable[str]:
+    keys = Counter(event.payload["key"] for event in history if event.type == "step.completed")
+    for key, count in keys.items():
+        if count > 1:
+            yield f"step {key} was recorded {count} times"
+
+
 def _find_repeated_steps(run: Run, history: Sequence[RunEvent], effects: Iterable[Effect]) -> Iterable[str]:
-    recorded: dict[str, RunEvent] = {}
-    for event in history:
-        if event.type == "step.completed":
-            if event.payload["key"] in recorded:
-                yield f"step {event.payload['key']} was recorded again"
-            recorded[event.payload["key"]] = event
+    recorded = {event.payload["key"]: event for event in history if event.type == "step.completed"}
     done: dict[str, list[Effect]] = defaultdict(list)
     for effect in effects:
         done[effect.key].append(effect)

@@ -9,13 +9,11 @@ import time
 import uuid
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django_agent_runtime.runtime.interfaces import AgentRuntime, DoNotRetry, RetryAfter, RetryPolicy
+from django_agent_runtime.runtime.functions import function
+from django_agent_runtime.runtime.interfaces import AgentRuntime, DoNotRetry, RetryAfter, RetryPolicy, RunContext
 from django_agent_runtime.runtime.registry import register_runtime
-
-if TYPE_CHECKING:
-    from django_agent_runtime.runtime.interfaces import RunContext
 
 # What a run's parameters are where they are left out; `Mixed` says what they do.
 PLAN: dict[str, Any] = {
@@ -202,7 +200,16 @@ class Idle(AgentRuntime):
             raise
 
 
+@function(name="site.work", retry=RetryPolicy(max_attempts=100, initial_backoff=0.05, max_backoff=0.5))
+async def work(key: str, ctx: RunContext) -> dict[str, str]:
+    """Do something that shows; the token tells this time from others."""
+    token = uuid.uuid4().hex
+    append_line("effects", ctx.run_id, key, ctx.attempt, token)
+    return {"token": token}
+
+
 def register_agents() -> None:
     """Register all of them."""
+    register_runtime(work)
     for kind in (Mixed, Gated, Streaming, Large, Poison, Failing, Changed, Idle):
         register_runtime(kind())
