@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -95,34 +94,6 @@ func (c *compiled[T]) get(ctx context.Context, namespace, name, wanted string) (
 	return v, nil
 }
 
-// pin returns the document that a run uses under a name: the version with which it began,
-// else the current one, which is noted for later calls with the run.
-func (c *compiled[T]) pin(ctx context.Context, call engine.Call, name string) (is T, err error) {
-	key := string(c.kind) + ": " + name
-	var pinned struct {
-		Version string `json:"version"`
-	}
-	at := slices.IndexFunc(call.Steps, func(step engine.Step) bool { return step.Key == key })
-	if at >= 0 {
-		if err := json.Unmarshal(call.Steps[at].Result, &pinned); err != nil {
-			return is, fmt.Errorf("read version of %s %s: %w", c.kind, name, err)
-		}
-	}
-	found, err := c.get(ctx, call.Namespace, name, pinned.Version)
-	if err != nil {
-		return is, err
-	}
-	if at >= 0 {
-		return found.is, nil
-	}
-	pinned.Version = found.name
-	text, err := encode(pinned)
-	if err != nil {
-		return is, err
-	}
-	return found.is, call.Record(ctx, key, text)
-}
-
 // names are those that a namespace sees, sorted.
 func (c *compiled[T]) names(namespace string) []string {
 	var names []string
@@ -209,7 +180,7 @@ func (r *Registry) agentOf(namespace, id string) *agent {
 // pinned has a run of an agent that is data go on with the version that it began with.
 func (r *Registry) pinned(id, taskType string) engine.Task {
 	return func(ctx context.Context, call engine.Call) ([]byte, error) {
-		a, err := r.defined.pin(ctx, call, id)
+		a, err := r.defined.pin(ctx, newPins(call), id)
 		if err != nil {
 			return nil, err
 		}

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
@@ -180,4 +183,58 @@ func TestRunsGoOnWithAnAgentThatWasDeleted(t *testing.T) {
 	if output, err := work(t.Context(), call); err != nil || !strings.Contains(string(output), `"agent_id":"helper"`) {
 		t.Errorf("%s, %v", output, err)
 	}
+}
+
+// turning are Definitions in which another version of a graph is current at each look.
+type turning struct {
+	builtIns
+
+	name string
+	mu   sync.Mutex
+	made builtIns
+}
+
+func (d *turning) Get(
+	ctx context.Context, namespace string, kind definition.Kind, name, version string,
+) (definition.Definition, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if name != d.name || version != "" {
+		return append(d.made, d.builtIns...).Get(ctx, namespace, kind, name, version)
+	}
+	text := fmt.Sprintf("name: %s\nstate: {n: {}}\nnodes: {n: {kind: transform, set: {n: '%d'}}}\nedges: [[START, n]]\n", name, len(d.made)+1)
+	made := definition.Definition{Kind: kind, Name: name, Version: definition.VersionOf([]byte(text)), Text: []byte(text)}
+	d.made = append(d.made, made)
+	return made, nil
+}
+
+// TestNodesOfARunUseOneVersion has nodes at the same time, and one behind them, run a graph
+// that is replaced meanwhile, and the runtime die before the last.
+func TestNodesOfARunUseOneVersion(t *testing.T) {
+	t.Parallel()
+	const text = `
+name: tested
+state: {all: {reducer: append}}
+nodes:
+  a: {kind: graph, with: {graph: below}, set: {all: out.n}}
+  b: {kind: graph, with: {graph: below}, set: {all: out.n}}
+  c: {kind: graph, with: {graph: below}, set: {all: out.n}}
+  ask: {kind: human, with: {ask: "Go on?"}}
+  d: {kind: graph, with: {graph: below}, set: {all: out.n}}
+edges: [[START, a], [START, b], [a, c], [c, ask], [ask, d]]
+`
+	definitions := &turning{name: "below", builtIns: builtIns{{
+		Kind: definition.Graph, Name: "tested", Version: definition.VersionOf([]byte(text)), Text: []byte(text),
+	}}}
+	dir := t.TempDir()
+	b := openWith(t, dir, registryWith(t, definitions, nil))
+	id := b.runGraph(`{"graph_id": "tested"}`)
+	b.question(id, "")
+	b.crash()
+	b = openWith(t, dir, registryWith(t, definitions, nil))
+	b.answer(id)
+	b.wantOutput(b.wantEnd(id, engine.Succeeded, 1), `{"all": [1, 1, 1, 1]}`)
+	other := b.runGraph(`{"graph_id": "tested"}`)
+	b.answer(other)
+	b.wantOutput(b.wantEnd(other, engine.Succeeded, 1), `{"all": [2, 2, 2, 2]}`)
 }

@@ -114,7 +114,8 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := t.registry.graphs.pin(ctx, call, name)
+	used := newPins(call)
+	found, err := t.registry.graphs.pin(ctx, used, name)
 	if err == nil {
 		// The graph may be another one than when the run was accepted.
 		err = checkChannels(found, state)
@@ -122,7 +123,7 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, graphFailure(name, err)
 	}
-	ctx, spending, stop, err := begin(ctx, call, Budget{})
+	ctx, spending, stop, err := begin(used.in(ctx), call, Budget{})
 	if err != nil {
 		return nil, err
 	}

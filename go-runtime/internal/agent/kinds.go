@@ -146,7 +146,7 @@ func (r *Registry) graphKind(with document.With) (document.Work, error) {
 	name := with.Required("graph")
 	input := with.Values("input")
 	work := func(ctx context.Context, node *graph.Call, state graph.State) (any, error) {
-		found, err := r.graphs.pin(ctx, callOf(ctx), name)
+		found, err := r.graphs.pin(ctx, pinsOf(ctx), name)
 		if err != nil {
 			return nil, err
 		}
