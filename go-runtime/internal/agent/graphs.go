@@ -139,6 +139,7 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	logged := graph.Filter(graph.ModeTasks, graph.ModeMessages, graph.ModeCustom)
 	state, err = advance(ctx, call, found.Graph, own, state, graph.Options{
 		OnlyEnds: found.Durability == document.Exit,
+		Cache:    nodeCache{kept: t.registry.cache, namespace: call.Namespace, spending: spending},
 		Observe: func(e graph.Event) {
 			// The state behind a step is what the updates make.
 			if logged(e) && emitErr == nil {
