@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,11 +135,12 @@ func TestCheckNamesEveryMistakeWithItsPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(greeting("Hello").Text) + "description: Greets.\n"
-	if name, description, err := registry.Check("default", definition.Graph, []byte(text)); name != "greet" || description != "Greets." || err != nil {
-		t.Errorf("%s, %s, %v", name, description, err)
+	said, err := registry.Check("default", definition.Graph, []byte(text))
+	if said.Name != "greet" || said.Description != "Greets." || len(said.Missing) > 0 || err != nil {
+		t.Errorf("%+v, %v", said, err)
 	}
 	text = strings.NewReplacer("{ask: ", "{asks: ", "state.who'", "state.'", "[START, ask]", "[START, who]").Replace(text)
-	_, _, err = registry.Check("default", definition.Graph, []byte(text))
+	_, err = registry.Check("default", definition.Graph, []byte(text))
 	var wrong *violation.Error
 	if !errors.As(err, &wrong) {
 		t.Fatal(err)
@@ -151,7 +153,7 @@ func TestCheckNamesEveryMistakeWithItsPlace(t *testing.T) {
 	if got := strings.Join(places, " "); got != want {
 		t.Errorf("places are %s, want %s", got, want)
 	}
-	if _, _, err := registry.Check("default", definition.Agent, []byte(text)); !errors.As(err, &wrong) {
+	if _, err := registry.Check("default", definition.Agent, []byte(text)); !errors.As(err, &wrong) {
 		t.Error(err)
 	}
 }
@@ -237,4 +239,42 @@ edges: [[START, a], [START, b], [a, c], [c, ask], [ask, d]]
 	other := b.runGraph(`{"graph_id": "tested"}`)
 	b.answer(other)
 	b.wantOutput(b.wantEnd(other, engine.Succeeded, 1), `{"all": [2, 2, 2, 2]}`)
+}
+
+// TestCheckSaysWhatIsMissing has documents that name others, which may come later.
+func TestCheckSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	registry := defining(t, &acting{}, "name: there\ninstructions: Help.\n", "name: below\nnodes: {n: {kind: transform}}\nedges: [[START, n]]\n")
+	for name, test := range map[string]struct {
+		kind definition.Kind
+		text string
+		want []definition.Reference
+	}{
+		"a graph": {definition.Graph, `
+name: above
+nodes:
+  a: {kind: graph, with: {graph: below}}
+  b: {kind: graph, with: {graph: later}}
+  c: {kind: graph, with: {graph: above}}
+  d: {kind: agent, with: {agent: there, prompt: x}}
+  e: {kind: agent, with: {agent: below, prompt: x}}
+  f: {kind: agent, with: {agent: codegen_agent, prompt: x}}
+edges: [[START, a], [START, b], [START, c], [START, d], [START, e], [START, f]]
+`, []definition.Reference{
+			{Place: "nodes.b.with.graph", Kind: definition.Graph, Name: "later"},
+			{Place: "nodes.e.with.agent", Kind: definition.Agent, Name: "below"},
+		}},
+		"an agent": {
+			definition.Agent, "name: lead\ninstructions: Lead.\nagents: [there, later, codegen_agent, lead]\n",
+			[]definition.Reference{{Place: "agents[1]", Kind: definition.Agent, Name: "later"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			said, err := registry.Check("default", test.kind, []byte(test.text))
+			if err != nil || !slices.Equal(said.Missing, test.want) {
+				t.Errorf("%v, want %v; %v", said.Missing, test.want, err)
+			}
+		})
+	}
 }

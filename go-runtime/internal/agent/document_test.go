@@ -113,7 +113,7 @@ func definingWith(
 		t.Fatal(err)
 	}
 	for _, d := range all {
-		if _, _, err := r.Check("default", d.Kind, d.Text); err != nil {
+		if _, err := r.Check("default", d.Kind, d.Text); err != nil {
 			t.Fatal(err)
 		}
 	}

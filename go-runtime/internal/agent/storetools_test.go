@@ -221,7 +221,7 @@ func TestStoreToolsNameTheirMistakes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, _, err := definingWith(t, &acting{}, test.keeps).Check("default", test.kind, []byte(test.text))
+			_, err := definingWith(t, &acting{}, test.keeps).Check("default", test.kind, []byte(test.text))
 			wrong, named := errors.AsType[*violation.Error](err)
 			if !named {
 				t.Fatal(err)
