@@ -13,7 +13,7 @@ from ._channel import Rpc
 from ._codec import check_text, encode
 from .exceptions import InvalidRequest, InvalidValue
 from .grpc_client.agentruntime.v1 import definition_service_pb2 as pb
-from .types import Definition, DocumentProblem
+from .types import Definition, DocumentProblem, DocumentProblems
 
 __all__ = [
     "DELETE_AGENT",
@@ -105,7 +105,9 @@ def draw_request(
     return request
 
 
-def to_definition(kind: type[D], wire: pb.Definition, *, created: bool = False) -> D:
+def to_definition(
+    kind: type[D], wire: pb.Definition, *, created: bool = False, warnings: Iterable[pb.DocumentProblem] = ()
+) -> D:
     """A version as callers get it."""
     return kind(
         name=wire.name,
@@ -117,12 +119,17 @@ def to_definition(kind: type[D], wire: pb.Definition, *, created: bool = False) 
         built_in=wire.built_in,
         document=wire.document.decode(),
         created=created,
+        warnings=tuple(_to_problem(warning) for warning in warnings),
     )
 
 
-def to_problems(wire: Iterable[pb.DocumentProblem]) -> list[DocumentProblem]:
-    """Mistakes as callers get them."""
-    return [DocumentProblem(problem.place, problem.description) for problem in wire]
+def to_problems(wire: pb.ValidateGraphResponse | pb.ValidateAgentResponse) -> DocumentProblems:
+    """What was found in a document as callers get it."""
+    return DocumentProblems(map(_to_problem, wire.problems), map(_to_problem, wire.warnings))
+
+
+def _to_problem(wire: pb.DocumentProblem) -> DocumentProblem:
+    return DocumentProblem(wire.place, wire.description)
 
 
 def with_problems(error: InvalidRequest, problems: Iterable[DocumentProblem]) -> InvalidRequest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -17,6 +17,7 @@ __all__ = [
     "Definition",
     "DeleteOperation",
     "DocumentProblem",
+    "DocumentProblems",
     "Event",
     "EventGap",
     "EventVisibility",
@@ -388,6 +389,8 @@ class Definition:
     """The document, YAML or JSON, as it came; empty in lists."""
     created: bool = False
     """Of a registration: whether it made the version."""
+    warnings: tuple[DocumentProblem, ...] = ()
+    """Of a registration: the graphs and agents that the document names and that there are not yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +405,7 @@ class AgentDefinition(Definition):
 
 @dataclass(frozen=True, slots=True)
 class DocumentProblem:
-    """A mistake in a document."""
+    """A mistake in a document, or what may be one."""
 
     place: str
     """Where it is, such as `nodes.plan.with.prompt`; `graph` or `agent` where the document cannot be read."""
@@ -411,6 +414,16 @@ class DocumentProblem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.description}"
+
+
+class DocumentProblems(list[DocumentProblem]):
+    """The mistakes of a document; none: it can be registered."""
+
+    def __init__(self, mistakes: Iterable[DocumentProblem] = (), warnings: Iterable[DocumentProblem] = ()) -> None:
+        """Have the mistakes as members."""
+        super().__init__(mistakes)
+        self.warnings = tuple(warnings)
+        """The graphs and agents that it names and that there are not yet; none where there are mistakes."""
 
 
 class ThreadStatus(str, enum.Enum):

@@ -60,6 +60,8 @@ class GraphsPage(StaffView):
             registered = register_graph(actor=request.user, document=document)
             told = "is registered" if registered.created else "was registered before, and is current"
             messages.success(request, f"Version {registered.number} of {registered.name} {told}.")
+            for warning in registered.warnings:
+                messages.warning(request, str(warning))
             return redirect("graph", registered.name)
         context = {
             "graphs": list_graphs(),

@@ -12,7 +12,7 @@ from django_agent_runtime.live import get_hurried_runtime
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
-    from django_agent_runtime.types import DocumentProblem, GraphDefinition
+    from django_agent_runtime.types import DocumentProblems, GraphDefinition
 
 
 def check_may_register(actor: AbstractBaseUser | AnonymousUser) -> None:
@@ -25,7 +25,7 @@ def check_may_register(actor: AbstractBaseUser | AnonymousUser) -> None:
         raise PermissionDenied("Graphs are for the staff.")
 
 
-def validate_graph(*, actor: AbstractBaseUser | AnonymousUser, document: str) -> list[DocumentProblem]:
+def validate_graph(*, actor: AbstractBaseUser | AnonymousUser, document: str) -> DocumentProblems:
     """All that is wrong with a document.
 
     Raises:

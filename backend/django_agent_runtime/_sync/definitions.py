@@ -8,7 +8,7 @@ from django_agent_runtime._codec import check_text
 from django_agent_runtime._definitions import Document, DrawingFormat, draw_request, read_document, with_problems
 from django_agent_runtime.exceptions import AgentNotFound, GraphNotFound, InvalidRequest, TooLarge
 from django_agent_runtime.grpc_client.agentruntime.v1 import definition_service_pb2 as pb
-from django_agent_runtime.types import AgentDefinition, DocumentProblem, GraphDefinition
+from django_agent_runtime.types import AgentDefinition, DocumentProblems, GraphDefinition
 
 from .calls import SyncCalls
 
@@ -22,7 +22,8 @@ class SyncDefinitions(SyncCalls):
         """Make a document the graph of the name that it says, for runs that begin from now on.
 
         A run that waits, or that crashed, goes on with the version that it began with. What is registered already
-        changes nothing, so that a project may register its graphs at every start.
+        changes nothing, so that a project may register its graphs at every start. Graphs and agents that the document
+        names may be registered later: `warnings` of what is returned has those that there are not yet.
 
             go_runtime.register_graph(Path("graphs/review.yaml"))
 
@@ -42,13 +43,18 @@ class SyncDefinitions(SyncCalls):
             raise
         except InvalidRequest as error:
             raise with_problems(error, self.validate_graph(request.document)) from error
-        return _definitions.to_definition(GraphDefinition, response.graph, created=response.created)
+        return _definitions.to_definition(
+            GraphDefinition, response.graph, created=response.created, warnings=response.warnings
+        )
 
-    def validate_graph(self, document: Document) -> list[DocumentProblem]:
-        """All that is wrong with a document; nothing where `register_graph` would take it."""
+    def validate_graph(self, document: Document) -> DocumentProblems:
+        """All that is wrong with a document; nothing where `register_graph` would take it.
+
+        Its `warnings` are as those of the definition that `register_graph` returns.
+        """
         request = pb.ValidateGraphRequest(document=read_document(document))
         response = self._call(_definitions.VALIDATE_GRAPH, request)
-        return _definitions.to_problems(response.problems)
+        return _definitions.to_problems(response)
 
     def get_graph(self, name: str, version: str | None = None) -> GraphDefinition:
         """A graph with its document: the current version, or one that is named, also of a graph that was deleted.
@@ -141,13 +147,18 @@ class SyncDefinitions(SyncCalls):
             raise
         except InvalidRequest as error:
             raise with_problems(error, self.validate_agent(request.document)) from error
-        return _definitions.to_definition(AgentDefinition, response.agent, created=response.created)
+        return _definitions.to_definition(
+            AgentDefinition, response.agent, created=response.created, warnings=response.warnings
+        )
 
-    def validate_agent(self, document: Document) -> list[DocumentProblem]:
-        """All that is wrong with a document; nothing where `register_agent` would take it."""
+    def validate_agent(self, document: Document) -> DocumentProblems:
+        """All that is wrong with a document; nothing where `register_agent` would take it.
+
+        Its `warnings` are as those of the definition that `register_agent` returns.
+        """
         request = pb.ValidateAgentRequest(document=read_document(document))
         response = self._call(_definitions.VALIDATE_AGENT, request)
-        return _definitions.to_problems(response.problems)
+        return _definitions.to_problems(response)
 
     def get_agent_definition(self, name: str, version: str | None = None) -> AgentDefinition:
         """An agent with its document: the current version, or one that is named, also of an agent that was deleted.

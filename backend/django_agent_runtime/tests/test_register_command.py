@@ -64,6 +64,17 @@ def test_mistakes_of_all_files_are_told_and_nothing_is_registered(tmp_path: Path
     assert "unseen" not in {graph.name for graph in get_go_runtime_integration().list_graphs()}
 
 
+def test_what_a_file_names_and_is_not_there_is_a_warning(tmp_path: Path) -> None:
+    node = "nodes: {n: {kind: graph, with: {graph: %s}}}\nedges: [[START, n]]\n"
+    (tmp_path / "a.yaml").write_text("name: first\n" + node % "second")
+    (tmp_path / "b.yaml").write_text("name: second\n" + node % "third")
+    warned = io.StringIO()
+    call_command("register", str(tmp_path), stdout=io.StringIO(), stderr=warned)
+    assert warned.getvalue().splitlines() == [
+        f'{tmp_path / "b.yaml"}: nodes.n.with.graph: names the graph "third", which there is not yet'
+    ]
+
+
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"none\.yaml"):
         register(tmp_path / "none.yaml")

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -95,34 +94,6 @@ func (c *compiled[T]) get(ctx context.Context, namespace, name, wanted string) (
 	return v, nil
 }
 
-// pin returns the document that a run uses under a name: the version with which it began,
-// else the current one, which is noted for later calls with the run.
-func (c *compiled[T]) pin(ctx context.Context, call engine.Call, name string) (is T, err error) {
-	key := string(c.kind) + ": " + name
-	var pinned struct {
-		Version string `json:"version"`
-	}
-	at := slices.IndexFunc(call.Steps, func(step engine.Step) bool { return step.Key == key })
-	if at >= 0 {
-		if err := json.Unmarshal(call.Steps[at].Result, &pinned); err != nil {
-			return is, fmt.Errorf("read version of %s %s: %w", c.kind, name, err)
-		}
-	}
-	found, err := c.get(ctx, call.Namespace, name, pinned.Version)
-	if err != nil {
-		return is, err
-	}
-	if at >= 0 {
-		return found.is, nil
-	}
-	pinned.Version = found.name
-	text, err := encode(pinned)
-	if err != nil {
-		return is, err
-	}
-	return found.is, call.Record(ctx, key, text)
-}
-
 // names are those that a namespace sees, sorted.
 func (c *compiled[T]) names(namespace string) []string {
 	var names []string
@@ -145,6 +116,14 @@ func (r *Registry) currentGraph(ctx context.Context, namespace, name string) (*d
 }
 
 func (r *Registry) compileGraph(text []byte) (*document.Compiled, error) {
+	parsed, err := parseGraph(text)
+	if err != nil {
+		return nil, err
+	}
+	return parsed.Compile(r.kinds())
+}
+
+func parseGraph(text []byte) (*document.Document, error) {
 	parsed, err := document.Parse(text)
 	if err != nil {
 		return nil, err
@@ -154,7 +133,7 @@ func (r *Registry) compileGraph(text []byte) (*document.Compiled, error) {
 			return nil, violation.New("state."+name, "is what an input names threads and graphs by: call the channel otherwise")
 		}
 	}
-	return parsed.Compile(r.kinds())
+	return parsed, nil
 }
 
 func (r *Registry) compileAgent(text []byte) (*agent, error) {
@@ -168,28 +147,77 @@ func (r *Registry) compileAgent(text []byte) (*agent, error) {
 // BuiltIn returns the documents that are part of the runtime.
 func (r *Registry) BuiltIn() []definition.Definition { return r.builtIn }
 
-// Check reads a document and returns what it says of itself. Its error is a
-// *violation.Error that names every mistake with its place in the document, or a
-// *violation.TooLargeError.
-func (r *Registry) Check(_ string, kind definition.Kind, text []byte) (name, description string, err error) {
+// Check implements definition.Checker.
+func (r *Registry) Check(namespace string, kind definition.Kind, text []byte) (definition.Checked, error) {
 	switch kind {
 	case definition.Graph:
-		made, err := r.compileGraph(text)
+		parsed, err := parseGraph(text)
 		if err != nil {
-			return "", "", err
+			return definition.Checked{}, err
 		}
-		return made.Name(), made.Description, nil
+		if _, err := parsed.Compile(r.kinds()); err != nil {
+			return definition.Checked{}, err
+		}
+		said := definition.Checked{Name: parsed.Name, Description: parsed.Description}
+		said.Missing = r.missing(namespace, definition.Reference{Kind: kind, Name: said.Name}, namedByGraph(parsed))
+		return said, nil
 	case definition.Agent:
-		made, err := r.compileAgent(text)
+		d, err := ParseDocument(text)
 		if err != nil {
-			return "", "", err
+			return definition.Checked{}, err
 		}
-		if _, taken := r.agents[made.id]; taken || r.endpoints[made.id] != nil {
-			return "", "", violation.New("name", "%s is an agent of the runtime's own", made.id)
+		if _, err := r.compile(d); err != nil {
+			return definition.Checked{}, err
 		}
-		return made.id, made.description, nil
+		if _, taken := r.agents[d.Name]; taken || r.endpoints[d.Name] != nil {
+			return definition.Checked{}, violation.New("name", "%s is an agent of the runtime's own", d.Name)
+		}
+		said := definition.Checked{Name: d.Name, Description: d.Description}
+		said.Missing = r.missing(namespace, definition.Reference{Kind: kind, Name: said.Name}, namedByAgent(d))
+		return said, nil
 	}
-	return "", "", violation.New("kind", "must be %s or %s, is %q", definition.Graph, definition.Agent, kind)
+	return definition.Checked{}, violation.New("kind", "must be %s or %s, is %q", definition.Graph, definition.Agent, kind)
+}
+
+// namedByGraph are the graphs and agents that nodes name.
+func namedByGraph(d *document.Document) (named []definition.Reference) {
+	for _, name := range sortedKeys(d.Nodes) {
+		node := d.Nodes[name]
+		// A kind of node that has another document do something names it by a member of the same name.
+		kind := definition.Kind(node.Kind)
+		if said, _ := node.With[node.Kind].(string); kind == definition.Graph || kind == definition.Agent {
+			named = append(named, definition.Reference{Place: "nodes." + name + ".with." + node.Kind, Kind: kind, Name: said})
+		}
+	}
+	return named
+}
+
+// namedByAgent are the agents to which an agent may give tasks.
+func namedByAgent(d *Document) (named []definition.Reference) {
+	for i, id := range d.Agents {
+		named = append(named, definition.Reference{Place: fmt.Sprintf("agents[%d]", i), Kind: definition.Agent, Name: id})
+	}
+	return named
+}
+
+// missing are those of what a document names that a namespace does not see; itself it will.
+func (r *Registry) missing(
+	namespace string, itself definition.Reference, named []definition.Reference,
+) (missing []definition.Reference) {
+	for _, other := range named {
+		if other.Kind == itself.Kind && other.Name == itself.Name {
+			continue
+		}
+		if other.Kind == definition.Agent && (r.agents[other.Name] != nil || r.endpoints[other.Name] != nil) {
+			continue
+		}
+		// What is current is in memory.
+		_, err := r.graphs.definitions.Get(context.Background(), namespace, other.Kind, other.Name, "")
+		if errors.As(err, new(*definition.NotFoundError)) {
+			missing = append(missing, other)
+		}
+	}
+	return missing
 }
 
 // agentOf returns an agent of the runtime's own, or one that is registered in a namespace; nil:
@@ -209,7 +237,7 @@ func (r *Registry) agentOf(namespace, id string) *agent {
 // pinned has a run of an agent that is data go on with the version that it began with.
 func (r *Registry) pinned(id, taskType string) engine.Task {
 	return func(ctx context.Context, call engine.Call) ([]byte, error) {
-		a, err := r.defined.pin(ctx, call, id)
+		a, err := r.defined.pin(ctx, newPins(call), id)
 		if err != nil {
 			return nil, err
 		}

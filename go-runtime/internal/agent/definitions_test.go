@@ -1,9 +1,13 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
@@ -131,11 +135,12 @@ func TestCheckNamesEveryMistakeWithItsPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(greeting("Hello").Text) + "description: Greets.\n"
-	if name, description, err := registry.Check("default", definition.Graph, []byte(text)); name != "greet" || description != "Greets." || err != nil {
-		t.Errorf("%s, %s, %v", name, description, err)
+	said, err := registry.Check("default", definition.Graph, []byte(text))
+	if said.Name != "greet" || said.Description != "Greets." || len(said.Missing) > 0 || err != nil {
+		t.Errorf("%+v, %v", said, err)
 	}
 	text = strings.NewReplacer("{ask: ", "{asks: ", "state.who'", "state.'", "[START, ask]", "[START, who]").Replace(text)
-	_, _, err = registry.Check("default", definition.Graph, []byte(text))
+	_, err = registry.Check("default", definition.Graph, []byte(text))
 	var wrong *violation.Error
 	if !errors.As(err, &wrong) {
 		t.Fatal(err)
@@ -148,7 +153,7 @@ func TestCheckNamesEveryMistakeWithItsPlace(t *testing.T) {
 	if got := strings.Join(places, " "); got != want {
 		t.Errorf("places are %s, want %s", got, want)
 	}
-	if _, _, err := registry.Check("default", definition.Agent, []byte(text)); !errors.As(err, &wrong) {
+	if _, err := registry.Check("default", definition.Agent, []byte(text)); !errors.As(err, &wrong) {
 		t.Error(err)
 	}
 }
@@ -179,5 +184,97 @@ func TestRunsGoOnWithAnAgentThatWasDeleted(t *testing.T) {
 	call.Steps = []engine.Step{{Key: "agent: helper", Result: []byte(`{"version": "` + definition.VersionOf(text) + `"}`)}}
 	if output, err := work(t.Context(), call); err != nil || !strings.Contains(string(output), `"agent_id":"helper"`) {
 		t.Errorf("%s, %v", output, err)
+	}
+}
+
+// turning are Definitions in which another version of a graph is current at each look.
+type turning struct {
+	builtIns
+
+	name string
+	mu   sync.Mutex
+	made builtIns
+}
+
+func (d *turning) Get(
+	ctx context.Context, namespace string, kind definition.Kind, name, version string,
+) (definition.Definition, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if name != d.name || version != "" {
+		return append(d.made, d.builtIns...).Get(ctx, namespace, kind, name, version)
+	}
+	text := fmt.Sprintf("name: %s\nstate: {n: {}}\nnodes: {n: {kind: transform, set: {n: '%d'}}}\nedges: [[START, n]]\n", name, len(d.made)+1)
+	made := definition.Definition{Kind: kind, Name: name, Version: definition.VersionOf([]byte(text)), Text: []byte(text)}
+	d.made = append(d.made, made)
+	return made, nil
+}
+
+// TestNodesOfARunUseOneVersion has nodes at the same time, and one behind them, run a graph
+// that is replaced meanwhile, and the runtime die before the last.
+func TestNodesOfARunUseOneVersion(t *testing.T) {
+	t.Parallel()
+	const text = `
+name: tested
+state: {all: {reducer: append}}
+nodes:
+  a: {kind: graph, with: {graph: below}, set: {all: out.n}}
+  b: {kind: graph, with: {graph: below}, set: {all: out.n}}
+  c: {kind: graph, with: {graph: below}, set: {all: out.n}}
+  ask: {kind: human, with: {ask: "Go on?"}}
+  d: {kind: graph, with: {graph: below}, set: {all: out.n}}
+edges: [[START, a], [START, b], [a, c], [c, ask], [ask, d]]
+`
+	definitions := &turning{name: "below", builtIns: builtIns{{
+		Kind: definition.Graph, Name: "tested", Version: definition.VersionOf([]byte(text)), Text: []byte(text),
+	}}}
+	dir := t.TempDir()
+	b := openWith(t, dir, registryWith(t, definitions, nil))
+	id := b.runGraph(`{"graph_id": "tested"}`)
+	b.question(id, "")
+	b.crash()
+	b = openWith(t, dir, registryWith(t, definitions, nil))
+	b.answer(id)
+	b.wantOutput(b.wantEnd(id, engine.Succeeded, 1), `{"all": [1, 1, 1, 1]}`)
+	other := b.runGraph(`{"graph_id": "tested"}`)
+	b.answer(other)
+	b.wantOutput(b.wantEnd(other, engine.Succeeded, 1), `{"all": [2, 2, 2, 2]}`)
+}
+
+// TestCheckSaysWhatIsMissing has documents that name others, which may come later.
+func TestCheckSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	registry := defining(t, &acting{}, "name: there\ninstructions: Help.\n", "name: below\nnodes: {n: {kind: transform}}\nedges: [[START, n]]\n")
+	for name, test := range map[string]struct {
+		kind definition.Kind
+		text string
+		want []definition.Reference
+	}{
+		"a graph": {definition.Graph, `
+name: above
+nodes:
+  a: {kind: graph, with: {graph: below}}
+  b: {kind: graph, with: {graph: later}}
+  c: {kind: graph, with: {graph: above}}
+  d: {kind: agent, with: {agent: there, prompt: x}}
+  e: {kind: agent, with: {agent: below, prompt: x}}
+  f: {kind: agent, with: {agent: codegen_agent, prompt: x}}
+edges: [[START, a], [START, b], [START, c], [START, d], [START, e], [START, f]]
+`, []definition.Reference{
+			{Place: "nodes.b.with.graph", Kind: definition.Graph, Name: "later"},
+			{Place: "nodes.e.with.agent", Kind: definition.Agent, Name: "below"},
+		}},
+		"an agent": {
+			definition.Agent, "name: lead\ninstructions: Lead.\nagents: [there, later, codegen_agent, lead]\n",
+			[]definition.Reference{{Place: "agents[1]", Kind: definition.Agent, Name: "later"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			said, err := registry.Check("default", test.kind, []byte(test.text))
+			if err != nil || !slices.Equal(said.Missing, test.want) {
+				t.Errorf("%v, want %v; %v", said.Missing, test.want, err)
+			}
+		})
 	}
 }

@@ -22,6 +22,7 @@ import (
 //	  - http: {name: find_order, description: Finds an order., url: "https://shop.example/orders", method: GET}
 //	  - function: {name: shop.refund, description: Pays back., approval: true}
 //	  - mcp: {server: files, tools: [read_file]}
+//	  - store: {namespace: [support, notes], tools: [get_item, search_items]}
 //	agents: [codegen_agent]
 //	parameters: {type: object, properties: {order: {type: string}}, required: [order]}
 //	output: {type: object, properties: {reply: {type: string}}, required: [reply]}
@@ -49,9 +50,10 @@ type Document struct {
 
 // ToolSource is where an agent has tools from. One of its fields is set.
 type ToolSource struct {
-	HTTP     *tool.HTTP `yaml:"http"`
-	Function *Function  `yaml:"function"`
-	MCP      *MCPTools  `yaml:"mcp"`
+	HTTP     *tool.HTTP  `yaml:"http"`
+	Function *Function   `yaml:"function"`
+	MCP      *MCPTools   `yaml:"mcp"`
+	Store    *StoreTools `yaml:"store"`
 }
 
 // Function is a Python function that workers serve, as a tool.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -81,6 +82,14 @@ func results(r model.Request) (texts []string) {
 // the servers that they name.
 func defining(t *testing.T, provider model.Provider, documents ...string) *Registry {
 	t.Helper()
+	return definingWith(t, provider, nil, documents...)
+}
+
+// definingWith is defining with a long-term store for each namespace.
+func definingWith(
+	t *testing.T, provider model.Provider, keeps func(namespace string) graph.Store, documents ...string,
+) *Registry {
+	t.Helper()
 	reach := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindAllString(strings.Join(documents, ""), -1)
 	web, err := tool.NewWeb(tool.WebConfig{Prefixes: reach, Propagator: propagation.TraceContext{}})
 	if err != nil {
@@ -97,12 +106,14 @@ func defining(t *testing.T, provider model.Provider, documents ...string) *Regis
 		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(text), "name: "), "\n")
 		all = append(all, definition.Definition{Kind: kind, Name: name, Version: definition.VersionOf([]byte(text)), Text: []byte(text)})
 	}
-	r, err := New(Config{Provider: provider, Definitions: all, Tooling: Tooling{Runner: runner, Web: web, MCP: noServers{}}})
+	r, err := New(Config{Provider: provider, Definitions: all, Tooling: Tooling{
+		Runner: runner, Web: web, MCP: noServers{}, Store: keeps,
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range all {
-		if _, _, err := r.Check("default", d.Kind, d.Text); err != nil {
+		if _, err := r.Check("default", d.Kind, d.Text); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -435,12 +446,15 @@ func TestModelsThatNoProviderHasAreRefused(t *testing.T) {
 func FuzzParseDocument(f *testing.F) {
 	f.Add([]byte(fmt.Sprintf(support, "http://127.0.0.1")))
 	f.Add([]byte(`{"name": "a", "instructions": "b", "tools": [{"function": {"name": "x.y"}}]}`))
+	f.Add([]byte("name: a\ninstructions: b\ntools: [{store: {namespace: [a, b], tools: [get_item], approval: [get_item]}}]\n"))
 	log := slog.New(slog.DiscardHandler)
 	web, err := tool.NewWeb(tool.WebConfig{})
 	if err != nil {
 		f.Fatal(err)
 	}
-	r, err := New(Config{Provider: &acting{}, Tooling: Tooling{Runner: tool.NewRunner(tool.Config{}, log), Web: web, MCP: noServers{}}})
+	r, err := New(Config{Provider: &acting{}, Tooling: Tooling{
+		Runner: tool.NewRunner(tool.Config{}, log), Web: web, MCP: noServers{}, Store: func(string) graph.Store { return nil },
+	}})
 	if err != nil {
 		f.Fatal(err)
 	}

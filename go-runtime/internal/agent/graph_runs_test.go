@@ -260,3 +260,23 @@ func TestCheckpointsAreDeltas(t *testing.T) {
 		t.Errorf("%v, %v", saved, err)
 	}
 }
+
+func TestRunThatWaitedSaysThatItIsOffline(t *testing.T) {
+	t.Parallel()
+	b := openWith(t, t.TempDir(), registryOf(t, `
+name: tested
+state: {said: {}}
+nodes:
+  say: {kind: llm, with: {prompt: Hello}, set: {said: out.text}}
+  ask: {kind: human, with: {ask: "Go on?"}}
+edges: [[START, say], [say, ask]]
+`, nil))
+	id := b.runGraph(`{"graph_id": "tested"}`)
+	b.answer(id)
+	run := b.wantEnd(id, engine.Succeeded, 1)
+	for _, part := range []string{`"offline":true`, `"notice":`, `"model":"offline"`} {
+		if !strings.Contains(string(run.Output), part) {
+			t.Errorf("output lacks %s: %s", part, run.Output)
+		}
+	}
+}

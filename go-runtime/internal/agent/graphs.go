@@ -114,7 +114,8 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := t.registry.graphs.pin(ctx, call, name)
+	used := newPins(call)
+	found, err := t.registry.graphs.pin(ctx, used, name)
 	if err == nil {
 		// The graph may be another one than when the run was accepted.
 		err = checkChannels(found, state)
@@ -122,7 +123,7 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	if err != nil {
 		return nil, graphFailure(name, err)
 	}
-	ctx, spending, stop, err := begin(ctx, call, Budget{})
+	ctx, spending, stop, err := begin(used.in(ctx), call, Budget{})
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +139,7 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 	logged := graph.Filter(graph.ModeTasks, graph.ModeMessages, graph.ModeCustom)
 	state, err = advance(ctx, call, found.Graph, own, state, graph.Options{
 		OnlyEnds: found.Durability == document.Exit,
+		Cache:    nodeCache{kept: t.registry.cache, namespace: call.Namespace, spending: spending},
 		Observe: func(e graph.Event) {
 			// The state behind a step is what the updates make.
 			if logged(e) && emitErr == nil {

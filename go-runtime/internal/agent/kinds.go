@@ -25,7 +25,8 @@ import (
 //	graph      runs another graph as a part of this one: graph, input
 //	python     calls a function of a Python worker: function, arguments
 //	http       calls an HTTP server: url, method, headers, arguments
-//	tool       calls a tool of an MCP server: server, tool, arguments
+//	tool       calls a tool of an MCP server: server, tool, arguments; or, without a server,
+//	           one of the long-term store
 //
 // What stands in prompts between {{ and }}, and the values of input and arguments, are
 // expressions.
@@ -146,7 +147,7 @@ func (r *Registry) graphKind(with document.With) (document.Work, error) {
 	name := with.Required("graph")
 	input := with.Values("input")
 	work := func(ctx context.Context, node *graph.Call, state graph.State) (any, error) {
-		found, err := r.graphs.pin(ctx, callOf(ctx), name)
+		found, err := r.graphs.pin(ctx, pinsOf(ctx), name)
 		if err != nil {
 			return nil, err
 		}
@@ -220,17 +221,21 @@ func (r *Registry) httpKind(with document.With) (document.Work, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.callNode(func(context.Context) (tool.Tool, error) { return made, nil }, arguments), nil
+	return r.callNode(func(context.Context, []byte) (tool.Tool, error) { return made, nil }, arguments), nil
 }
 
-// toolKind makes nodes that call a tool of an MCP server. `out` is as that of http.
+// toolKind makes nodes that call a tool of an MCP server, or of the long-term store. `out` is
+// as that of http.
 func (r *Registry) toolKind(with document.With) (document.Work, error) {
-	server, name := with.Required("server"), with.Required("tool")
+	server, name := with.String("server"), with.Required("tool")
 	arguments := with.Values("arguments")
-	if known := r.tooling.MCP.Names(); server != "" && !slices.Contains(known, server) {
+	if server == "" {
+		return r.storeNode(with, name, arguments)
+	}
+	if known := r.tooling.MCP.Names(); !slices.Contains(known, server) {
 		with.Refusef("server", "there is no MCP server %q; there are: %s", server, strings.Join(known, ", "))
 	}
-	find := func(ctx context.Context) (tool.Tool, error) {
+	find := func(ctx context.Context, _ []byte) (tool.Tool, error) {
 		offered, err := r.tooling.MCP.Tools(ctx, server)
 		if err != nil {
 			return tool.Tool{}, err
@@ -245,16 +250,44 @@ func (r *Registry) toolKind(with document.With) (document.Work, error) {
 	return r.callNode(find, arguments), with.Check()
 }
 
-// callNode is the work of a node that calls a tool, whose refusal fails the node.
+// storeNode is the work of a node that calls a tool of the long-term store, in the namespace
+// that its arguments name.
+func (r *Registry) storeNode(
+	with document.With, name string, arguments func(context.Context, graph.State) (map[string]any, error),
+) (document.Work, error) {
+	known := storeToolNames()
+	switch {
+	case !slices.Contains(known, name):
+		with.Refusef("server", "is required, but for the tools of the store: %s", strings.Join(known, ", "))
+	case r.tooling.Store == nil:
+		with.Refusef("tool", "cannot be used: this runtime has no store")
+	}
+	if err := with.Check(); err != nil {
+		return nil, err
+	}
+	set, err := tool.NewSet(storeTools(r.tooling.Store, nil)...)
+	if err != nil {
+		return nil, err
+	}
+	find := func(_ context.Context, text []byte) (tool.Tool, error) {
+		t, _, err := set.Prepare(model.ToolCall{Name: name, Arguments: string(text)})
+		return t, err
+	}
+	return r.callNode(find, arguments), nil
+}
+
+// callNode is the work of a node that calls a tool, whose refusal fails the node. find returns
+// the tool, if it takes such arguments.
 func (r *Registry) callNode(
-	find func(context.Context) (tool.Tool, error), arguments func(context.Context, graph.State) (map[string]any, error),
+	find func(ctx context.Context, arguments []byte) (tool.Tool, error),
+	arguments func(context.Context, graph.State) (map[string]any, error),
 ) document.Work {
 	return func(ctx context.Context, node *graph.Call, state graph.State) (any, error) {
 		text, err := argumentsOf(ctx, state, arguments)
 		if err != nil {
 			return nil, err
 		}
-		found, err := find(ctx)
+		found, err := find(ctx, text)
 		if err != nil {
 			return nil, err
 		}

@@ -104,7 +104,7 @@ edges: [[START, do]]
 func TestKindsNameTheirMistakes(t *testing.T) {
 	t.Parallel()
 	registry := defining(t, &acting{})
-	_, _, err := registry.Check("default", definition.Graph, []byte(`
+	_, err := registry.Check("default", definition.Graph, []byte(`
 name: wrong
 state: {x: {}}
 nodes:

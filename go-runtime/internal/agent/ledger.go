@@ -99,6 +99,8 @@ type spent struct {
 	PriceVersion string `json:"price_version,omitempty"`
 	// Run is the sub-run that took it; empty: the run itself.
 	Run string `json:"run,omitempty"`
+	// Offline is the model that stood in for one, and took nothing.
+	Offline string `json:"offline,omitempty"`
 }
 
 func (s spent) add(other spent) spent {
@@ -155,6 +157,7 @@ func newLedger(call engine.Call, budget Budget) (*ledger, error) {
 		}
 		l.total = l.total.add(entry)
 		l.entries++
+		l.offline = cmp.Or(entry.Offline, l.offline)
 		if entry.Run != "" {
 			l.runs[entry.Run] = true
 		}
@@ -232,10 +235,7 @@ func (l *ledger) withTime(ctx context.Context) (context.Context, context.CancelF
 // answered counts an answer of a model, and the tools that it calls.
 func (l *ledger) answered(ctx context.Context, response model.Response) error {
 	if response.Offline {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.offline = response.Model
-		return nil
+		return l.stoodIn(ctx, response.Model)
 	}
 	entry := spent{
 		Usage: response.Usage, Unpriced: response.Cost == nil, ModelCalls: 1, ToolCalls: int64(len(response.ToolCalls)),
@@ -255,6 +255,18 @@ func (l *ledger) answered(ctx context.Context, response model.Response) error {
 		return err
 	}
 	return l.enter(ctx, entry)
+}
+
+// stoodIn notes, once, that a stand-in answered, for later calls with the run too.
+func (l *ledger) stoodIn(ctx context.Context, name string) error {
+	l.mu.Lock()
+	known := l.offline != ""
+	l.offline = name
+	l.mu.Unlock()
+	if known {
+		return nil
+	}
+	return l.enter(ctx, spent{Offline: name})
 }
 
 // isOffline reports whether a stand-in answered, which mends nothing.

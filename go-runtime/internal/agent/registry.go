@@ -4,12 +4,14 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/definition"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/thread"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
@@ -47,6 +49,7 @@ type Registry struct {
 	defined   *compiled[*agent]
 	builtIn   []definition.Definition
 	threads   *thread.Store
+	cache     *graph.MemoryCache
 	// conversationInput is the schema of the input of conversations.
 	conversationInput *jsonschema.Schema
 }
@@ -104,6 +107,9 @@ type Config struct {
 	Definitions Definitions
 	// Threads keeps the threads of graphs that outlive runs; nil: there are none.
 	Threads *thread.Store
+	// CacheBytes bounds what is kept in memory of what nodes with a cache came to; 0: 64 MiB.
+	// A result of more than a sixteenth of it is not kept.
+	CacheBytes int
 }
 
 // New returns the built-in tasks, the agents of the catalog, and those that HTTP servers
@@ -112,6 +118,7 @@ type Config struct {
 func New(cfg Config) (*Registry, error) {
 	r := &Registry{
 		provider: cfg.Provider, tooling: cfg.Tooling, threads: cfg.Threads, endpoints: make(map[string]*endpoint, len(cfg.Endpoints)),
+		cache: graph.NewMemoryCache(cmp.Or(cfg.CacheBytes, defaultCacheBytes)),
 	}
 	var err error
 	if r.builtIn, err = r.loadGraphs(); err != nil {

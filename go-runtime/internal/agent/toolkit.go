@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
@@ -21,6 +22,8 @@ type Tooling struct {
 	MCP    MCPServers
 	// Workshop is where agents build; nil: they answer with what they would build.
 	Workshop Workshop
+	// Store is the long-term store of a namespace; nil: there is none.
+	Store func(namespace string) graph.Store
 }
 
 // MCPServers are those that the operator has configured.
@@ -71,13 +74,13 @@ func (r *Registry) toolkitOf(d *Document) (*toolkit, error) {
 // add takes a source of tools.
 func (k *toolkit) add(field string, source ToolSource) error {
 	given := 0
-	for _, there := range []bool{source.HTTP != nil, source.Function != nil, source.MCP != nil} {
+	for _, there := range []bool{source.HTTP != nil, source.Function != nil, source.MCP != nil, source.Store != nil} {
 		if there {
 			given++
 		}
 	}
 	if given != 1 {
-		return violation.New(field, "must have one of http, function and mcp")
+		return violation.New(field, "must have one of http, function, mcp and store")
 	}
 	switch {
 	case source.HTTP != nil:
@@ -86,6 +89,8 @@ func (k *toolkit) add(field string, source ToolSource) error {
 		return err
 	case source.Function != nil:
 		return k.addFunction(field+".function", source.Function)
+	case source.Store != nil:
+		return k.addStore(field+".store", source.Store)
 	}
 	if known := k.registry.tooling.MCP.Names(); !slices.Contains(known, source.MCP.Server) {
 		return violation.New(field+".mcp.server", "there is no MCP server %q; there are: %s",
@@ -115,6 +120,15 @@ func (k *toolkit) addFunction(field string, f *Function) error {
 		result:  func(output map[string]any) (tool.Result, error) { return resultOf(output[functionResult]) },
 	}
 	return nil
+}
+
+func (k *toolkit) addStore(field string, s *StoreTools) error {
+	store := k.registry.tooling.Store
+	if store == nil {
+		return violation.New(field, "cannot be used: this runtime has no store")
+	}
+	k.own = append(k.own, s.choose(store)...)
+	return s.check(field)
 }
 
 // isDelegated is the Call of tools that sub-runs do.

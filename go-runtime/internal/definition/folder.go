@@ -14,9 +14,25 @@ import (
 
 // Checker finds out whether a document can be registered.
 type Checker interface {
-	// Check returns what a document says of itself. Its error is a *violation.Error that
-	// names every mistake with its place in the document, or a *violation.TooLargeError.
-	Check(namespace string, kind Kind, text []byte) (name, description string, err error)
+	// Check returns what a document says. Its error is a *violation.Error that names every
+	// mistake with its place in the document, or a *violation.TooLargeError.
+	Check(namespace string, kind Kind, text []byte) (Checked, error)
+}
+
+// Checked is what a document says that can be registered.
+type Checked struct {
+	Name, Description string
+	// Missing are the graphs and agents that it names and the namespace does not see. They
+	// may come before it runs, and agents may be those of workers.
+	Missing []Reference
+}
+
+// Reference is a name in a document of another one.
+type Reference struct {
+	// Place is where it stands, such as `nodes.plan.with.graph`.
+	Place string
+	Kind  Kind
+	Name  string
 }
 
 // ReadFolder reads the documents of a folder: the files *.yaml, *.yml and *.json of its
@@ -83,9 +99,11 @@ func readFile(path string, kind Kind, checker Checker) (d Definition, err error)
 	if len(text) > MaxTextBytes {
 		return d, fmt.Errorf("is longer than %d bytes", MaxTextBytes)
 	}
-	if d.Name, d.Description, err = checker.Check("", kind, text); err != nil {
+	said, err := checker.Check("", kind, text)
+	if err != nil {
 		return d, err
 	}
+	d.Name, d.Description = said.Name, said.Description
 	return d, d.check()
 }
 

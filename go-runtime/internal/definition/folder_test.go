@@ -12,12 +12,12 @@ import (
 // words is a Checker of documents whose first word is their name; "bad" has two mistakes.
 type words struct{}
 
-func (words) Check(_ string, _ Kind, text []byte) (name, description string, err error) {
-	name, description, _ = strings.Cut(string(text), " ")
+func (words) Check(_ string, _ Kind, text []byte) (Checked, error) {
+	name, description, _ := strings.Cut(string(text), " ")
 	if name == "bad" {
-		return "", "", violation.Join(violation.New("nodes.a", "is bad"), violation.New("edges[0]", "is bad too"))
+		return Checked{}, violation.Join(violation.New("nodes.a", "is bad"), violation.New("edges[0]", "is bad too"))
 	}
-	return name, description, nil
+	return Checked{Name: name, Description: description}, nil
 }
 
 func folderOf(t *testing.T, files map[string]string) string {

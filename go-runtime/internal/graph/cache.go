@@ -14,7 +14,7 @@ import (
 // CachePolicy says what a node's result depends on, and for how long it holds.
 type CachePolicy struct {
 	// Key names what the result depends on, of what the node reads; nil: all of it.
-	Key func(State) (string, error)
+	Key func(context.Context, State) (string, error)
 	// TTL is for how long the result holds; 0: for as long as the cache keeps it.
 	TTL time.Duration
 }
@@ -28,14 +28,14 @@ type Cache interface {
 }
 
 // cacheKey is what a node's result is kept under; empty: it is not kept.
-func (r *run) cacheKey(task Task, node *Node, state State) (string, error) {
+func (r *run) cacheKey(ctx context.Context, task Task, node *Node, state State) (string, error) {
 	if node.Cache == nil || r.options.Cache == nil {
 		return "", nil
 	}
 	var depends string
 	if node.Cache.Key != nil {
 		var err error
-		if depends, err = node.Cache.Key(state); err != nil {
+		if depends, err = node.Cache.Key(ctx, state); err != nil {
 			return "", fmt.Errorf("key of its cache: %w", err)
 		}
 	} else {

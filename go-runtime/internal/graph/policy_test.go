@@ -21,8 +21,8 @@ func TestCachedNodeIsNotCalled(t *testing.T) {
 	}{
 		"the same again":       {CachePolicy{}, []State{{"n": 1}, {"n": 1}, {"n": 1}}, 1},
 		"another state":        {CachePolicy{}, []State{{"n": 1}, {"n": 2}, {"n": 1}}, 2},
-		"what it depends on":   {CachePolicy{Key: func(s State) (string, error) { return fmt.Sprint(s["n"]), nil }}, []State{{"n": 1, "x": 1}, {"n": 1, "x": 2}}, 1},
-		"nothing it can name":  {CachePolicy{Key: func(State) (string, error) { return "", errors.New("no") }}, []State{{}}, 0},
+		"what it depends on":   {CachePolicy{Key: func(_ context.Context, s State) (string, error) { return fmt.Sprint(s["n"]), nil }}, []State{{"n": 1, "x": 1}, {"n": 1, "x": 2}}, 1},
+		"nothing it can name":  {CachePolicy{Key: func(context.Context, State) (string, error) { return "", errors.New("no") }}, []State{{}}, 0},
 		"an end of its TTL":    {CachePolicy{TTL: time.Minute}, []State{{"n": 1}, {"n": 1, "wait": true}, {"n": 1}}, 2},
 		"too large for memory": {CachePolicy{}, []State{{"n": strings.Repeat("x", 4000)}, {"n": strings.Repeat("x", 4000)}}, 2},
 	} {
@@ -80,6 +80,28 @@ func TestAnsweredNodeIsNotCached(t *testing.T) {
 		answers := map[string]any{waits.Interrupts[0].ID: thread}
 		wantState(t, mustRun(t, g, Request{Thread: thread, Answers: answers}, o), fmt.Sprintf(`{"n": %q}`, thread))
 	}
+}
+
+func TestNodeThatAwaitedARunIsCached(t *testing.T) {
+	t.Parallel()
+	var awaited atomic.Int64
+	node := does(func(_ context.Context, call *Call, _ State) (Command, error) {
+		if awaited.Add(1) == 1 {
+			return Command{}, call.Await("elsewhere")
+		}
+		return Command{Update: State{"n": awaited.Load()}}, nil
+	})
+	node.Cache = &CachePolicy{}
+	g := list().Node("await", node).Edge(Start, "await")
+	o := Options{Saver: &Memory{}, Cache: NewMemoryCache(1 << 20)}
+	_, err := g.Run(t.Context(), Request{Thread: "first", Input: State{}}, o)
+	var waits *InterruptedError
+	if !errors.As(err, &waits) {
+		t.Fatal(err)
+	}
+	ended := map[string]any{waits.Interrupts[0].ID: nil}
+	wantState(t, mustRun(t, g, Request{Thread: "first", Answers: ended}, o), `{"n": 2}`)
+	wantState(t, mustRun(t, g, Request{Thread: "second", Input: State{}}, o), `{"n": 2}`)
 }
 
 func TestDeferredNodeWaitsForAllOthers(t *testing.T) {

@@ -132,7 +132,7 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 		e.Step, e.Node, e.Task = r.at.Step, task.Node, task.ID
 		r.tell(e)
 	}
-	key, err := r.cacheKey(task, node, state)
+	key, err := r.cacheKey(ctx, task, node, state)
 	if err != nil {
 		return Command{}, err
 	}
@@ -142,9 +142,13 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 	}
 	for attempt := 1; ; attempt++ {
 		tell(Event{Kind: NodeStarted})
-		command, err := r.callOnce(ctx, node, task, state)
-		if err == nil && len(r.at.Answers[task.ID])+len(r.at.Below[task.ID]) == 0 {
-			// What depends on answers is no one else's.
+		call := &Call{
+			Task: task, Thread: r.thread, Step: r.at.Step, run: r,
+			answers: r.at.Answers[task.ID], below: r.at.Below[task.ID],
+		}
+		command, err := r.callOnce(ctx, node, call, state)
+		if err == nil && call.asked == 0 && len(call.below) == 0 {
+			// What depends on answers is no one else's. The end of a run that was awaited is none.
 			err = r.remember(ctx, key, command, node.cacheTTL())
 		}
 		if err == nil {
@@ -213,11 +217,7 @@ func endNode(spanned *span.Span, command Command, err error) {
 }
 
 // callOnce calls the node of a task, and returns what it comes to as JSON has it.
-func (r *run) callOnce(ctx context.Context, node *Node, task Task, state State) (command Command, err error) {
-	call := &Call{
-		Task: task, Thread: r.thread, Step: r.at.Step, run: r,
-		answers: r.at.Answers[task.ID], below: r.at.Below[task.ID],
-	}
+func (r *run) callOnce(ctx context.Context, node *Node, call *Call, state State) (command Command, err error) {
 	if node.Timeout > 0 {
 		command, err = callWithin(ctx, node, call, state)
 	} else {
@@ -230,7 +230,7 @@ func (r *run) callOnce(ctx context.Context, node *Node, task Task, state State) 
 		}
 		command = above.command
 	}
-	if command.Update, err = plainState(task.Node, command.Update); err != nil {
+	if command.Update, err = plainState(call.Task.Node, command.Update); err != nil {
 		return Command{}, err
 	}
 	if len(command.Goto) > r.options.MaxTasks {

@@ -3,6 +3,7 @@ package djangobridge
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
@@ -20,47 +21,82 @@ type definitionService struct {
 	engine  *engine.Engine
 }
 
+// registered is what came of a document that was registered.
+type registered struct {
+	definition *agentruntimev1.Definition
+	created    bool
+	warnings   []*agentruntimev1.DocumentProblem
+}
+
 // register checks a document and makes it current.
 func (s *definitionService) register(
 	ctx context.Context, kind definition.Kind, text []byte, requestID string,
-) (*agentruntimev1.Definition, bool, error) {
+) (r registered, err error) {
 	namespace := namespaceOf(ctx)
-	name, description, err := s.checker.Check(namespace, kind, text)
+	said, err := s.checker.Check(namespace, kind, text)
 	if err != nil {
-		return nil, false, err
+		return r, err
 	}
 	d, created, err := s.store.Register(ctx, namespace,
-		definition.Definition{Kind: kind, Name: name, Text: text, Description: description}, requestID)
+		definition.Definition{Kind: kind, Name: said.Name, Text: text, Description: said.Description}, requestID)
 	if err != nil {
-		return nil, false, err
+		return r, err
 	}
-	wire := s.toWire(ctx, d)
-	wire.Document = nil
-	return wire, created, nil
+	r = registered{s.toWire(ctx, d), created, s.warn(namespace, said.Missing)}
+	r.definition.Document = nil
+	return r, nil
+}
+
+// warn tells of what a document names, and there is not.
+func (s *definitionService) warn(namespace string, missing []definition.Reference) []*agentruntimev1.DocumentProblem {
+	var warnings []*agentruntimev1.DocumentProblem
+	served := map[string]bool{}
+	if len(missing) > 0 {
+		for _, a := range s.engine.WorkerAgents(namespace) {
+			served[a.ID] = true
+		}
+	}
+	for _, other := range missing {
+		if other.Kind == definition.Agent && served[other.Name] {
+			continue
+		}
+		warnings = append(warnings, problemOf(violation.Violation{
+			Field: other.Place, Description: fmt.Sprintf("names the %s %q, which there is not yet", other.Kind, other.Name),
+		}))
+	}
+	return warnings
+}
+
+// validated is what was found in a document: problems, or a name and warnings.
+type validated struct {
+	name               string
+	problems, warnings []*agentruntimev1.DocumentProblem
 }
 
 // validate says what is wrong with a document, and what it is called if nothing is.
-func (s *definitionService) validate(
-	ctx context.Context, kind definition.Kind, text []byte,
-) (problems []*agentruntimev1.DocumentProblem, name string, err error) {
+func (s *definitionService) validate(ctx context.Context, kind definition.Kind, text []byte) (v validated, err error) {
 	namespace := namespaceOf(ctx)
-	name, _, err = s.checker.Check(namespace, kind, text)
+	said, err := s.checker.Check(namespace, kind, text)
 	if err == nil {
-		err = s.store.MayRegister(namespace, kind, name)
+		err = s.store.MayRegister(namespace, kind, said.Name)
 	}
 	if tooLarge, found := errors.AsType[*violation.TooLargeError](err); found {
 		err = violation.New(tooLarge.Field, "is %d bytes long, the limit is %d", tooLarge.Size, tooLarge.Limit)
 	}
 	wrong, found := errors.AsType[*violation.Error](err)
 	if !found {
-		return nil, name, err
+		return validated{name: said.Name, warnings: s.warn(namespace, said.Missing)}, err
 	}
-	for _, v := range wrong.Violations {
-		problems = append(problems, &agentruntimev1.DocumentProblem{
-			Place: violation.Clip(v.Field, maxProblemBytes), Description: violation.Clip(v.Description, maxProblemBytes),
-		})
+	for _, one := range wrong.Violations {
+		v.problems = append(v.problems, problemOf(one))
 	}
-	return problems, "", nil
+	return v, nil
+}
+
+func problemOf(v violation.Violation) *agentruntimev1.DocumentProblem {
+	return &agentruntimev1.DocumentProblem{
+		Place: violation.Clip(v.Field, maxProblemBytes), Description: violation.Clip(v.Description, maxProblemBytes),
+	}
 }
 
 // maxProblemBytes is how much of a text that a document has is repeated of a mistake in it.
@@ -120,21 +156,21 @@ func (s *definitionService) toWire(ctx context.Context, d definition.Definition)
 func (s *definitionService) RegisterGraph(
 	ctx context.Context, request *agentruntimev1.RegisterGraphRequest,
 ) (*agentruntimev1.RegisterGraphResponse, error) {
-	graph, created, err := s.register(ctx, definition.Graph, request.GetDocument(), request.GetRequestId())
+	r, err := s.register(ctx, definition.Graph, request.GetDocument(), request.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
-	return &agentruntimev1.RegisterGraphResponse{Graph: graph, Created: created}, nil
+	return &agentruntimev1.RegisterGraphResponse{Graph: r.definition, Created: r.created, Warnings: r.warnings}, nil
 }
 
 func (s *definitionService) ValidateGraph(
 	ctx context.Context, request *agentruntimev1.ValidateGraphRequest,
 ) (*agentruntimev1.ValidateGraphResponse, error) {
-	problems, name, err := s.validate(ctx, definition.Graph, request.GetDocument())
+	v, err := s.validate(ctx, definition.Graph, request.GetDocument())
 	if err != nil {
 		return nil, err
 	}
-	return &agentruntimev1.ValidateGraphResponse{Problems: problems, Name: name}, nil
+	return &agentruntimev1.ValidateGraphResponse{Problems: v.problems, Name: v.name, Warnings: v.warnings}, nil
 }
 
 func (s *definitionService) GetGraph(
@@ -186,21 +222,21 @@ func (s *definitionService) DeleteGraph(
 func (s *definitionService) RegisterAgent(
 	ctx context.Context, request *agentruntimev1.RegisterAgentRequest,
 ) (*agentruntimev1.RegisterAgentResponse, error) {
-	registered, created, err := s.register(ctx, definition.Agent, request.GetDocument(), request.GetRequestId())
+	r, err := s.register(ctx, definition.Agent, request.GetDocument(), request.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
-	return &agentruntimev1.RegisterAgentResponse{Agent: registered, Created: created}, nil
+	return &agentruntimev1.RegisterAgentResponse{Agent: r.definition, Created: r.created, Warnings: r.warnings}, nil
 }
 
 func (s *definitionService) ValidateAgent(
 	ctx context.Context, request *agentruntimev1.ValidateAgentRequest,
 ) (*agentruntimev1.ValidateAgentResponse, error) {
-	problems, name, err := s.validate(ctx, definition.Agent, request.GetDocument())
+	v, err := s.validate(ctx, definition.Agent, request.GetDocument())
 	if err != nil {
 		return nil, err
 	}
-	return &agentruntimev1.ValidateAgentResponse{Problems: problems, Name: name}, nil
+	return &agentruntimev1.ValidateAgentResponse{Problems: v.problems, Name: v.name, Warnings: v.warnings}, nil
 }
 
 func (s *definitionService) GetAgentDefinition(

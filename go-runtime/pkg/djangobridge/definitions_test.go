@@ -129,6 +129,72 @@ func TestGraphsAreRegisteredListedAndDeleted(t *testing.T) {
 	}
 }
 
+// TestWhatIsMissingIsAWarning has two graphs name each other and an agent, which a worker
+// begins to serve.
+func TestWhatIsMissingIsAWarning(t *testing.T) {
+	t.Parallel()
+	sys, ctx := start(t), testContext(t)
+	definitions := definitionsOf(sys)
+	document := func(name, other string) []byte {
+		return []byte(fmt.Sprintf(`
+name: %s
+nodes: {a: {kind: graph, with: {graph: %s}}, b: {kind: agent, with: {agent: helper, prompt: Help.}}}
+edges: [[START, a], [START, b]]
+`, name, other))
+	}
+	check := func(warnings []*agentruntimev1.DocumentProblem, want ...string) {
+		t.Helper()
+		var said []string
+		for _, w := range warnings {
+			said = append(said, w.GetPlace()+": "+w.GetDescription())
+		}
+		if got, want := strings.Join(said, "\n"), strings.Join(want, "\n"); got != want {
+			t.Errorf("warnings\n%s\nwant\n%s", got, want)
+		}
+	}
+	const (
+		noGraph = `nodes.a.with.graph: names the graph "two", which there is not yet`
+		noAgent = `nodes.b.with.agent: names the agent "helper", which there is not yet`
+	)
+	validated, err := definitions.ValidateGraph(ctx, &agentruntimev1.ValidateGraphRequest{Document: document("one", "two")})
+	if err != nil || len(validated.GetProblems()) > 0 || validated.GetName() != "one" {
+		t.Errorf("%v, %v", validated, err)
+	}
+	check(validated.GetWarnings(), noGraph, noAgent)
+	registered, err := definitions.RegisterGraph(ctx, &agentruntimev1.RegisterGraphRequest{Document: document("one", "two")})
+	if err != nil || !registered.GetCreated() {
+		t.Fatalf("%v, %v", registered, err)
+	}
+	check(registered.GetWarnings(), noGraph, noAgent)
+	stream, err := agentruntimev1.NewWorkerServiceClient(sys.conn).Work(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&agentruntimev1.WorkRequest{Hello: &agentruntimev1.Hello{
+		WorkerId: "0198c9f0-0000-7000-8000-000000000001", Concurrency: 1, Agents: []*agentruntimev1.WorkerAgent{{AgentId: "helper"}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if registered, err = definitions.RegisterGraph(ctx, &agentruntimev1.RegisterGraphRequest{Document: document("two", "one")}); err != nil {
+		t.Fatal(err)
+	}
+	check(registered.GetWarnings())
+	lead := []byte("name: lead\ninstructions: Lead.\nagents: [helper, nobody]\n")
+	agent, err := definitions.RegisterAgent(ctx, &agentruntimev1.RegisterAgentRequest{Document: lead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(agent.GetWarnings(), `agents[1]: names the agent "nobody", which there is not yet`)
+	valid, err := definitions.ValidateAgent(ctx, &agentruntimev1.ValidateAgentRequest{Document: lead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(valid.GetWarnings(), `agents[1]: names the agent "nobody", which there is not yet`)
+}
+
 func TestMistakesInGraphsAreToldWithTheirPlaces(t *testing.T) {
 	t.Parallel()
 	sys, ctx := start(t), testContext(t)

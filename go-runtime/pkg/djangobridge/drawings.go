@@ -47,7 +47,7 @@ func (s *definitionService) drawn(
 	name, version := request.GetName(), request.GetVersion()
 	switch source := request.GetSource().(type) {
 	case *agentruntimev1.DrawGraphRequest_Document:
-		_, _, err := s.checker.Check(namespaceOf(ctx), definition.Graph, source.Document)
+		_, err := s.checker.Check(namespaceOf(ctx), definition.Graph, source.Document)
 		return source.Document, nil, err
 	case *agentruntimev1.DrawGraphRequest_RunId:
 		seen, err := s.watch(ctx, source.RunId)

@@ -23,6 +23,8 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/event"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/gateway"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/store"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/thread"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/mcp"
@@ -212,7 +214,10 @@ func (i *Integration) newRegistry(getenv func(string) string) (*agent.Registry, 
 	}
 	registry, err := agent.New(agent.Config{
 		Provider: provider, Endpoints: endpoints(i.cfg.HTTPAgents), Definitions: i.definitions, Threads: i.threads,
-		Tooling: agent.Tooling{Runner: i.toolbox.runner, Web: i.toolbox.web, MCP: i.toolbox.servers, Workshop: i.workshop},
+		Tooling: agent.Tooling{
+			Runner: i.toolbox.runner, Web: i.toolbox.web, MCP: i.toolbox.servers, Workshop: i.workshop,
+			Store: func(namespace string) graph.Store { return store.New(i.state, namespace) },
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -75,6 +75,19 @@ def test_a_document_is_checked_drawn_and_registered(client: Client, staff: User)
     assert client.get("/graphs/shout/").status_code == 404
 
 
+def test_what_a_document_names_and_is_not_there_is_told(client: Client, staff: User) -> None:
+    document = "name: above\nnodes: {n: {kind: graph, with: {graph: later}}}\nedges: [[START, n]]\n"
+    warning = 'names the graph "later", which there is not yet'
+    page = client.post("/graphs/", {"document": document, "action": "check"}).content.decode()
+    assert "no mistakes" in page
+    assert warning in html.unescape(page)
+    try:
+        response = client.post("/graphs/", {"document": document, "action": "register"}, follow=True)
+        assert warning in html.unescape(response.content.decode())
+    finally:
+        get_go_runtime_integration().delete_graph("above")
+
+
 def test_all_mistakes_are_shown_with_their_places(client: Client, staff: User) -> None:
     document = GRAPH.replace("transform", "none").replace("[START, shout]", "[START, </textarea>]")
     for action in ("check", "register"):

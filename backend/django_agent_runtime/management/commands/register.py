@@ -14,7 +14,7 @@ from django_agent_runtime.go_integration import GoRuntimeIntegration, get_go_run
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from django_agent_runtime.types import Definition, DocumentProblem
+    from django_agent_runtime.types import Definition, DocumentProblems
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -25,7 +25,8 @@ class Command(BaseCommand):
     help = (
         "Register graphs and agents that are data. What is registered already changes nothing, so that this may run "
         "at every deployment; runs that wait go on with the version that they began with. All mistakes of all files "
-        "are told before anything is registered, each with its file and its place there."
+        "are told before anything is registered, each with its file and its place there; graphs and agents that a file "
+        "names and that there are not yet are warnings."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -69,6 +70,10 @@ class Command(BaseCommand):
                 self.stdout.write(
                     f"{registered.name} {registered.version} (number {registered.number}, {state}): {file}"
                 )
+            # Files may name each other: what is missing is known when all are registered.
+            for file in files:
+                for warning in kind.validate(file).warnings:
+                    self.stderr.write(self.style.WARNING(f"{file}: {warning}"))
         except (AgentRuntimeError, OSError) as error:
             raise CommandError(str(error)) from error
 
@@ -80,7 +85,7 @@ class _Kind:
     runtime: GoRuntimeIntegration
     agents: bool
 
-    def validate(self, file: Path) -> list[DocumentProblem]:
+    def validate(self, file: Path) -> DocumentProblems:
         return self.runtime.validate_agent(file) if self.agents else self.runtime.validate_graph(file)
 
     def register(self, file: Path) -> Definition:

@@ -137,6 +137,21 @@ def test_mistakes_are_told_with_their_places(client: GoRuntimeIntegration, tmp_p
         client.register_graph(tmp_path / "none.yaml")
 
 
+def test_what_is_missing_is_a_warning(client: GoRuntimeIntegration) -> None:
+    lead = {"name": "lead", "instructions": "Lead.", "agents": ["codegen_agent", "nobody"]}
+    described = 'agents[1]: names the agent "nobody", which there is not yet'
+    found = client.validate_agent(lead)
+    assert found == []
+    assert [str(warning) for warning in found.warnings] == [described]
+    assert [str(warning) for warning in client.register_agent(lead).warnings] == [described]
+    names = {"name": "names", "nodes": {"n": {"kind": "graph", "with": {"graph": "later"}}}, "edges": [["START", "n"]]}
+    assert [warning.place for warning in client.register_graph(names).warnings] == ["nodes.n.with.graph"]
+    client.register_graph(SHOUT.replace("name: shout", "name: later"))
+    assert client.register_graph(names).warnings == ()
+    assert client.validate_graph(names).warnings == ()
+    assert client.get_graph("names").warnings == ()
+
+
 def test_graphs_are_drawn(client: GoRuntimeIntegration) -> None:
     assert client.draw_graph("reasoning_graph").startswith("flowchart TD\n")
     svg = client.draw_graph(asking("</svg>"), format="svg")

@@ -183,7 +183,7 @@ func (x *Definition) GetDocument() []byte {
 	return nil
 }
 
-// DocumentProblem is a mistake in a document.
+// DocumentProblem is a mistake in a document, or what may be one.
 type DocumentProblem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where it is, such as `nodes.plan.with.prompt`; `graph` or `agent` where the document as a whole cannot be read.
@@ -295,7 +295,10 @@ type RegisterGraphResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Graph *Definition            `protobuf:"bytes,1,opt,name=graph,proto3" json:"graph,omitempty"`
 	// Whether the version is new.
-	Created       bool `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Created bool `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	// The graphs and agents that the document names and that there are not as the call is answered: neither registered,
+	// nor the runtime's own, nor an agent of a worker that is connected. They may come before it runs.
+	Warnings      []*DocumentProblem `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -342,6 +345,13 @@ func (x *RegisterGraphResponse) GetCreated() bool {
 		return x.Created
 	}
 	return false
+}
+
+func (x *RegisterGraphResponse) GetWarnings() []*DocumentProblem {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 type ValidateGraphRequest struct {
@@ -393,7 +403,9 @@ type ValidateGraphResponse struct {
 	// In the order of the document's parts; empty: it can be registered.
 	Problems []*DocumentProblem `protobuf:"bytes,1,rep,name=problems,proto3" json:"problems,omitempty"`
 	// The name that the document says; empty where there are problems.
-	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// As those of RegisterGraphResponse; none where there are problems.
+	Warnings      []*DocumentProblem `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -440,6 +452,13 @@ func (x *ValidateGraphResponse) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *ValidateGraphResponse) GetWarnings() []*DocumentProblem {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 type GetGraphRequest struct {
@@ -1045,7 +1064,10 @@ type RegisterAgentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Agent *Definition            `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
 	// Whether the version is new.
-	Created       bool `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Created bool `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	// The graphs and agents that the document names and that there are not as the call is answered: neither registered,
+	// nor the runtime's own, nor an agent of a worker that is connected. They may come before it runs.
+	Warnings      []*DocumentProblem `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1092,6 +1114,13 @@ func (x *RegisterAgentResponse) GetCreated() bool {
 		return x.Created
 	}
 	return false
+}
+
+func (x *RegisterAgentResponse) GetWarnings() []*DocumentProblem {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 type ValidateAgentRequest struct {
@@ -1143,7 +1172,9 @@ type ValidateAgentResponse struct {
 	// In the order of the document's parts; empty: it can be registered.
 	Problems []*DocumentProblem `protobuf:"bytes,1,rep,name=problems,proto3" json:"problems,omitempty"`
 	// The name that the document says; empty where there are problems.
-	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// As those of RegisterAgentResponse; none where there are problems.
+	Warnings      []*DocumentProblem `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1190,6 +1221,13 @@ func (x *ValidateAgentResponse) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *ValidateAgentResponse) GetWarnings() []*DocumentProblem {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 type GetAgentDefinitionRequest struct {
@@ -1488,15 +1526,17 @@ const file_agentruntime_v1_definition_service_proto_rawDesc = "" +
 	"\x14RegisterGraphRequest\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"d\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xa2\x01\n" +
 	"\x15RegisterGraphResponse\x121\n" +
 	"\x05graph\x18\x01 \x01(\v2\x1b.agentruntime.v1.DefinitionR\x05graph\x12\x18\n" +
-	"\acreated\x18\x02 \x01(\bR\acreated\"2\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\x12<\n" +
+	"\bwarnings\x18\x03 \x03(\v2 .agentruntime.v1.DocumentProblemR\bwarnings\"2\n" +
 	"\x14ValidateGraphRequest\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument\"i\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"\xa7\x01\n" +
 	"\x15ValidateGraphResponse\x12<\n" +
 	"\bproblems\x18\x01 \x03(\v2 .agentruntime.v1.DocumentProblemR\bproblems\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"?\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12<\n" +
+	"\bwarnings\x18\x03 \x03(\v2 .agentruntime.v1.DocumentProblemR\bwarnings\"?\n" +
 	"\x0fGetGraphRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"E\n" +
@@ -1530,15 +1570,17 @@ const file_agentruntime_v1_definition_service_proto_rawDesc = "" +
 	"\x14RegisterAgentRequest\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"d\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xa2\x01\n" +
 	"\x15RegisterAgentResponse\x121\n" +
 	"\x05agent\x18\x01 \x01(\v2\x1b.agentruntime.v1.DefinitionR\x05agent\x12\x18\n" +
-	"\acreated\x18\x02 \x01(\bR\acreated\"2\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\x12<\n" +
+	"\bwarnings\x18\x03 \x03(\v2 .agentruntime.v1.DocumentProblemR\bwarnings\"2\n" +
 	"\x14ValidateAgentRequest\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument\"i\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"\xa7\x01\n" +
 	"\x15ValidateAgentResponse\x12<\n" +
 	"\bproblems\x18\x01 \x03(\v2 .agentruntime.v1.DocumentProblemR\bproblems\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"I\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12<\n" +
+	"\bwarnings\x18\x03 \x03(\v2 .agentruntime.v1.DocumentProblemR\bwarnings\"I\n" +
 	"\x19GetAgentDefinitionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"O\n" +
@@ -1620,44 +1662,48 @@ var file_agentruntime_v1_definition_service_proto_goTypes = []any{
 var file_agentruntime_v1_definition_service_proto_depIdxs = []int32{
 	27, // 0: agentruntime.v1.Definition.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 1: agentruntime.v1.RegisterGraphResponse.graph:type_name -> agentruntime.v1.Definition
-	2,  // 2: agentruntime.v1.ValidateGraphResponse.problems:type_name -> agentruntime.v1.DocumentProblem
-	1,  // 3: agentruntime.v1.GetGraphResponse.graph:type_name -> agentruntime.v1.Definition
-	1,  // 4: agentruntime.v1.ListGraphsResponse.graphs:type_name -> agentruntime.v1.Definition
-	1,  // 5: agentruntime.v1.ListGraphVersionsResponse.versions:type_name -> agentruntime.v1.Definition
-	0,  // 6: agentruntime.v1.DrawGraphRequest.format:type_name -> agentruntime.v1.DrawingFormat
-	1,  // 7: agentruntime.v1.RegisterAgentResponse.agent:type_name -> agentruntime.v1.Definition
-	2,  // 8: agentruntime.v1.ValidateAgentResponse.problems:type_name -> agentruntime.v1.DocumentProblem
-	1,  // 9: agentruntime.v1.GetAgentDefinitionResponse.agent:type_name -> agentruntime.v1.Definition
-	1,  // 10: agentruntime.v1.ListAgentVersionsResponse.versions:type_name -> agentruntime.v1.Definition
-	3,  // 11: agentruntime.v1.DefinitionService.RegisterGraph:input_type -> agentruntime.v1.RegisterGraphRequest
-	5,  // 12: agentruntime.v1.DefinitionService.ValidateGraph:input_type -> agentruntime.v1.ValidateGraphRequest
-	7,  // 13: agentruntime.v1.DefinitionService.GetGraph:input_type -> agentruntime.v1.GetGraphRequest
-	9,  // 14: agentruntime.v1.DefinitionService.ListGraphs:input_type -> agentruntime.v1.ListGraphsRequest
-	11, // 15: agentruntime.v1.DefinitionService.ListGraphVersions:input_type -> agentruntime.v1.ListGraphVersionsRequest
-	13, // 16: agentruntime.v1.DefinitionService.DeleteGraph:input_type -> agentruntime.v1.DeleteGraphRequest
-	15, // 17: agentruntime.v1.DefinitionService.DrawGraph:input_type -> agentruntime.v1.DrawGraphRequest
-	17, // 18: agentruntime.v1.DefinitionService.RegisterAgent:input_type -> agentruntime.v1.RegisterAgentRequest
-	19, // 19: agentruntime.v1.DefinitionService.ValidateAgent:input_type -> agentruntime.v1.ValidateAgentRequest
-	21, // 20: agentruntime.v1.DefinitionService.GetAgentDefinition:input_type -> agentruntime.v1.GetAgentDefinitionRequest
-	23, // 21: agentruntime.v1.DefinitionService.ListAgentVersions:input_type -> agentruntime.v1.ListAgentVersionsRequest
-	25, // 22: agentruntime.v1.DefinitionService.DeleteAgent:input_type -> agentruntime.v1.DeleteAgentRequest
-	4,  // 23: agentruntime.v1.DefinitionService.RegisterGraph:output_type -> agentruntime.v1.RegisterGraphResponse
-	6,  // 24: agentruntime.v1.DefinitionService.ValidateGraph:output_type -> agentruntime.v1.ValidateGraphResponse
-	8,  // 25: agentruntime.v1.DefinitionService.GetGraph:output_type -> agentruntime.v1.GetGraphResponse
-	10, // 26: agentruntime.v1.DefinitionService.ListGraphs:output_type -> agentruntime.v1.ListGraphsResponse
-	12, // 27: agentruntime.v1.DefinitionService.ListGraphVersions:output_type -> agentruntime.v1.ListGraphVersionsResponse
-	14, // 28: agentruntime.v1.DefinitionService.DeleteGraph:output_type -> agentruntime.v1.DeleteGraphResponse
-	16, // 29: agentruntime.v1.DefinitionService.DrawGraph:output_type -> agentruntime.v1.DrawGraphResponse
-	18, // 30: agentruntime.v1.DefinitionService.RegisterAgent:output_type -> agentruntime.v1.RegisterAgentResponse
-	20, // 31: agentruntime.v1.DefinitionService.ValidateAgent:output_type -> agentruntime.v1.ValidateAgentResponse
-	22, // 32: agentruntime.v1.DefinitionService.GetAgentDefinition:output_type -> agentruntime.v1.GetAgentDefinitionResponse
-	24, // 33: agentruntime.v1.DefinitionService.ListAgentVersions:output_type -> agentruntime.v1.ListAgentVersionsResponse
-	26, // 34: agentruntime.v1.DefinitionService.DeleteAgent:output_type -> agentruntime.v1.DeleteAgentResponse
-	23, // [23:35] is the sub-list for method output_type
-	11, // [11:23] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	2,  // 2: agentruntime.v1.RegisterGraphResponse.warnings:type_name -> agentruntime.v1.DocumentProblem
+	2,  // 3: agentruntime.v1.ValidateGraphResponse.problems:type_name -> agentruntime.v1.DocumentProblem
+	2,  // 4: agentruntime.v1.ValidateGraphResponse.warnings:type_name -> agentruntime.v1.DocumentProblem
+	1,  // 5: agentruntime.v1.GetGraphResponse.graph:type_name -> agentruntime.v1.Definition
+	1,  // 6: agentruntime.v1.ListGraphsResponse.graphs:type_name -> agentruntime.v1.Definition
+	1,  // 7: agentruntime.v1.ListGraphVersionsResponse.versions:type_name -> agentruntime.v1.Definition
+	0,  // 8: agentruntime.v1.DrawGraphRequest.format:type_name -> agentruntime.v1.DrawingFormat
+	1,  // 9: agentruntime.v1.RegisterAgentResponse.agent:type_name -> agentruntime.v1.Definition
+	2,  // 10: agentruntime.v1.RegisterAgentResponse.warnings:type_name -> agentruntime.v1.DocumentProblem
+	2,  // 11: agentruntime.v1.ValidateAgentResponse.problems:type_name -> agentruntime.v1.DocumentProblem
+	2,  // 12: agentruntime.v1.ValidateAgentResponse.warnings:type_name -> agentruntime.v1.DocumentProblem
+	1,  // 13: agentruntime.v1.GetAgentDefinitionResponse.agent:type_name -> agentruntime.v1.Definition
+	1,  // 14: agentruntime.v1.ListAgentVersionsResponse.versions:type_name -> agentruntime.v1.Definition
+	3,  // 15: agentruntime.v1.DefinitionService.RegisterGraph:input_type -> agentruntime.v1.RegisterGraphRequest
+	5,  // 16: agentruntime.v1.DefinitionService.ValidateGraph:input_type -> agentruntime.v1.ValidateGraphRequest
+	7,  // 17: agentruntime.v1.DefinitionService.GetGraph:input_type -> agentruntime.v1.GetGraphRequest
+	9,  // 18: agentruntime.v1.DefinitionService.ListGraphs:input_type -> agentruntime.v1.ListGraphsRequest
+	11, // 19: agentruntime.v1.DefinitionService.ListGraphVersions:input_type -> agentruntime.v1.ListGraphVersionsRequest
+	13, // 20: agentruntime.v1.DefinitionService.DeleteGraph:input_type -> agentruntime.v1.DeleteGraphRequest
+	15, // 21: agentruntime.v1.DefinitionService.DrawGraph:input_type -> agentruntime.v1.DrawGraphRequest
+	17, // 22: agentruntime.v1.DefinitionService.RegisterAgent:input_type -> agentruntime.v1.RegisterAgentRequest
+	19, // 23: agentruntime.v1.DefinitionService.ValidateAgent:input_type -> agentruntime.v1.ValidateAgentRequest
+	21, // 24: agentruntime.v1.DefinitionService.GetAgentDefinition:input_type -> agentruntime.v1.GetAgentDefinitionRequest
+	23, // 25: agentruntime.v1.DefinitionService.ListAgentVersions:input_type -> agentruntime.v1.ListAgentVersionsRequest
+	25, // 26: agentruntime.v1.DefinitionService.DeleteAgent:input_type -> agentruntime.v1.DeleteAgentRequest
+	4,  // 27: agentruntime.v1.DefinitionService.RegisterGraph:output_type -> agentruntime.v1.RegisterGraphResponse
+	6,  // 28: agentruntime.v1.DefinitionService.ValidateGraph:output_type -> agentruntime.v1.ValidateGraphResponse
+	8,  // 29: agentruntime.v1.DefinitionService.GetGraph:output_type -> agentruntime.v1.GetGraphResponse
+	10, // 30: agentruntime.v1.DefinitionService.ListGraphs:output_type -> agentruntime.v1.ListGraphsResponse
+	12, // 31: agentruntime.v1.DefinitionService.ListGraphVersions:output_type -> agentruntime.v1.ListGraphVersionsResponse
+	14, // 32: agentruntime.v1.DefinitionService.DeleteGraph:output_type -> agentruntime.v1.DeleteGraphResponse
+	16, // 33: agentruntime.v1.DefinitionService.DrawGraph:output_type -> agentruntime.v1.DrawGraphResponse
+	18, // 34: agentruntime.v1.DefinitionService.RegisterAgent:output_type -> agentruntime.v1.RegisterAgentResponse
+	20, // 35: agentruntime.v1.DefinitionService.ValidateAgent:output_type -> agentruntime.v1.ValidateAgentResponse
+	22, // 36: agentruntime.v1.DefinitionService.GetAgentDefinition:output_type -> agentruntime.v1.GetAgentDefinitionResponse
+	24, // 37: agentruntime.v1.DefinitionService.ListAgentVersions:output_type -> agentruntime.v1.ListAgentVersionsResponse
+	26, // 38: agentruntime.v1.DefinitionService.DeleteAgent:output_type -> agentruntime.v1.DeleteAgentResponse
+	27, // [27:39] is the sub-list for method output_type
+	15, // [15:27] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_agentruntime_v1_definition_service_proto_init() }

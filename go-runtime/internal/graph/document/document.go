@@ -25,6 +25,7 @@ package document
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +63,9 @@ type Document struct {
 	Branches map[string][]Case `yaml:"branches"`
 	// Output is what a run returns: expressions by name.
 	Output map[string]string `yaml:"output"`
+
+	// digest is of the text that was parsed, so that no result of another one is used.
+	digest [sha256.Size]byte
 }
 
 // Durability is when checkpoints are kept.
@@ -93,14 +97,31 @@ type Node struct {
 	Retry Retry `yaml:"retry"`
 	// Timeout is the longest one call may take, such as 30s; nothing: as long as the run.
 	Timeout time.Duration `yaml:"timeout"`
+	// Cache has the node not called where what it would come to is known; nothing: it is called.
+	Cache *Cache `yaml:"cache"`
+	// Defer has the node wait until no tasks but such are left; see graph.Node.
+	Defer bool `yaml:"defer"`
+}
+
+// Cache says what a node's result depends on, beside the text of the document, and for how
+// long it holds.
+type Cache struct {
+	// Key is an expression for what the result depends on; empty: all that the node reads.
+	Key string `yaml:"key"`
+	// TTL is for how long the result holds, such as 10m; nothing: as long as there is room for it.
+	TTL time.Duration `yaml:"ttl"`
 }
 
 // Retry has a node called again where it fails.
 type Retry struct {
 	// Attempts is how often in all.
 	Attempts int `yaml:"attempts"`
-	// Backoff is the pause before the second call, doubled for each further one.
-	Backoff time.Duration `yaml:"backoff"`
+	// Backoff is the pause before the second call, doubled for each further one, up to
+	// MaxBackoff, where nothing is no limit. With Jitter each pause is a random one, half as
+	// long at least.
+	Backoff    time.Duration `yaml:"backoff"`
+	MaxBackoff time.Duration `yaml:"max_backoff"`
+	Jitter     bool          `yaml:"jitter"`
 }
 
 // Join has a node follow once all of several have returned.
@@ -122,7 +143,7 @@ func Parse(text []byte) (*Document, error) {
 	if len(text) > maxBytes {
 		return nil, &violation.TooLargeError{Field: "graph", Size: len(text), Limit: maxBytes}
 	}
-	document := &Document{}
+	document := &Document{digest: sha256.Sum256(text)}
 	return document, Decode("graph", text, document)
 }
 

@@ -3,10 +3,12 @@ package document
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
@@ -15,7 +17,7 @@ import (
 
 // kinds are transform, and say, which gives the text that it has.
 func kinds() map[string]Kind {
-	return map[string]Kind{"transform": Transform, "say": func(with With) (Work, error) {
+	return map[string]Kind{"transform": Transform, "human": Human, "say": func(with With) (Work, error) {
 		text := with.Text("text")
 		return func(ctx context.Context, _ *graph.Call, state graph.State) (any, error) {
 			said, err := text(ctx, state)
@@ -102,13 +104,17 @@ state: {x: {reducer: sum}}
 nodes:
   one: {kind: sing}
   two: {kind: say, with: {txt: hi, text: "{{ state.. }}"}, set: {y: "1 +", x: "1"}}
-  three: {kind: say}
-  lost: {kind: transform}
+  three: {kind: say, cache: {key: "state.", ttl: -1s}}
+  lost: {kind: transform, cache: {}}
+  ask: {kind: human, with: {ask: "Why?"}, cache: {ttl: 1m}}
+  slow: {kind: say, with: {text: hi}, retry: {max_backoff: -1s}}
 edges:
   - [START, one]
   - [one, nowhere]
   - [two]
   - [END, two]
+  - [START, ask]
+  - [START, slow]
 branches:
   one:
     - {to: two}
@@ -130,7 +136,8 @@ output: {z: nothing}
 	want := []string{
 		"name", "durability", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
 		"nodes.two.set.y", "nodes.two.set.y", "edges[1]", "edges[2]", "edges[3]", "branches.one[0]", "branches.one[1].when",
-		"branches.one[1].each", "nodes.lost", "output.z",
+		"branches.one[1].each", "nodes.lost", "output.z", "nodes.three.cache.key", "nodes.three.cache.ttl", "nodes.lost.cache",
+		"nodes.ask.cache", "nodes.slow",
 	}
 	slices.Sort(fields)
 	slices.Sort(want)
@@ -178,9 +185,83 @@ edges: [[START, a]]
 	}
 }
 
+// TestPoliciesOfNodes has a node that fails twice between random pauses, and whose result is
+// kept; and one that waits for the others.
+func TestPoliciesOfNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const text = `
+name: policies
+state: {n: {}, other: {}, order: {reducer: append}}
+nodes:
+  flaky:
+    kind: flaky
+    set: {order: out}
+    retry: {attempts: 3, backoff: 10s, max_backoff: 15s, jitter: true}
+    cache: {key: "[state.n]", ttl: 1h}
+  last: {kind: transform, set: {order: "'last'"}, defer: true}
+  two: {kind: transform, set: {order: "'two'"}}
+edges: [[START, flaky], [START, last], [flaky, two]]
+`
+		calls := 0
+		all := kinds()
+		all["flaky"] = func(with With) (Work, error) {
+			return func(context.Context, *graph.Call, graph.State) (any, error) {
+				if calls++; calls%3 != 0 {
+					return nil, errors.New("not now")
+				}
+				return fmt.Sprint("call ", calls), nil
+			}, with.Check()
+		}
+		cache := graph.NewMemoryCache(1 << 20)
+		run := func(text string, input graph.State) any {
+			parsed, err := Parse([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			compiled, err := parsed.Compile(all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			state, err := compiled.Run(t.Context(), graph.Request{Input: input}, graph.Options{Cache: cache})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return state["order"]
+		}
+		began := time.Now()
+		if got, want := run(text, graph.State{"n": 1}), []any{"call 3", "two", "last"}; !reflect.DeepEqual(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+		if took := time.Since(began); took < 5*time.Second+15*time.Second/2 || took > 25*time.Second {
+			t.Errorf("the pauses were %s", took)
+		}
+		for name, test := range map[string]struct {
+			text  string
+			input graph.State
+			after time.Duration
+			calls int
+		}{
+			"the same key":     {text, graph.State{"n": 1, "other": 2}, 0, 3},
+			"another key":      {text, graph.State{"n": 2}, 0, 6},
+			"another document": {text + "description: Another.\n", graph.State{"n": 1}, 0, 6},
+			"after its time":   {text, graph.State{"n": 1}, time.Hour, 6},
+		} {
+			calls = 0
+			cache = graph.NewMemoryCache(1 << 20)
+			run(text, graph.State{"n": 1})
+			time.Sleep(test.after) //nolint:forbidigo // the clock is the test's
+			if run(test.text, test.input); calls != test.calls {
+				t.Errorf("%s: it was called %d times, want %d", name, calls, test.calls)
+			}
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(loop))
 	f.Add([]byte(`{"name": "a", "nodes": {"a": {"kind": "transform", "set": {"x": "1"}}}, "edges": [["START", "a"]]}`))
+	f.Add([]byte("name: a\nnodes: {a: {kind: say, with: {text: b}, cache: {key: state.x, ttl: 1s}, defer: true, retry: {jitter: true}}}\nedges: [[START, a]]"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		parsed, err := Parse(text)
 		if err != nil {

@@ -2,6 +2,7 @@ package document
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,12 +23,14 @@ type Kind func(with With) (Work, error)
 
 // Transform is the kind of nodes that only set channels.
 func Transform(with With) (Work, error) {
+	with.RefuseCache("is for nodes that do more than set channels")
 	return func(context.Context, *graph.Call, graph.State) (any, error) { return nil, nil }, with.Check()
 }
 
 // Human is the kind of nodes that ask a person; what they come to is the answer. `ask` is
 // the question, and `choices` are answers to choose from, if there are some.
 func Human(with With) (Work, error) {
+	with.RefuseCache("is not for nodes that ask a person: each run asks anew")
 	ask := with.Text("ask")
 	choices := with.List("choices")
 	work := func(ctx context.Context, call *graph.Call, state graph.State) (any, error) {
@@ -42,158 +45,6 @@ func Human(with With) (Work, error) {
 		return call.Interrupt(asked)
 	}
 	return work, with.Check()
-}
-
-// With reads the members of a node's `with`, and collects what is wrong with them.
-type With struct {
-	members map[string]any
-	read    map[string]bool
-	wrong   *[]error
-}
-
-func newWith(members map[string]any) With {
-	return With{members: members, read: map[string]bool{}, wrong: new([]error)}
-}
-
-// String is a member that is a text, or empty where it is left out.
-func (w With) String(name string) string {
-	w.read[name] = true
-	value, given := w.members[name]
-	if !given {
-		return ""
-	}
-	said, isString := value.(string)
-	if !isString {
-		w.Refusef(name, "must be a text, is a %T", value)
-	}
-	return said
-}
-
-// Required is a member that is a text, which must be there.
-func (w With) Required(name string) string {
-	said := w.String(name)
-	if said == "" {
-		w.Refusef(name, "is required")
-	}
-	return said
-}
-
-// Bool is a member that is true or false, or false where it is left out.
-func (w With) Bool(name string) bool {
-	w.read[name] = true
-	value, given := w.members[name]
-	said, isBool := value.(bool)
-	if given && !isBool {
-		w.Refusef(name, "must be true or false, is a %T", value)
-	}
-	return said
-}
-
-// Strings is a member that is an object of texts, or nil where it is left out.
-func (w With) Strings(name string) map[string]string {
-	object := w.Object(name)
-	if object == nil {
-		return nil
-	}
-	texts := make(map[string]string, len(object))
-	for member, value := range object {
-		said, isString := value.(string)
-		if !isString {
-			w.Refusef(name+"."+member, "must be a text, is a %T", value)
-		}
-		texts[member] = said
-	}
-	return texts
-}
-
-// List is a member that is a list, or empty where it is left out.
-func (w With) List(name string) []any {
-	w.read[name] = true
-	value, given := w.members[name]
-	list, isList := value.([]any)
-	if given && !isList {
-		w.Refusef(name, "must be a list, is a %T", value)
-	}
-	return list
-}
-
-// Text is a member that is a text with expressions in it, which must be there.
-func (w With) Text(name string) func(ctx context.Context, state graph.State) (string, error) {
-	raw := w.String(name)
-	if raw == "" {
-		w.Refusef(name, "is required")
-	}
-	t, err := newText(raw)
-	if err != nil {
-		w.Refusef(name, "%s", err.Error())
-		return nil
-	}
-	return t.render
-}
-
-// Values is a member that is an object whose values are expressions; nil where it is left
-// out. What it returns has a value for each.
-func (w With) Values(name string) func(ctx context.Context, state graph.State) (map[string]any, error) {
-	w.read[name] = true
-	value, given := w.members[name]
-	if !given {
-		return nil
-	}
-	object, isObject := value.(map[string]any)
-	if !isObject {
-		w.Refusef(name, "must be an object of expressions, is a %T", value)
-	}
-	expressions := make(map[string]*expression, len(object))
-	for _, member := range slices.Sorted(maps.Keys(object)) {
-		e, err := newExpression(fmt.Sprint(object[member]), anyType)
-		if err != nil {
-			w.Refusef(name+"."+member, "%s", err.Error())
-		}
-		expressions[member] = e
-	}
-	return func(ctx context.Context, state graph.State) (map[string]any, error) {
-		values := make(map[string]any, len(expressions))
-		for member, e := range expressions {
-			var err error
-			if values[member], err = e.eval(ctx, state, nil); err != nil {
-				return nil, fmt.Errorf("%s.%s: %w", name, member, err)
-			}
-		}
-		return values, nil
-	}
-}
-
-// Has reports whether a member is there.
-func (w With) Has(name string) bool {
-	_, given := w.members[name]
-	return given
-}
-
-// Refusef notes that a member does not fit.
-func (w With) Refusef(name, format string, args ...any) {
-	*w.wrong = append(*w.wrong, violation.New(name, format, args...))
-}
-
-// Object is a member that is an object as it stands, or nil where it is left out.
-func (w With) Object(name string) map[string]any {
-	w.read[name] = true
-	value, given := w.members[name]
-	object, isObject := value.(map[string]any)
-	if given && !isObject {
-		w.Refusef(name, "must be an object, is a %T", value)
-	}
-	return object
-}
-
-// Check returns a *violation.Error of what is wrong, members that nobody has read among it.
-func (w With) Check() error {
-	wrong := *w.wrong
-	for _, name := range slices.Sorted(maps.Keys(w.members)) {
-		if !w.read[name] {
-			wrong = append(wrong, violation.New(name, "is not known; known are: %s", names(w.read)))
-		}
-	}
-	return violation.Join(wrong...)
 }
 
 // set is a channel with the expression that a node writes to it.
@@ -213,7 +64,8 @@ func (c *compiler) node(g *graph.Graph, name string) {
 		c.refusef(place+".kind", "there is no %q; there are %s", node.Kind, names(c.kinds))
 		return
 	}
-	work, err := kind(newWith(node.With))
+	with := newWith(node.With)
+	work, err := kind(with)
 	if _, moved := violation.In(place+".with", err); err != nil {
 		c.wrong = append(c.wrong, moved)
 	}
@@ -226,8 +78,11 @@ func (c *compiler) node(g *graph.Graph, name string) {
 		sets = append(sets, set{channel, c.expression(at, node.Set[channel], anyType)})
 	}
 	policy := node.Retry
-	if policy.Attempts < 0 || policy.Backoff < 0 || node.Timeout < 0 {
+	if policy.Attempts < 0 || policy.Backoff < 0 || policy.MaxBackoff < 0 || node.Timeout < 0 {
 		c.refusef(place, "retry and timeout must not be negative")
+	}
+	if node.Cache != nil && *with.uncached != "" {
+		c.refusef(place+".cache", "%s", *with.uncached)
 	}
 	run := func(ctx context.Context, call *graph.Call, state graph.State) (graph.Command, error) {
 		out, err := work(ctx, call, state)
@@ -242,7 +97,37 @@ func (c *compiler) node(g *graph.Graph, name string) {
 		}
 		return graph.Command{Update: update}, nil
 	}
-	g.Node(name, graph.Node{Run: run, Timeout: node.Timeout, Attempts: policy.Attempts, Backoff: policy.Backoff})
+	g.Node(name, graph.Node{
+		Run: run, Timeout: node.Timeout, Cache: c.cache(place+".cache", node.Cache), Defer: node.Defer,
+		Attempts: policy.Attempts, Backoff: policy.Backoff, MaxBackoff: policy.MaxBackoff, Jitter: policy.Jitter,
+	})
+}
+
+// cache makes the policy of a node; nil: it has none.
+func (c *compiler) cache(place string, given *Cache) *graph.CachePolicy {
+	if given == nil {
+		return nil
+	}
+	if given.TTL < 0 {
+		c.refusef(place+".ttl", "must not be negative")
+	}
+	var depends *expression
+	if given.Key != "" {
+		depends = c.expression(place+".key", given.Key, anyType)
+	}
+	text := string(c.document.digest[:])
+	key := func(ctx context.Context, state graph.State) (string, error) {
+		var value any = state
+		if depends != nil {
+			var err error
+			if value, err = depends.eval(ctx, state, nil); err != nil {
+				return "", err
+			}
+		}
+		encoded, err := json.Marshal(value)
+		return text + string(encoded), err
+	}
+	return &graph.CachePolicy{Key: key, TTL: given.TTL}
 }
 
 // choice is a compiled Case.

@@ -53,12 +53,14 @@ class RegisterGraphRequest(_message.Message):
     def __init__(self, document: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RegisterGraphResponse(_message.Message):
-    __slots__ = ("graph", "created")
+    __slots__ = ("graph", "created", "warnings")
     GRAPH_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     graph: Definition
     created: bool
-    def __init__(self, graph: _Optional[_Union[Definition, _Mapping]] = ..., created: bool = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[DocumentProblem]
+    def __init__(self, graph: _Optional[_Union[Definition, _Mapping]] = ..., created: bool = ..., warnings: _Optional[_Iterable[_Union[DocumentProblem, _Mapping]]] = ...) -> None: ...
 
 class ValidateGraphRequest(_message.Message):
     __slots__ = ("document",)
@@ -67,12 +69,14 @@ class ValidateGraphRequest(_message.Message):
     def __init__(self, document: _Optional[bytes] = ...) -> None: ...
 
 class ValidateGraphResponse(_message.Message):
-    __slots__ = ("problems", "name")
+    __slots__ = ("problems", "name", "warnings")
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     problems: _containers.RepeatedCompositeFieldContainer[DocumentProblem]
     name: str
-    def __init__(self, problems: _Optional[_Iterable[_Union[DocumentProblem, _Mapping]]] = ..., name: _Optional[str] = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[DocumentProblem]
+    def __init__(self, problems: _Optional[_Iterable[_Union[DocumentProblem, _Mapping]]] = ..., name: _Optional[str] = ..., warnings: _Optional[_Iterable[_Union[DocumentProblem, _Mapping]]] = ...) -> None: ...
 
 class GetGraphRequest(_message.Message):
     __slots__ = ("name", "version")
@@ -157,12 +161,14 @@ class RegisterAgentRequest(_message.Message):
     def __init__(self, document: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RegisterAgentResponse(_message.Message):
-    __slots__ = ("agent", "created")
+    __slots__ = ("agent", "created", "warnings")
     AGENT_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     agent: Definition
     created: bool
-    def __init__(self, agent: _Optional[_Union[Definition, _Mapping]] = ..., created: bool = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[DocumentProblem]
+    def __init__(self, agent: _Optional[_Union[Definition, _Mapping]] = ..., created: bool = ..., warnings: _Optional[_Iterable[_Union[DocumentProblem, _Mapping]]] = ...) -> None: ...
 
 class ValidateAgentRequest(_message.Message):
     __slots__ = ("document",)
@@ -171,12 +177,14 @@ class ValidateAgentRequest(_message.Message):
     def __init__(self, document: _Optional[bytes] = ...) -> None: ...
 
 class ValidateAgentResponse(_message.Message):
-    __slots__ = ("problems", "name")
+    __slots__ = ("problems", "name", "warnings")
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     problems: _containers.RepeatedCompositeFieldContainer[DocumentProblem]
     name: str
-    def __init__(self, problems: _Optional[_Iterable[_Union[DocumentProblem, _Mapping]]] = ..., name: _Optional[str] = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[DocumentProblem]
+    def __init__(self, problems: _Optional[_Iterable[_Union[DocumentProblem, _Mapping]]] = ..., name: _Optional[str] = ..., warnings: _Optional[_Iterable[_Union[DocumentProblem, _Mapping]]] = ...) -> None: ...
 
 class GetAgentDefinitionRequest(_message.Message):
     __slots__ = ("name", "version")
