@@ -148,7 +148,11 @@ func (r *run) begin(ctx context.Context, request Request) (over bool, err error)
 	}
 	r.at.Source, r.at.Status, r.at.Error = Resumed, Running, ""
 	// Before any node is called: of two who go on with a thread, one is refused here.
-	return false, r.save(ctx)
+	if err := r.save(ctx); err != nil {
+		return false, err
+	}
+	r.tell(Event{Kind: Begins, Step: r.at.Step, State: r.at.State})
+	return false, nil
 }
 
 // beginTurn writes an input; what is left of a turn that failed is dropped.
@@ -176,10 +180,13 @@ func (r *run) beginTurn(ctx context.Context, input State) error {
 	if err := r.plan(ctx, first); err != nil {
 		return err
 	}
-	if r.options.OnlyEnds {
-		return nil
+	if !r.options.OnlyEnds {
+		if err := r.save(ctx); err != nil {
+			return err
+		}
 	}
-	return r.save(ctx)
+	r.tell(Event{Kind: Begins, Step: r.at.Step, State: r.at.State})
+	return nil
 }
 
 // answer gives answers to open questions.
