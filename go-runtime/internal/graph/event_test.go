@@ -39,7 +39,7 @@ func TestModesAreFiltersOfOneStream(t *testing.T) {
 		"tasks":       {[]Mode{ModeTasks}, []string{"node.started a", "node.finished a", "node.started ask", "interrupt ask"}},
 		"several":     {[]Mode{ModeCustom, ModeMessages}, []string{"message a", "message a", "custom a"}},
 		"debug": {[]Mode{ModeDebug}, []string{
-			"checkpoint ", "begin ", "node.started a", "message a", "message a", "custom a", "node.finished a", "step ", "checkpoint ",
+			"begin ", "checkpoint ", "node.started a", "message a", "message a", "custom a", "node.finished a", "step ", "checkpoint ",
 			"node.started ask", "interrupt ask", "checkpoint ",
 		}},
 	} {

@@ -147,12 +147,9 @@ func (r *run) begin(ctx context.Context, request Request) (over bool, err error)
 		return false, &InterruptedError{r.at.Interrupts}
 	}
 	r.at.Source, r.at.Status, r.at.Error = Resumed, Running, ""
-	// Before any node is called: of two who go on with a thread, one is refused here.
-	if err := r.save(ctx); err != nil {
-		return false, err
-	}
 	r.tell(Event{Kind: Begins, Step: r.at.Step, State: r.at.State})
-	return false, nil
+	// Before any node is called: of two who go on with a thread, one is refused here.
+	return false, r.save(ctx)
 }
 
 // beginTurn writes an input; what is left of a turn that failed is dropped.
@@ -180,13 +177,11 @@ func (r *run) beginTurn(ctx context.Context, input State) error {
 	if err := r.plan(ctx, first); err != nil {
 		return err
 	}
-	if !r.options.OnlyEnds {
-		if err := r.save(ctx); err != nil {
-			return err
-		}
-	}
 	r.tell(Event{Kind: Begins, Step: r.at.Step, State: r.at.State})
-	return nil
+	if r.options.OnlyEnds {
+		return nil
+	}
+	return r.save(ctx)
 }
 
 // answer gives answers to open questions.
