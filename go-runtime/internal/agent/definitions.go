@@ -95,10 +95,13 @@ func (c *compiled[T]) get(ctx context.Context, namespace, name, wanted string) (
 	return v, nil
 }
 
+// pinKey is the key under which a run records the version that it uses under a name.
+func (c *compiled[T]) pinKey(name string) string { return string(c.kind) + ": " + name }
+
 // pin returns the document that a run uses under a name: the version with which it began,
 // else the current one, which is noted for later calls with the run.
 func (c *compiled[T]) pin(ctx context.Context, call engine.Call, name string) (is T, err error) {
-	key := string(c.kind) + ": " + name
+	key := c.pinKey(name)
 	var pinned struct {
 		Version string `json:"version"`
 	}
