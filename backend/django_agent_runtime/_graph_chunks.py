@@ -73,9 +73,9 @@ class GraphChunks:
             return []
         found = [run_id for run_id in found if run_id not in self._looked_at]
         self._looked_at.update(found)
-        above = self._awaiting.get(event.run_id)
-        if above is not None:
-            self._awaiting.update(dict.fromkeys(found, above))
+        above = self._awaiting.get(event.run_id, ("", 0))
+        for run_id in found:
+            self._awaiting.setdefault(run_id, above)
         return found
 
     def of(self, event: RunEvent) -> list[Any]:

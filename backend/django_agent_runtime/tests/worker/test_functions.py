@@ -72,6 +72,11 @@ def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
             f"nodes: {{n: {{kind: python, with: {{function: {name}, arguments: {arguments}}}, set: {{got: out}}}}}}\n"
             "edges: [[START, n]]\noutput: {got: state.got}\n"
         )
+    (graphs / "tell_each.yaml").write_text(
+        "name: tell_each\nstate: {amounts: {}, got: {reducer: append}}\nnodes:\n"
+        "  n: {kind: python, with: {function: tell, arguments: {amount: state.item}}, set: {got: '[out]'}}\n"
+        "branches: {START: [{each: state.amounts, to: n}]}\n"
+    )
     with GoRuntimeProcess(tmp_path, arguments=("--definitions-dir", str(tmp_path / "definitions"))) as process:
         yield process
 
@@ -127,6 +132,21 @@ def test_stream_of_a_graph_has_what_its_functions_tell(
     assert "".join(message.content for message, _ in said) == "0 1 2 "
     assert said[0][1] == {"langgraph_node": "n", "langgraph_step": 0}
     assert chunks[-1] == ("updates", {"n": {"got": 3}})
+
+
+async def test_stream_of_a_graph_has_what_its_functions_tell_side_by_side(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, tell)
+    chunks = [
+        chunk
+        async for chunk in client.astream_graph(
+            "tell_each", {"amounts": [1, 2, 3]}, stream_mode=["custom", "updates", "values"]
+        )
+    ]
+    assert sorted(chunk["progress"]["n"] for mode, chunk in chunks if mode == "custom") == [0, 0, 0, 1, 1, 2]
+    assert [mode for mode, _ in chunks[-4:]] == ["updates", "updates", "updates", "values"]
+    assert chunks[-1][1]["got"] == [1, 2, 3]
 
 
 def test_stream_of_a_graph_has_what_its_functions_ask(
