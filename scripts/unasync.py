@@ -27,6 +27,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"\bAwaitable\[Any\]", "Any"),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncStream\b", "Stream"),
+    (r"\bAsyncGraphStream\b", "GraphStream"),
     (r"\bAsyncPendingCall\b", "PendingCall"),
     (r"\baresult\b", "result"),
     (r"\basettle\b", "settle"),

@@ -13,7 +13,17 @@ from google.protobuf.duration_pb2 import Duration
 from ._codec import check_text
 from .conf import MAX_SECONDS
 from .exceptions import InvalidValue
-from .types import Concurrency, EventVisibility, NewEvent, NewTask, RetryPolicy, RunState, RunTarget, Strategy
+from .types import (
+    Concurrency,
+    EventVisibility,
+    NewEvent,
+    NewTask,
+    RetryPolicy,
+    RunState,
+    RunTarget,
+    Strategy,
+    StreamMode,
+)
 
 __all__ = [
     "MAX_PAGE_SIZE",
@@ -26,6 +36,7 @@ __all__ = [
     "check_retry",
     "check_seconds",
     "check_states",
+    "check_stream_modes",
     "check_target",
     "check_task",
     "check_time",
@@ -119,6 +130,23 @@ def check_states(name: str, states: RunState | str | Iterable[RunState | str]) -
     """
     given: Iterable[Any] = [states] if isinstance(states, str) else check_items(name, states)
     return [_check_member(name, state, RunState) for state in given]
+
+
+def check_stream_modes(name: str, modes: StreamMode | Iterable[StreamMode]) -> list[StreamMode]:
+    """`modes`, each once, or the one mode that was given in place of several.
+
+    Raises:
+        InvalidValue: One is no stream mode, or there is none.
+    """
+    given: Iterable[Any] = [modes] if isinstance(modes, str) else check_items(name, modes)
+    checked: dict[StreamMode, None] = {}
+    for mode in given:
+        if mode not in get_args(StreamMode):
+            raise _refuse(name, mode, f"one or more of {', '.join(get_args(StreamMode))}")
+        checked[mode] = None
+    if not checked:
+        raise _refuse(name, modes, f"one or more of {', '.join(get_args(StreamMode))}")
+    return list(checked)
 
 
 def check_target(name: str, target: RunTarget | str) -> RunTarget:

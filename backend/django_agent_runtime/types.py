@@ -22,7 +22,9 @@ __all__ = [
     "EventGap",
     "EventVisibility",
     "GraphDefinition",
+    "GraphInterrupt",
     "Interrupt",
+    "MessageChunk",
     "NewEvent",
     "NewTask",
     "OperationResult",
@@ -42,6 +44,7 @@ __all__ = [
     "StateChangeKind",
     "StateEntry",
     "Strategy",
+    "StreamMode",
     "StreamTicket",
     "TaskType",
     "Thread",
@@ -424,6 +427,30 @@ class DocumentProblems(list[DocumentProblem]):
         super().__init__(mistakes)
         self.warnings = tuple(warnings)
         """The graphs and agents that it names and that there are not yet; none where there are mistakes."""
+
+
+StreamMode = Literal["values", "updates", "messages", "custom", "debug"]
+"""What `stream_graph` yields, by LangGraph's names."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInterrupt:
+    """A question that `stream_graph` yields: `resume_run(run_id, answer, interrupt_id=interrupt_id)` answers it."""
+
+    interrupt_id: str
+    node: str
+    """The node; of a subgraph, `node/node`."""
+    value: Any
+    """What is asked, any JSON value."""
+    run_id: str
+    """The run that asks: that of the graph, or one that a node of it has work for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageChunk:
+    """A piece of the text that a model is writing."""
+
+    content: str
 
 
 class ThreadStatus(str, enum.Enum):

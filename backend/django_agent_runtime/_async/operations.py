@@ -9,6 +9,7 @@ from .connection import AsyncConnection
 from .definitions import AsyncDefinitions
 from .events import AsyncEvents
 from .files import AsyncFiles
+from .graphs import AsyncGraphs
 from .run_events import AsyncRunEvents
 from .schedules import AsyncSchedules
 from .state import AsyncState
@@ -21,6 +22,7 @@ __all__ = ["AsyncOperations"]
 class AsyncOperations(
     AsyncConnection,
     AsyncTasks,
+    AsyncGraphs,
     AsyncRunEvents,
     AsyncSchedules,
     AsyncDefinitions,

@@ -21,39 +21,59 @@ __all__ = ["AsyncThreads"]
 class AsyncThreads(AsyncCalls):
     """Threads of graphs: states that outlive runs, each of which is a turn of its thread."""
 
-    async def aget_thread_state(self, thread_id: str, revision: int | None = None) -> ThreadState:
+    async def aget_thread_state(
+        self, thread_id: str | None = None, revision: int | None = None, *, run_id: str | None = None
+    ) -> ThreadState:
         """How a thread stands, or stood at a revision.
 
             go_runtime.execute_task("langgraph_task", {"graph_id": "talk", "thread_id": "ada", "said": ["hello"]})
             assert go_runtime.get_thread_state("ada").values["said"] == ["hello"]
 
+        Args:
+            thread_id: The thread.
+            revision: One of its checkpoints; None: the latest.
+            run_id: In place of `thread_id`, a run of a graph: the thread that it is a turn of, or its own one.
+
         Raises:
             ThreadNotFound: There is no such thread, or the revision is not kept.
+            RunNotFound: There is no such run.
             GraphNotFound: Its graph was deleted.
         """
         request = pb.GetThreadStateRequest(
-            thread_id=check_text("thread_id", thread_id), revision=check_whole("revision", revision) or 0
+            thread_id=check_text("thread_id", thread_id or ""),
+            revision=check_whole("revision", revision) or 0,
+            run_id=check_text("run_id", run_id or ""),
         )
         response = await self._acall(_threads.GET_THREAD_STATE, request)
         return _threads.to_state(response.state)
 
     async def alist_thread_history(
-        self, thread_id: str, before: int | None = None, limit: int | None = 20
+        self,
+        thread_id: str | None = None,
+        before: int | None = None,
+        limit: int | None = 20,
+        *,
+        run_id: str | None = None,
     ) -> list[ThreadState]:
         """How a thread stood after each step, the newest first.
 
         Args:
+            thread_id: The thread.
             before: Only what comes before this revision; None: all.
             limit: At most this many; None: all that are kept, which are the latest 100 at least.
+            run_id: In place of `thread_id`, a run of a graph: the thread that it is a turn of, or its own one.
 
         Raises:
             ThreadNotFound: There is no such thread.
+            RunNotFound: There is no such run.
             GraphNotFound: Its graph was deleted.
         """
         left = check_whole("limit", limit)
         states: list[ThreadState] = []
         request = pb.ListThreadHistoryRequest(
-            thread_id=check_text("thread_id", thread_id), before=check_whole("before", before) or 0
+            thread_id=check_text("thread_id", thread_id or ""),
+            before=check_whole("before", before) or 0,
+            run_id=check_text("run_id", run_id or ""),
         )
         while left is None or left > len(states):
             request.page_size = 100 if left is None else min(left - len(states), 100)

@@ -6,6 +6,7 @@ from .connection import SyncConnection
 from .definitions import SyncDefinitions
 from .events import SyncEvents
 from .files import SyncFiles
+from .graphs import SyncGraphs
 from .run_events import SyncRunEvents
 from .schedules import SyncSchedules
 from .state import SyncState
@@ -18,6 +19,7 @@ __all__ = ["SyncOperations"]
 class SyncOperations(
     SyncConnection,
     SyncTasks,
+    SyncGraphs,
     SyncRunEvents,
     SyncSchedules,
     SyncDefinitions,

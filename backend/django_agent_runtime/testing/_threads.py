@@ -16,11 +16,11 @@ class FakeThreadService(thread_service_pb2_grpc.ThreadServiceServicer):
 
     def GetThreadState(self, request: pb.GetThreadStateRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
         """Refuse."""
-        _refuse_unknown(request.thread_id, context)
+        _refuse_unknown(request.thread_id or request.run_id, context)
 
     def ListThreadHistory(self, request: pb.ListThreadHistoryRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
         """Refuse."""
-        _refuse_unknown(request.thread_id, context)
+        _refuse_unknown(request.thread_id or request.run_id, context)
 
     def UpdateThreadState(self, request: pb.UpdateThreadStateRequest, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
         """Refuse, whether or not a graph is named."""

@@ -122,12 +122,3 @@ func parked(interrupts []graph.Interrupt) error {
 	}
 	return &engine.ParkedError{InterruptID: questions[0].ID, Payload: text}
 }
-
-// emitGraphEvent adds what happens in a graph to the run's log, for who debugs it.
-func emitGraphEvent(ctx context.Context, call engine.Call, e graph.Event) error {
-	payload, err := encode(e)
-	if err != nil {
-		return err
-	}
-	return call.Emit(ctx, engine.NewEvent{Type: "graph." + string(e.Kind), Visibility: engine.Debug, Payload: payload})
-}

@@ -134,20 +134,17 @@ func (t *graphTask) run(ctx context.Context, call engine.Call) ([]byte, error) {
 			return nil, graphFailure(name, err)
 		}
 	}
+	told, err := newTeller(call)
+	if err != nil {
+		return nil, err
+	}
 	var output map[string]any
-	var emitErr error
-	logged := graph.Filter(graph.ModeTasks, graph.ModeMessages, graph.ModeCustom)
 	state, err = advance(ctx, call, found.Graph, own, state, graph.Options{
 		OnlyEnds: found.Durability == document.Exit,
 		Cache:    nodeCache{kept: t.registry.cache, namespace: call.Namespace, spending: spending},
-		Observe: func(e graph.Event) {
-			// The state behind a step is what the updates make.
-			if logged(e) && emitErr == nil {
-				emitErr = emitGraphEvent(ctx, call, e)
-			}
-		},
+		Observe:  func(e graph.Event) { told.observe(ctx, e) },
 	})
-	if err = errors.Join(err, emitErr); err == nil {
+	if err = errors.Join(err, told.err); err == nil {
 		output, err = found.Result(ctx, state)
 	}
 	if err != nil {

@@ -66,10 +66,9 @@ func llmKind(provider model.Provider) document.Kind {
 			if schema != nil {
 				request.Schema = &model.Schema{Name: node.Task.Node, JSON: schema.Raw()}
 			}
-			said := func() error { return nil }
-			if stream {
-				d := newDeltas(func(text string) error { return emitJSON(ctx, eventDelta, map[string]string{"content": text}) })
-				request.Pieces, said = d.add, d.close
+			said, err := tellPieces(ctx, node, stream, &request)
+			if err != nil {
+				return nil, err
 			}
 			response, err := ask(ctx, provider, request)
 			if err = errors.Join(err, said()); err != nil {

@@ -65,9 +65,12 @@ func (p *pins) set(ctx context.Context, key, version string) error {
 	return p.call.Record(ctx, key, text)
 }
 
+// pinKey is the key of the step that records which version a run has of a name.
+func (c *compiled[T]) pinKey(name string) string { return string(c.kind) + ": " + name }
+
 // pin returns the document that a run uses under a name.
 func (c *compiled[T]) pin(ctx context.Context, p *pins, name string) (is T, err error) {
-	key := string(c.kind) + ": " + name
+	key := c.pinKey(name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	version, err := p.version(key)

@@ -19,6 +19,9 @@ import (
 // it the run has a thread of its own, in its log.
 const threadMember = "thread_id"
 
+// threadKey begins the key under which a run records at which revision it came to its thread.
+const threadKey = "thread: "
+
 func checkThread(field, id string) error {
 	if !violation.IsName(id) {
 		return violation.New(field, "must be 1 to 100 letters, digits, dashes and underscores, is %q", clip(id))
@@ -65,7 +68,7 @@ func ownPart(call engine.Call, durability graph.Durability) part {
 func (r *Registry) threadPart(ctx context.Context, call engine.Call, found *document.Compiled, id string) (part, error) {
 	saver := r.threads.Saver(call.Namespace, found.Durability)
 	t := part{saver: saver, thread: id, close: saver.Close}
-	key := "thread: " + id
+	key := threadKey + id
 	var came struct {
 		Revision uint64 `json:"revision"`
 	}
@@ -171,37 +174,6 @@ func unknownThread(id string, err error) error {
 		return &UnknownThreadError{id}
 	}
 	return err
-}
-
-// ThreadState returns how a thread stands, or stood at a revision; 0: the latest. Errors:
-// *UnknownThreadError, *UnknownGraphError, *violation.Error, the journal's.
-func (r *Registry) ThreadState(ctx context.Context, namespace, id string, revision uint64) (Snapshot, error) {
-	o, err := r.openThread(ctx, namespace, id, "")
-	if err != nil {
-		return Snapshot{}, err
-	}
-	c, err := o.graph.State(ctx, o.saver, id, revision)
-	if err != nil {
-		return Snapshot{}, unknownThread(id, err)
-	}
-	return snapshotOf(id, c), nil
-}
-
-// ThreadHistory returns checkpoints of a thread, newest first: see graph.Graph.History.
-func (r *Registry) ThreadHistory(ctx context.Context, namespace, id string, before uint64, limit int) ([]Snapshot, error) {
-	o, err := r.openThread(ctx, namespace, id, "")
-	if err != nil {
-		return nil, err
-	}
-	checkpoints, err := o.graph.History(ctx, o.saver, id, before, limit)
-	if err != nil {
-		return nil, err
-	}
-	snapshots := make([]Snapshot, len(checkpoints))
-	for i, c := range checkpoints {
-		snapshots[i] = snapshotOf(id, c)
-	}
-	return snapshots, nil
 }
 
 // UpdateThread writes to the channels of a thread as if a node had: see graph.Graph.Update.

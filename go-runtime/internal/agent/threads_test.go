@@ -43,6 +43,22 @@ func openThreads(t *testing.T, dir string) (*bench, *Registry) {
 	}), registry
 }
 
+func stateOf(ctx context.Context, registry *Registry, namespace, id string) (Snapshot, error) {
+	reader, err := registry.Thread(ctx, namespace, id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return reader.State(ctx, 0)
+}
+
+func historyOf(ctx context.Context, registry *Registry, id string) ([]Snapshot, error) {
+	reader, err := registry.Thread(ctx, "default", id)
+	if err != nil {
+		return nil, err
+	}
+	return reader.History(ctx, 0, 0)
+}
+
 func (b *bench) say(text string) engine.Run {
 	b.t.Helper()
 	run, err := b.WaitRun(b.t.Context(), "default", b.runGraph(fmt.Sprintf(`{"graph_id": "talk", "thread_id": "ada", "said": [%q]}`, text)), patience)
@@ -66,7 +82,7 @@ func TestThreadGoesOnOverRunsAndRestarts(t *testing.T) {
 	if run := b.say("three"); run.State != engine.Failed || !strings.Contains(run.Error.Message, "waits for an answer") {
 		t.Errorf("a turn beside one that waits: %s, %+v", run.State, run.Error)
 	}
-	state, err := registry.ThreadState(t.Context(), "default", "ada", 0)
+	state, err := stateOf(t.Context(), registry, "default", "ada")
 	if err != nil || state.Status != graph.Waiting || !reflect.DeepEqual(state.Next, []string{"ask"}) || len(state.Interrupts) != 1 {
 		t.Errorf("state %+v, %v", state, err)
 	}
@@ -103,7 +119,7 @@ func TestThreadsAreLookedAtChangedAndForked(t *testing.T) {
 	ctx := t.Context()
 	b.say("one")
 	b.say("two")
-	history, err := registry.ThreadHistory(ctx, "default", "ada", 0, 0)
+	history, err := historyOf(ctx, registry, "ada")
 	if err != nil || len(history) < 4 || history[0].Status != graph.Done || history[0].GraphID != "talk" {
 		t.Fatalf("%+v, %v", history, err)
 	}
@@ -135,10 +151,10 @@ func TestThreadsAreLookedAtChangedAndForked(t *testing.T) {
 	if err := registry.DeleteThread(ctx, "default", "ada"); err != nil {
 		t.Error(err)
 	}
-	if _, err := registry.ThreadState(ctx, "default", "ada", 0); !errors.As(err, new(*UnknownThreadError)) {
+	if _, err := stateOf(ctx, registry, "default", "ada"); !errors.As(err, new(*UnknownThreadError)) {
 		t.Errorf("%v", err)
 	}
-	if _, err := registry.ThreadState(ctx, "elsewhere", "other", 0); !errors.As(err, new(*UnknownThreadError)) {
+	if _, err := stateOf(ctx, registry, "elsewhere", "other"); !errors.As(err, new(*UnknownThreadError)) {
 		t.Errorf("%v", err)
 	}
 }
@@ -154,7 +170,7 @@ func TestThreadsThatDoNotFitAreRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	for name, err := range map[string]error{
-		"thread_id": second(registry.ThreadState(ctx, "default", "a b", 0)),
+		"thread_id": second(stateOf(ctx, registry, "default", "a b")),
 		"values.x":  second(registry.UpdateThread(ctx, "default", "new", "talk", "", graph.State{"x": 1}, "")),
 		"as_node":   second(registry.UpdateThread(ctx, "default", "new", "talk", "nobody", graph.State{}, "")),
 	} {
@@ -190,7 +206,7 @@ func TestRepeatsOfAChangeHaveNoSecondEffect(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(again.Values["said"], []any{"one", "two"}) {
 		t.Errorf("after a turn: %+v, %v", again, err)
 	}
-	latest, err := registry.ThreadState(ctx, "default", "ada", 0)
+	latest, err := stateOf(ctx, registry, "default", "ada")
 	if err != nil || latest.Parent != 0 || !reflect.DeepEqual(latest.Values["said"], []any{"one", "two", "three"}) {
 		t.Errorf("%+v, %v", latest, err)
 	}

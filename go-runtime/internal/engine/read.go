@@ -31,6 +31,22 @@ func (e *Engine) PeekRun(ctx context.Context, namespace, runID string) (Run, err
 	return e.commit(ctx, ent)
 }
 
+// RunSteps returns what a run has recorded by now, in order. Errors: *RunNotFoundError, the
+// journal's.
+func (e *Engine) RunSteps(ctx context.Context, namespace, runID string) ([]Step, error) {
+	ent, err := e.find(namespace, runID)
+	if err != nil {
+		return nil, err
+	}
+	left, err := e.readPast(ctx, ent)
+	if err != nil {
+		return nil, err
+	}
+	// Of a run that was just removed, what was read is not all.
+	_, err = e.find(namespace, runID)
+	return left.Steps, err
+}
+
 // ListRuns returns runs of a namespace without input and output, newest first,
 // and the token of the next page, empty on the last.
 // Errors: *violation.Error, the journal's.

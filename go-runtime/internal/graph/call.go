@@ -82,7 +82,8 @@ func (*parentError) Error() string {
 // Emit tells who observes the run of something. The name is the caller's own.
 func (c *Call) Emit(name string, data any) { c.tell(Event{Kind: Custom, Name: name, Data: data}) }
 
-// EmitMessage tells who observes the run of a piece of the text that a model is writing.
+// EmitMessage tells who observes the run of a piece of the text that a model is writing. It
+// may be called beside the node, as long as that has not returned.
 func (c *Call) EmitMessage(piece any) { c.tell(Event{Kind: Piece, Data: piece}) }
 
 func (c *Call) tell(e Event) {

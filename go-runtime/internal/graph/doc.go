@@ -19,7 +19,7 @@
 // thread, which keeps threads over many runs, and whoever implements Saver.
 //
 // What happens is told as one stream of events, of which LangGraph's stream modes are
-// filters: see Filter, and Values for the states behind steps.
+// filters: see Filter, and Changes for a log of the states behind steps.
 //
 // What nodes do is bounded: the steps of a run, the tasks of a step, the bytes of a state
 // and how deep graphs run each other; see Options.

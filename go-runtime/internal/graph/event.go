@@ -13,6 +13,9 @@ const (
 	Asked Kind = "interrupt"
 	// Awaits tells of a run that a node waits for.
 	Awaits Kind = "awaits"
+	// Begins tells of the state that a run has before its first step: behind its input, or
+	// where it goes on.
+	Begins Kind = "begin"
 	// StepDone tells of the state that a step left.
 	StepDone Kind = "step"
 	// Saved tells of a checkpoint that was saved.
@@ -42,8 +45,8 @@ type Event struct {
 	// Data is the update, the question, the error's text, what is saved, the piece, or the
 	// node's own.
 	Data any `json:"data,omitempty"`
-	// State is that which a step left, shared with the run. It is left out of JSON, or a
-	// log of events would have all of the state again for each step: see Values.
+	// State is that of Begins and StepDone, shared with the run. It is left out of JSON, or a
+	// log of events would have all of the state again for each step: see Changes.
 	State State `json:"-"`
 }
 
@@ -77,7 +80,7 @@ func Filter(modes ...Mode) func(Event) bool {
 	for _, mode := range modes {
 		switch mode {
 		case ModeValues:
-			kinds[StepDone], kinds[Asked], kinds[Awaits] = true, true, true
+			kinds[Begins], kinds[StepDone], kinds[Asked], kinds[Awaits] = true, true, true, true
 		case ModeUpdates:
 			kinds[NodeFinished], kinds[Asked], kinds[Awaits] = true, true, true
 		case ModeMessages:

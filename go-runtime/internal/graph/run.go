@@ -147,6 +147,7 @@ func (r *run) begin(ctx context.Context, request Request) (over bool, err error)
 		return false, &InterruptedError{r.at.Interrupts}
 	}
 	r.at.Source, r.at.Status, r.at.Error = Resumed, Running, ""
+	r.tell(Event{Kind: Begins, Step: r.at.Step, State: r.at.State})
 	// Before any node is called: of two who go on with a thread, one is refused here.
 	return false, r.save(ctx)
 }
@@ -176,6 +177,7 @@ func (r *run) beginTurn(ctx context.Context, input State) error {
 	if err := r.plan(ctx, first); err != nil {
 		return err
 	}
+	r.tell(Event{Kind: Begins, Step: r.at.Step, State: r.at.State})
 	if r.options.OnlyEnds {
 		return nil
 	}

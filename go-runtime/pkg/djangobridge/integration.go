@@ -263,7 +263,7 @@ func (i *Integration) newEdge(registry *agent.Registry, tlsConfig *tls.Config) {
 	agentruntimev1.RegisterDefinitionServiceServer(i.server, &definitionService{
 		store: i.definitions, checker: i.checker, engine: i.engine,
 	})
-	agentruntimev1.RegisterThreadServiceServer(i.server, &threadService{threads: registry})
+	agentruntimev1.RegisterThreadServiceServer(i.server, &threadService{threads: registry, engine: i.engine})
 	agentruntimev1.RegisterWorkspaceServiceServer(i.server, &workspaceService{engine: i.engine, files: i.files, streams: i.streams})
 	i.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	if i.cfg.HTTP == "" {

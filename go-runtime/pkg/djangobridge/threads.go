@@ -8,6 +8,7 @@ import (
 
 	agentruntimev1 "github.com/djangobridge/djangobridge/go-runtime/gen/agentruntime/v1"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
@@ -25,12 +26,36 @@ type threadService struct {
 	agentruntimev1.UnimplementedThreadServiceServer
 
 	threads *agent.Registry
+	engine  *engine.Engine
+}
+
+// read finds a thread by its id or by a run of it.
+func (s *threadService) read(ctx context.Context, threadID, runID string) (*agent.ThreadReader, error) {
+	if runID == "" {
+		return s.threads.Thread(ctx, namespaceOf(ctx), threadID)
+	}
+	if threadID != "" {
+		return nil, violation.New("run_id", "stands in the place of a thread_id, and not beside one")
+	}
+	run, err := s.engine.PeekRun(ctx, namespaceOf(ctx), runID)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := s.engine.RunSteps(ctx, run.Namespace, run.ID)
+	if err != nil {
+		return nil, err
+	}
+	return s.threads.ThreadOfRun(ctx, run, steps)
 }
 
 func (s *threadService) GetThreadState(
 	ctx context.Context, request *agentruntimev1.GetThreadStateRequest,
 ) (*agentruntimev1.GetThreadStateResponse, error) {
-	snapshot, err := s.threads.ThreadState(ctx, namespaceOf(ctx), request.GetThreadId(), request.GetRevision())
+	thread, err := s.read(ctx, request.GetThreadId(), request.GetRunId())
+	if err != nil {
+		return nil, err
+	}
+	snapshot, err := thread.State(ctx, request.GetRevision())
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +73,11 @@ func (s *threadService) ListThreadHistory(
 	if err != nil {
 		return nil, err
 	}
-	history, err := s.threads.ThreadHistory(ctx, namespaceOf(ctx), request.GetThreadId(), request.GetBefore(), size)
+	thread, err := s.read(ctx, request.GetThreadId(), request.GetRunId())
+	if err != nil {
+		return nil, err
+	}
+	history, err := thread.History(ctx, request.GetBefore(), size)
 	if err != nil {
 		return nil, err
 	}

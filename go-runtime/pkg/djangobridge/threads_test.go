@@ -163,7 +163,7 @@ func TestCallsAboutThreadsThatDoNotFitAreRefused(t *testing.T) {
 	sys, ctx := start(t), testContext(t)
 	threads := threadsOf(sys)
 	register(t, sys, []byte(talking))
-	say(t, sys, "ada", "one")
+	turn := say(t, sys, "ada", "one")
 	long := strings.Repeat("r", 65)
 	tests := map[string]struct {
 		call   func() error
@@ -179,6 +179,18 @@ func TestCallsAboutThreadsThatDoNotFitAreRefused(t *testing.T) {
 			_, err := threads.GetThreadState(ctx, &agentruntimev1.GetThreadStateRequest{ThreadId: "ada", Revision: 1000})
 			return err
 		}, codes.NotFound, "THREAD_NOT_FOUND", ""},
+		"no run": {func() error {
+			_, err := threads.GetThreadState(ctx, &agentruntimev1.GetThreadStateRequest{RunId: "0198c0de-0000-7000-8000-000000000000"})
+			return err
+		}, codes.NotFound, "RUN_NOT_FOUND", ""},
+		"a run beside a thread": {func() error {
+			_, err := threads.ListThreadHistory(ctx, &agentruntimev1.ListThreadHistoryRequest{ThreadId: "ada", RunId: turn.GetRunId()})
+			return err
+		}, codes.InvalidArgument, "INVALID_ARGUMENT", "run_id"},
+		"another namespace's run": {func() error {
+			_, err := threads.GetThreadState(as(t, "", "other"), &agentruntimev1.GetThreadStateRequest{RunId: turn.GetRunId()})
+			return err
+		}, codes.NotFound, "RUN_NOT_FOUND", ""},
 		"another namespace": {func() error {
 			_, err := threads.GetThreadState(as(t, "", "other"), &agentruntimev1.GetThreadStateRequest{ThreadId: "ada"})
 			return err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,68 @@ def test_a_question_in_a_thread_outlives_the_runtime(mortal_runtime: GoRuntimePr
         client.resume_run(run_id, "no", interrupt_id=question.interrupt_id)
         assert client.wait_run(run_id).state is RunState.SUCCEEDED
         assert say(client, "ada", "two") == {"said": ["one", "ask me", "no", "two"], "turns": 3}
+
+
+def test_the_thread_of_a_run_is_read_by_the_run(mortal_runtime: GoRuntimeProcess) -> None:
+    with GoRuntimeIntegration(**mortal_runtime.settings) as client:
+        client.register_graph(TALK)
+        run = client.submit_task("langgraph_task", {"graph_id": "talk", "said": ["ask me"]})
+        for event in client.watch_run(run.run_id):
+            if event.type == "run.interrupted":
+                break
+        waits = client.get_thread_state(run_id=run.run_id)
+        assert (waits.thread_id, waits.graph_id) == (run.run_id, "talk")
+        assert (waits.status, waits.next, waits.values) == (
+            ThreadStatus.WAITING,
+            ("ask",),
+            {"said": ["ask me"], "turns": 1},
+        )
+        mortal_runtime.kill()
+        mortal_runtime.start()
+        assert client.get_thread_state(run_id=run.run_id) == waits
+        client.resume_run(run.run_id, "no", interrupt_id=waits.interrupts[0].interrupt_id)
+        client.wait_run(run.run_id)
+        # The run's graph is the one that it began with.
+        client.delete_graph("talk")
+        done = client.get_thread_state(run_id=run.run_id)
+        assert (done.status, done.values) == (ThreadStatus.DONE, {"said": ["ask me", "no"], "turns": 1})
+        history = client.list_thread_history(run_id=run.run_id, limit=None)
+        assert history[0] == done
+        assert waits in history
+        assert [past.revision for past in history] == list(range(done.revision, 0, -1))
+        assert client.list_thread_history(run_id=run.run_id, before=3, limit=1) == history[-2:-1]
+        assert client.get_thread_state(run_id=run.run_id, revision=1) == history[-1]
+
+
+async def test_a_turn_has_the_thread_that_it_is_one_of(client: GoRuntimeIntegration) -> None:
+    client.register_graph(TALK)
+    say(client, "ada", "one")
+    run = client.submit_task("langgraph_task", {"graph_id": "talk", "thread_id": "ada", "said": ["two"]})
+    client.wait_run(run.run_id)
+    state = await client.aget_thread_state(run_id=run.run_id)
+    assert state == client.get_thread_state("ada")
+    assert await client.alist_thread_history(run_id=run.run_id) == client.list_thread_history("ada")
+
+
+def test_runs_without_a_thread_are_refused(client: GoRuntimeIntegration) -> None:
+    with pytest.raises(exceptions.RunNotFound):
+        client.get_thread_state(run_id=str(uuid.uuid4()))
+    run = client.submit_task("example_task", {})
+    with pytest.raises(exceptions.InvalidRequest, match="none of a graph"):
+        client.get_thread_state(run_id=run.run_id)
+    client.register_graph(TALK)
+    later = client.create_run("", {"graph_id": "talk"}, target="task", task_type="langgraph_task", delay=60)
+    for call in (client.get_thread_state, client.list_thread_history):
+        with pytest.raises(exceptions.ThreadNotFound):
+            call(run_id=later.run_id)
+        with pytest.raises(exceptions.InvalidRequest, match="beside"):
+            call("ada", run_id=later.run_id)
+        with pytest.raises(exceptions.InvalidRequest, match="thread_id"):
+            call()
+    other = client.with_settings(namespace="elsewhere")
+    with pytest.raises(exceptions.RunNotFound):
+        other.get_thread_state(run_id=later.run_id)
+    other.disconnect()
 
 
 def test_what_does_not_fit_is_refused(client: GoRuntimeIntegration) -> None:

@@ -46,6 +46,15 @@ async def approve(amount: int, ctx: RunContext) -> dict[str, Any]:
 
 
 @function
+async def tell(amount: int, ctx: RunContext) -> int:
+    """Say how far it is, and what a model says."""
+    for n in range(amount):
+        await ctx.emit("progress", {"n": n})
+        await ctx.emit("assistant.delta", {"content": f"{n} "})
+    return amount
+
+
+@function
 def fail(ctx: SyncRunContext) -> None:
     """Fail."""
     raise ValueError("there is no such article")
@@ -56,12 +65,18 @@ def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
     graphs = tmp_path / "definitions" / "graphs"
     graphs.mkdir(parents=True)
     (graphs / "pricing.yaml").write_text(GRAPH)
-    for name, arguments in {"approve": "{amount: state.amount}", "fail": "{}"}.items():
+    amount = "{amount: state.amount}"
+    for name, arguments in {"approve": amount, "tell": amount, "fail": "{}"}.items():
         (graphs / f"{name}.yaml").write_text(
             f"name: {name}\nstate: {{amount: {{}}, got: {{}}}}\n"
             f"nodes: {{n: {{kind: python, with: {{function: {name}, arguments: {arguments}}}, set: {{got: out}}}}}}\n"
             "edges: [[START, n]]\noutput: {got: state.got}\n"
         )
+    (graphs / "tell_each.yaml").write_text(
+        "name: tell_each\nstate: {amounts: {}, got: {reducer: append}}\nnodes:\n"
+        "  n: {kind: python, with: {function: tell, arguments: {amount: state.item}}, set: {got: '[out]'}}\n"
+        "branches: {START: [{each: state.amounts, to: n}]}\n"
+    )
     with GoRuntimeProcess(tmp_path, arguments=("--definitions-dir", str(tmp_path / "definitions"))) as process:
         yield process
 
@@ -104,6 +119,46 @@ def test_function_waits_for_a_person(
     output = client.wait_run(run.run_id).output
     assert output is not None
     assert output["output"] == {"got": {"agreed": "yes", "amount": 7}}
+
+
+def test_stream_of_a_graph_has_what_its_functions_tell(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, tell)
+    stream = client.stream_graph("tell", {"amount": 3}, stream_mode=["custom", "messages", "updates"])
+    chunks = list(stream)
+    assert [chunk for mode, chunk in chunks if mode == "custom"] == [{"progress": {"n": n}} for n in range(3)]
+    said = [chunk for mode, chunk in chunks if mode == "messages"]
+    assert "".join(message.content for message, _ in said) == "0 1 2 "
+    assert said[0][1] == {"langgraph_node": "n", "langgraph_step": 0}
+    assert chunks[-1] == ("updates", {"n": {"got": 3}})
+
+
+async def test_stream_of_a_graph_has_what_its_functions_tell_side_by_side(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, tell)
+    chunks = [
+        chunk
+        async for chunk in client.astream_graph(
+            "tell_each", {"amounts": [1, 2, 3]}, stream_mode=["custom", "updates", "values"]
+        )
+    ]
+    assert sorted(chunk["progress"]["n"] for mode, chunk in chunks if mode == "custom") == [0, 0, 0, 1, 1, 2]
+    assert [mode for mode, _ in chunks[-4:]] == ["updates", "updates", "updates", "values"]
+    assert chunks[-1][1]["got"] == [1, 2, 3]
+
+
+def test_stream_of_a_graph_has_what_its_functions_ask(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, approve)
+    stream = client.stream_graph("approve", {"amount": 7})
+    [question] = next(stream)["__interrupt__"]
+    assert (question.node, question.value) == ("n", {"question": "Pay 7?"})
+    assert question.run_id != stream.run_id
+    client.resume_run(question.run_id, "yes", interrupt_id=question.interrupt_id)
+    assert list(stream) == [{"n": {"got": {"agreed": "yes", "amount": 7}}}]
 
 
 def test_function_that_fails_fails_its_graph(

@@ -452,7 +452,9 @@ type GetThreadStateRequest struct {
 	// 1 to 100 letters, digits, dashes and underscores.
 	ThreadId string `protobuf:"bytes,1,opt,name=thread_id,json=threadId,proto3" json:"thread_id,omitempty"`
 	// 0: the latest.
-	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// In the place of thread_id: the thread that this run is a turn of, or its own one.
+	RunId         string `protobuf:"bytes,3,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,6 +501,13 @@ func (x *GetThreadStateRequest) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *GetThreadStateRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
 }
 
 type GetThreadStateResponse struct {
@@ -551,7 +560,9 @@ type ListThreadHistoryRequest struct {
 	// Only what comes before this revision; 0: all.
 	Before uint64 `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
 	// At most this many; 0 means 20; above 100 counts as 100. A page has fewer where they are large.
-	PageSize      int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// In the place of thread_id: the thread that this run is a turn of, or its own one.
+	RunId         string `protobuf:"bytes,4,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -605,6 +616,13 @@ func (x *ListThreadHistoryRequest) GetPageSize() int32 {
 		return x.PageSize
 	}
 	return 0
+}
+
+func (x *ListThreadHistoryRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
 }
 
 type ListThreadHistoryResponse struct {
@@ -1120,16 +1138,18 @@ const file_agentruntime_v1_thread_service_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\x0e2\x1d.agentruntime.v1.ThreadStatusR\x06status\x12;\n" +
 	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"P\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"g\n" +
 	"\x15GetThreadStateRequest\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\tR\bthreadId\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"L\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x15\n" +
+	"\x06run_id\x18\x03 \x01(\tR\x05runId\"L\n" +
 	"\x16GetThreadStateResponse\x122\n" +
-	"\x05state\x18\x01 \x01(\v2\x1c.agentruntime.v1.ThreadStateR\x05state\"l\n" +
+	"\x05state\x18\x01 \x01(\v2\x1c.agentruntime.v1.ThreadStateR\x05state\"\x83\x01\n" +
 	"\x18ListThreadHistoryRequest\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\tR\bthreadId\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\x04R\x06before\x12\x1b\n" +
-	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\"r\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x15\n" +
+	"\x06run_id\x18\x04 \x01(\tR\x05runId\"r\n" +
 	"\x19ListThreadHistoryResponse\x124\n" +
 	"\x06states\x18\x01 \x03(\v2\x1c.agentruntime.v1.ThreadStateR\x06states\x12\x1f\n" +
 	"\vnext_before\x18\x02 \x01(\x04R\n" +

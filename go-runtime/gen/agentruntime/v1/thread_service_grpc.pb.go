@@ -38,12 +38,17 @@ const (
 // revisions number from 1; a thread keeps at least the latest 100 of them, and goes once it had no turn for as long
 // as the runtime was told (`--keep-threads-for`).
 //
-// States are read with the graph that the thread is of as it is now: where that was deleted, all calls but ListThreads
-// and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
+// A run of a graph without a `thread_id` has a thread of its own, in its log, which is read by the run's id for as long as
+// the run is kept, with the version of its graph that it began with.
+//
+// States of other threads are read with the graph that the thread is of as it is now: where that was deleted, all calls
+// but ListThreads and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
 type ThreadServiceClient interface {
-	// GetThreadState reads how a thread stands, or stood. Errors: THREAD_NOT_FOUND, also for a revision that is not kept.
+	// GetThreadState reads how a thread stands, or stood. Errors: THREAD_NOT_FOUND, also for a revision that is not kept,
+	// and for the own thread of a run that has kept nothing yet; RUN_NOT_FOUND.
 	GetThreadState(ctx context.Context, in *GetThreadStateRequest, opts ...grpc.CallOption) (*GetThreadStateResponse, error)
-	// ListThreadHistory reads how a thread stood, the newest first, a page at a time. Errors: THREAD_NOT_FOUND.
+	// ListThreadHistory reads how a thread stood, the newest first, a page at a time. Errors: THREAD_NOT_FOUND,
+	// RUN_NOT_FOUND.
 	ListThreadHistory(ctx context.Context, in *ListThreadHistoryRequest, opts ...grpc.CallOption) (*ListThreadHistoryResponse, error)
 	// UpdateThreadState writes to the channels of a thread as if a node had, and plans what follows that node; what waits
 	// or failed beside it is dropped. A thread that there is not is begun. Nothing runs before the next turn, which
@@ -144,12 +149,17 @@ func (c *threadServiceClient) DeleteThread(ctx context.Context, in *DeleteThread
 // revisions number from 1; a thread keeps at least the latest 100 of them, and goes once it had no turn for as long
 // as the runtime was told (`--keep-threads-for`).
 //
-// States are read with the graph that the thread is of as it is now: where that was deleted, all calls but ListThreads
-// and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
+// A run of a graph without a `thread_id` has a thread of its own, in its log, which is read by the run's id for as long as
+// the run is kept, with the version of its graph that it began with.
+//
+// States of other threads are read with the graph that the thread is of as it is now: where that was deleted, all calls
+// but ListThreads and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
 type ThreadServiceServer interface {
-	// GetThreadState reads how a thread stands, or stood. Errors: THREAD_NOT_FOUND, also for a revision that is not kept.
+	// GetThreadState reads how a thread stands, or stood. Errors: THREAD_NOT_FOUND, also for a revision that is not kept,
+	// and for the own thread of a run that has kept nothing yet; RUN_NOT_FOUND.
 	GetThreadState(context.Context, *GetThreadStateRequest) (*GetThreadStateResponse, error)
-	// ListThreadHistory reads how a thread stood, the newest first, a page at a time. Errors: THREAD_NOT_FOUND.
+	// ListThreadHistory reads how a thread stood, the newest first, a page at a time. Errors: THREAD_NOT_FOUND,
+	// RUN_NOT_FOUND.
 	ListThreadHistory(context.Context, *ListThreadHistoryRequest) (*ListThreadHistoryResponse, error)
 	// UpdateThreadState writes to the channels of a thread as if a node had, and plans what follows that node; what waits
 	// or failed beside it is dropped. A thread that there is not is begun. Nothing runs before the next turn, which

@@ -15,17 +15,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentruntime/v1/thread_service.proto\x12\x0f\x61gentruntime.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n\x0bThreadState\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08graph_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06parent\x18\x04 \x01(\x04\x12-\n\x06status\x18\x05 \x01(\x0e\x32\x1d.agentruntime.v1.ThreadStatus\x12-\n\x06source\x18\x06 \x01(\x0e\x32\x1d.agentruntime.v1.ThreadSource\x12\x0c\n\x04step\x18\x07 \x01(\x05\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06values\x18\t \x01(\x0c\x12\x0c\n\x04next\x18\n \x03(\t\x12\x34\n\ninterrupts\x18\x0b \x03(\x0b\x32 .agentruntime.v1.ThreadInterrupt\x12\r\n\x05\x65rror\x18\x0c \x01(\t\"T\n\x0fThreadInterrupt\x12\x14\n\x0cinterrupt_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"\xae\x01\n\x06Thread\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08graph_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12-\n\x06status\x18\x04 \x01(\x0e\x32\x1d.agentruntime.v1.ThreadStatus\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"<\n\x15GetThreadStateRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"E\n\x16GetThreadStateResponse\x12+\n\x05state\x18\x01 \x01(\x0b\x32\x1c.agentruntime.v1.ThreadState\"P\n\x18ListThreadHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"^\n\x19ListThreadHistoryResponse\x12,\n\x06states\x18\x01 \x03(\x0b\x32\x1c.agentruntime.v1.ThreadState\x12\x13\n\x0bnext_before\x18\x02 \x01(\x04\"t\n\x18UpdateThreadStateRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08graph_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61s_node\x18\x03 \x01(\t\x12\x0e\n\x06values\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"H\n\x19UpdateThreadStateResponse\x12+\n\x05state\x18\x01 \x01(\x0b\x32\x1c.agentruntime.v1.ThreadState\"b\n\x11\x46orkThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x14\n\x0cto_thread_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"A\n\x12\x46orkThreadResponse\x12+\n\x05state\x18\x01 \x01(\x0b\x32\x1c.agentruntime.v1.ThreadState\";\n\x12ListThreadsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x13ListThreadsResponse\x12(\n\x07threads\x18\x01 \x03(\x0b\x32\x17.agentruntime.v1.Thread\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x13\x44\x65leteThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteThreadResponse*\x95\x01\n\x0cThreadStatus\x12\x1d\n\x19THREAD_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15THREAD_STATUS_RUNNING\x10\x01\x12\x19\n\x15THREAD_STATUS_WAITING\x10\x02\x12\x16\n\x12THREAD_STATUS_DONE\x10\x03\x12\x18\n\x14THREAD_STATUS_FAILED\x10\x04*\xaa\x01\n\x0cThreadSource\x12\x1d\n\x19THREAD_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13THREAD_SOURCE_INPUT\x10\x01\x12\x18\n\x14THREAD_SOURCE_RESUME\x10\x02\x12\x16\n\x12THREAD_SOURCE_STEP\x10\x03\x12\x18\n\x14THREAD_SOURCE_UPDATE\x10\x04\x12\x16\n\x12THREAD_SOURCE_FORK\x10\x05\x32\xd8\x04\n\rThreadService\x12\x61\n\x0eGetThreadState\x12&.agentruntime.v1.GetThreadStateRequest\x1a\'.agentruntime.v1.GetThreadStateResponse\x12j\n\x11ListThreadHistory\x12).agentruntime.v1.ListThreadHistoryRequest\x1a*.agentruntime.v1.ListThreadHistoryResponse\x12j\n\x11UpdateThreadState\x12).agentruntime.v1.UpdateThreadStateRequest\x1a*.agentruntime.v1.UpdateThreadStateResponse\x12U\n\nForkThread\x12\".agentruntime.v1.ForkThreadRequest\x1a#.agentruntime.v1.ForkThreadResponse\x12X\n\x0bListThreads\x12#.agentruntime.v1.ListThreadsRequest\x1a$.agentruntime.v1.ListThreadsResponse\x12[\n\x0c\x44\x65leteThread\x12$.agentruntime.v1.DeleteThreadRequest\x1a%.agentruntime.v1.DeleteThreadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agentruntime/v1/thread_service.proto\x12\x0f\x61gentruntime.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n\x0bThreadState\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08graph_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06parent\x18\x04 \x01(\x04\x12-\n\x06status\x18\x05 \x01(\x0e\x32\x1d.agentruntime.v1.ThreadStatus\x12-\n\x06source\x18\x06 \x01(\x0e\x32\x1d.agentruntime.v1.ThreadSource\x12\x0c\n\x04step\x18\x07 \x01(\x05\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06values\x18\t \x01(\x0c\x12\x0c\n\x04next\x18\n \x03(\t\x12\x34\n\ninterrupts\x18\x0b \x03(\x0b\x32 .agentruntime.v1.ThreadInterrupt\x12\r\n\x05\x65rror\x18\x0c \x01(\t\"T\n\x0fThreadInterrupt\x12\x14\n\x0cinterrupt_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"\xae\x01\n\x06Thread\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08graph_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12-\n\x06status\x18\x04 \x01(\x0e\x32\x1d.agentruntime.v1.ThreadStatus\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"L\n\x15GetThreadStateRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\"E\n\x16GetThreadStateResponse\x12+\n\x05state\x18\x01 \x01(\x0b\x32\x1c.agentruntime.v1.ThreadState\"`\n\x18ListThreadHistoryRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"^\n\x19ListThreadHistoryResponse\x12,\n\x06states\x18\x01 \x03(\x0b\x32\x1c.agentruntime.v1.ThreadState\x12\x13\n\x0bnext_before\x18\x02 \x01(\x04\"t\n\x18UpdateThreadStateRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08graph_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61s_node\x18\x03 \x01(\t\x12\x0e\n\x06values\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"H\n\x19UpdateThreadStateResponse\x12+\n\x05state\x18\x01 \x01(\x0b\x32\x1c.agentruntime.v1.ThreadState\"b\n\x11\x46orkThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x14\n\x0cto_thread_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"A\n\x12\x46orkThreadResponse\x12+\n\x05state\x18\x01 \x01(\x0b\x32\x1c.agentruntime.v1.ThreadState\";\n\x12ListThreadsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x13ListThreadsResponse\x12(\n\x07threads\x18\x01 \x03(\x0b\x32\x17.agentruntime.v1.Thread\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x13\x44\x65leteThreadRequest\x12\x11\n\tthread_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteThreadResponse*\x95\x01\n\x0cThreadStatus\x12\x1d\n\x19THREAD_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15THREAD_STATUS_RUNNING\x10\x01\x12\x19\n\x15THREAD_STATUS_WAITING\x10\x02\x12\x16\n\x12THREAD_STATUS_DONE\x10\x03\x12\x18\n\x14THREAD_STATUS_FAILED\x10\x04*\xaa\x01\n\x0cThreadSource\x12\x1d\n\x19THREAD_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13THREAD_SOURCE_INPUT\x10\x01\x12\x18\n\x14THREAD_SOURCE_RESUME\x10\x02\x12\x16\n\x12THREAD_SOURCE_STEP\x10\x03\x12\x18\n\x14THREAD_SOURCE_UPDATE\x10\x04\x12\x16\n\x12THREAD_SOURCE_FORK\x10\x05\x32\xd8\x04\n\rThreadService\x12\x61\n\x0eGetThreadState\x12&.agentruntime.v1.GetThreadStateRequest\x1a\'.agentruntime.v1.GetThreadStateResponse\x12j\n\x11ListThreadHistory\x12).agentruntime.v1.ListThreadHistoryRequest\x1a*.agentruntime.v1.ListThreadHistoryResponse\x12j\n\x11UpdateThreadState\x12).agentruntime.v1.UpdateThreadStateRequest\x1a*.agentruntime.v1.UpdateThreadStateResponse\x12U\n\nForkThread\x12\".agentruntime.v1.ForkThreadRequest\x1a#.agentruntime.v1.ForkThreadResponse\x12X\n\x0bListThreads\x12#.agentruntime.v1.ListThreadsRequest\x1a$.agentruntime.v1.ListThreadsResponse\x12[\n\x0c\x44\x65leteThread\x12$.agentruntime.v1.DeleteThreadRequest\x1a%.agentruntime.v1.DeleteThreadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentruntime.v1.thread_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_THREADSTATUS']._serialized_start=1577
-  _globals['_THREADSTATUS']._serialized_end=1726
-  _globals['_THREADSOURCE']._serialized_start=1729
-  _globals['_THREADSOURCE']._serialized_end=1899
+  _globals['_THREADSTATUS']._serialized_start=1609
+  _globals['_THREADSTATUS']._serialized_end=1758
+  _globals['_THREADSOURCE']._serialized_start=1761
+  _globals['_THREADSOURCE']._serialized_end=1931
   _globals['_THREADSTATE']._serialized_start=91
   _globals['_THREADSTATE']._serialized_end=424
   _globals['_THREADINTERRUPT']._serialized_start=426
@@ -33,29 +33,29 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_THREAD']._serialized_start=513
   _globals['_THREAD']._serialized_end=687
   _globals['_GETTHREADSTATEREQUEST']._serialized_start=689
-  _globals['_GETTHREADSTATEREQUEST']._serialized_end=749
-  _globals['_GETTHREADSTATERESPONSE']._serialized_start=751
-  _globals['_GETTHREADSTATERESPONSE']._serialized_end=820
-  _globals['_LISTTHREADHISTORYREQUEST']._serialized_start=822
-  _globals['_LISTTHREADHISTORYREQUEST']._serialized_end=902
-  _globals['_LISTTHREADHISTORYRESPONSE']._serialized_start=904
-  _globals['_LISTTHREADHISTORYRESPONSE']._serialized_end=998
-  _globals['_UPDATETHREADSTATEREQUEST']._serialized_start=1000
-  _globals['_UPDATETHREADSTATEREQUEST']._serialized_end=1116
-  _globals['_UPDATETHREADSTATERESPONSE']._serialized_start=1118
-  _globals['_UPDATETHREADSTATERESPONSE']._serialized_end=1190
-  _globals['_FORKTHREADREQUEST']._serialized_start=1192
-  _globals['_FORKTHREADREQUEST']._serialized_end=1290
-  _globals['_FORKTHREADRESPONSE']._serialized_start=1292
-  _globals['_FORKTHREADRESPONSE']._serialized_end=1357
-  _globals['_LISTTHREADSREQUEST']._serialized_start=1359
-  _globals['_LISTTHREADSREQUEST']._serialized_end=1418
-  _globals['_LISTTHREADSRESPONSE']._serialized_start=1420
-  _globals['_LISTTHREADSRESPONSE']._serialized_end=1508
-  _globals['_DELETETHREADREQUEST']._serialized_start=1510
-  _globals['_DELETETHREADREQUEST']._serialized_end=1550
-  _globals['_DELETETHREADRESPONSE']._serialized_start=1552
-  _globals['_DELETETHREADRESPONSE']._serialized_end=1574
-  _globals['_THREADSERVICE']._serialized_start=1902
-  _globals['_THREADSERVICE']._serialized_end=2502
+  _globals['_GETTHREADSTATEREQUEST']._serialized_end=765
+  _globals['_GETTHREADSTATERESPONSE']._serialized_start=767
+  _globals['_GETTHREADSTATERESPONSE']._serialized_end=836
+  _globals['_LISTTHREADHISTORYREQUEST']._serialized_start=838
+  _globals['_LISTTHREADHISTORYREQUEST']._serialized_end=934
+  _globals['_LISTTHREADHISTORYRESPONSE']._serialized_start=936
+  _globals['_LISTTHREADHISTORYRESPONSE']._serialized_end=1030
+  _globals['_UPDATETHREADSTATEREQUEST']._serialized_start=1032
+  _globals['_UPDATETHREADSTATEREQUEST']._serialized_end=1148
+  _globals['_UPDATETHREADSTATERESPONSE']._serialized_start=1150
+  _globals['_UPDATETHREADSTATERESPONSE']._serialized_end=1222
+  _globals['_FORKTHREADREQUEST']._serialized_start=1224
+  _globals['_FORKTHREADREQUEST']._serialized_end=1322
+  _globals['_FORKTHREADRESPONSE']._serialized_start=1324
+  _globals['_FORKTHREADRESPONSE']._serialized_end=1389
+  _globals['_LISTTHREADSREQUEST']._serialized_start=1391
+  _globals['_LISTTHREADSREQUEST']._serialized_end=1450
+  _globals['_LISTTHREADSRESPONSE']._serialized_start=1452
+  _globals['_LISTTHREADSRESPONSE']._serialized_end=1540
+  _globals['_DELETETHREADREQUEST']._serialized_start=1542
+  _globals['_DELETETHREADREQUEST']._serialized_end=1582
+  _globals['_DELETETHREADRESPONSE']._serialized_start=1584
+  _globals['_DELETETHREADRESPONSE']._serialized_end=1606
+  _globals['_THREADSERVICE']._serialized_start=1934
+  _globals['_THREADSERVICE']._serialized_end=2534
 # @@protoc_insertion_point(module_scope)

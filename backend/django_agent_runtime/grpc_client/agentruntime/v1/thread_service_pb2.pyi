@@ -92,12 +92,14 @@ class Thread(_message.Message):
     def __init__(self, thread_id: _Optional[str] = ..., graph_id: _Optional[str] = ..., revision: _Optional[int] = ..., status: _Optional[_Union[ThreadStatus, str]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class GetThreadStateRequest(_message.Message):
-    __slots__ = ("thread_id", "revision")
+    __slots__ = ("thread_id", "revision", "run_id")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     revision: int
-    def __init__(self, thread_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    run_id: str
+    def __init__(self, thread_id: _Optional[str] = ..., revision: _Optional[int] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class GetThreadStateResponse(_message.Message):
     __slots__ = ("state",)
@@ -106,14 +108,16 @@ class GetThreadStateResponse(_message.Message):
     def __init__(self, state: _Optional[_Union[ThreadState, _Mapping]] = ...) -> None: ...
 
 class ListThreadHistoryRequest(_message.Message):
-    __slots__ = ("thread_id", "before", "page_size")
+    __slots__ = ("thread_id", "before", "page_size", "run_id")
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     thread_id: str
     before: int
     page_size: int
-    def __init__(self, thread_id: _Optional[str] = ..., before: _Optional[int] = ..., page_size: _Optional[int] = ...) -> None: ...
+    run_id: str
+    def __init__(self, thread_id: _Optional[str] = ..., before: _Optional[int] = ..., page_size: _Optional[int] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class ListThreadHistoryResponse(_message.Message):
     __slots__ = ("states", "next_before")

@@ -13,8 +13,11 @@ class ThreadServiceStub(object):
     revisions number from 1; a thread keeps at least the latest 100 of them, and goes once it had no turn for as long
     as the runtime was told (`--keep-threads-for`).
 
-    States are read with the graph that the thread is of as it is now: where that was deleted, all calls but ListThreads
-    and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
+    A run of a graph without a `thread_id` has a thread of its own, in its log, which is read by the run's id for as long as
+    the run is kept, with the version of its graph that it began with.
+
+    States of other threads are read with the graph that the thread is of as it is now: where that was deleted, all calls
+    but ListThreads and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
     """
 
     def __init__(self, channel):
@@ -63,19 +66,24 @@ class ThreadServiceServicer(object):
     revisions number from 1; a thread keeps at least the latest 100 of them, and goes once it had no turn for as long
     as the runtime was told (`--keep-threads-for`).
 
-    States are read with the graph that the thread is of as it is now: where that was deleted, all calls but ListThreads
-    and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
+    A run of a graph without a `thread_id` has a thread of its own, in its log, which is read by the run's id for as long as
+    the run is kept, with the version of its graph that it began with.
+
+    States of other threads are read with the graph that the thread is of as it is now: where that was deleted, all calls
+    but ListThreads and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
     """
 
     def GetThreadState(self, request, context):
-        """GetThreadState reads how a thread stands, or stood. Errors: THREAD_NOT_FOUND, also for a revision that is not kept.
+        """GetThreadState reads how a thread stands, or stood. Errors: THREAD_NOT_FOUND, also for a revision that is not kept,
+        and for the own thread of a run that has kept nothing yet; RUN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListThreadHistory(self, request, context):
-        """ListThreadHistory reads how a thread stood, the newest first, a page at a time. Errors: THREAD_NOT_FOUND.
+        """ListThreadHistory reads how a thread stood, the newest first, a page at a time. Errors: THREAD_NOT_FOUND,
+        RUN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,8 +175,11 @@ class ThreadService(object):
     revisions number from 1; a thread keeps at least the latest 100 of them, and goes once it had no turn for as long
     as the runtime was told (`--keep-threads-for`).
 
-    States are read with the graph that the thread is of as it is now: where that was deleted, all calls but ListThreads
-    and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
+    A run of a graph without a `thread_id` has a thread of its own, in its log, which is read by the run's id for as long as
+    the run is kept, with the version of its graph that it began with.
+
+    States of other threads are read with the graph that the thread is of as it is now: where that was deleted, all calls
+    but ListThreads and DeleteThread answer GRAPH_NOT_FOUND. When a call that changes something returns, the change is durable.
     """
 
     @staticmethod

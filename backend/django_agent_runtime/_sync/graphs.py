@@ -1,0 +1,84 @@
+"""Generated from `_async/graphs.py` by `scripts/unasync.py`: edit that file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from django_agent_runtime._arguments import check_stream_modes
+from django_agent_runtime._graph_chunks import GraphChunks, graph_request
+from django_agent_runtime._graph_streams import GraphStream
+from django_agent_runtime.types import NewTask, StreamMode
+
+from .run_events import SyncRunEvents
+from .runs import SyncRuns
+
+__all__ = ["SyncGraphs"]
+
+
+class SyncGraphs(SyncRuns, SyncRunEvents):
+    """Runs of graphs, step by step."""
+
+    def stream_graph(
+        self,
+        graph_id: str,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - what LangGraph calls it
+        *,
+        stream_mode: StreamMode | Iterable[StreamMode] = "updates",
+        thread_id: str | None = None,
+        description: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+        run_timeout: float | None = None,
+        idempotency_key: str | None = None,
+        run_id: str | None = None,
+    ) -> GraphStream:
+        """Run a graph and iterate over what it does, as LangGraph's `stream` does, until the run has ended.
+
+        With one mode each item is that mode's chunk, with several it is `(mode, chunk)`. It goes on over lost
+        connections, restarts and forks; what a step did that a crash of the runtime has done again comes again.
+
+        A question of a node comes as `{"__interrupt__": [GraphInterrupt, …]}` in `updates` and `values`, and the
+        stream goes on with its answer:
+
+            for chunk in go_runtime.stream_graph("review", {"text": "Hello"}):
+                for question in chunk.get("__interrupt__", ()):
+                    go_runtime.resume_run(question.run_id, "yes", interrupt_id=question.interrupt_id)
+
+        Args:
+            graph_id: The graph, or a chain.
+            input: Values of its channels.
+            stream_mode: `updates`: `{node: what it wrote}` of each node that returns. `values`: the state before the
+                first step and behind each one. `messages`: `(MessageChunk, {"langgraph_node": …, …})` for each piece
+                of what a model says. `custom`: `{name: data}` of what nodes emit themselves. `debug`: tasks, their
+                results and checkpoints. Or several of them.
+            thread_id: The thread that the run is a turn of; None: one of its own.
+            description: For people, at most 1000 bytes.
+            metadata: A JSON object kept with the run, with the modes as its `stream_mode`.
+            deadline: Seconds after which the run is cancelled if it has not ended; None: never.
+            run_timeout: Seconds one attempt may take; None: the runtime's default.
+            idempotency_key: Calls with the same key and payload are one run.
+            run_id: The caller's own id for the run, a UUID.
+
+        Raises:
+            InvalidValue: There is no such stream mode.
+            GraphNotFound: There is no such graph.
+            InvalidRequest: The input does not fit; `.violations` names each field.
+            RunFailed: While iterating, when all chunks have come: the run failed; RunTimedOut and RunCancelled are of
+                this kind.
+        """
+        modes = check_stream_modes("stream_mode", stream_mode)
+        task = NewTask(
+            task_type="langgraph_task",
+            input_data=input,
+            description=description,
+            metadata=metadata,
+            deadline=deadline,
+            run_timeout=run_timeout,
+            idempotency_key=idempotency_key,
+            run_id=run_id,
+        )
+        request = graph_request(task, graph_id, thread_id, modes)
+        chunks = GraphChunks(modes, several=not isinstance(stream_mode, str))
+        return GraphStream(chunks, partial(self._submit, request), self.watch_run, self.get_run)
