@@ -371,7 +371,7 @@ func TestDrawGraph(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			drawn, err := definitionsOf(sys).DrawGraph(ctx, test.request)
+			drawn, err := definitionsOf(sys).DrawGraph(testContext(t), test.request)
 			if status.Code(err) != test.code || !strings.HasPrefix(drawn.GetDrawing(), test.want) {
 				t.Errorf("%v, %v", drawn, err)
 			}
