@@ -9,13 +9,21 @@ from typing import Any
 
 from ._codec import check_text, encode_object
 from ._requests import create_request
+from .exceptions import InvalidValue
 from .grpc_client.agentruntime.v1 import agent_service_pb2 as agent_pb
-from .types import GraphInterrupt, MessageChunk, NewTask, RunEvent, StreamMode
+from .types import GraphInterrupt, MessageChunk, NewTask, Run, RunEvent, StreamMode
 
-__all__ = ["GraphChunks", "graph_request"]
+__all__ = ["GraphChunks", "check_told", "graph_request"]
 
 # Under which the runtime reads the stream modes in a run's metadata.
 _MODES = "stream_mode"
+_GRAPH_TASKS = frozenset({"langgraph_task", "langraph_task", "langchain_task"})
+# The modes of which a run tells because of one of these; of all others it always does.
+_TOLD_FOR: dict[StreamMode, frozenset[str]] = {
+    "values": frozenset({"values", "debug"}),
+    "messages": frozenset({"messages"}),
+    "debug": frozenset({"debug"}),
+}
 # What agents and the runtime emit that is nobody's own event.
 _STANDARD = ("run.", "step.", "state.", "assistant.", "tool.", "graph.")
 _STANDARD_TYPES = frozenset({"error", "usage"})
@@ -47,11 +55,26 @@ def _with(given: Any, name: str, members: dict[str, Any]) -> dict[str, Any]:
     return {**(given or {}), **members}
 
 
+def check_told(run: Run, modes: Sequence[StreamMode]) -> None:
+    """Refuse a run that does not tell what the modes need.
+
+    Raises:
+        InvalidValue: It is none of a graph, or was made without one of the modes.
+    """
+    if run.task_type not in _GRAPH_TASKS:
+        raise InvalidValue.of("run_id", f"is that of {run.task_type}, which is no graph")
+    asked = frozenset(run.metadata.get(_MODES, ()))
+    for mode in modes:
+        if mode in _TOLD_FOR and not _TOLD_FOR[mode] & asked:
+            raise InvalidValue.of("stream_mode", f"{mode} is none that run {run.run_id} was made with")
+
+
 class GraphChunks:
     """Makes chunks of the events of one run, and of the runs that its nodes have work for them."""
 
-    def __init__(self, modes: Sequence[StreamMode], several: bool) -> None:
+    def __init__(self, modes: Sequence[StreamMode], *, several: bool, after_sequence: int = 0) -> None:
         self._modes = frozenset(modes)
+        self._after = after_sequence
         self._several = several
         self._values: dict[str, Any] = {}
         # The nodes that ask, by questions; and by runs that are awaited, the nodes that do, with their steps.
@@ -73,6 +96,8 @@ class GraphChunks:
             return []
         found = [run_id for run_id in found if run_id not in self._looked_at]
         self._looked_at.update(found)
+        if self._was_seen(event):
+            return []
         above = self._awaiting.get(event.run_id, ("", 0))
         for run_id in found:
             self._awaiting.setdefault(run_id, above)
@@ -82,8 +107,14 @@ class GraphChunks:
         """The chunks of one event: with several modes each is with its mode."""
         awaiting = self._awaiting.get(event.run_id)
         made = self._of_graph(event) if awaiting is None else self._of_sub_run(event, *awaiting)
+        if self._was_seen(event):
+            return []
         wanted = [(mode, chunk) for mode, chunk in made if mode in self._modes]
         return wanted if self._several else [chunk for _, chunk in wanted]
+
+    def _was_seen(self, event: RunEvent) -> bool:
+        """Whether it is read only for the state that it leaves. Sub-runs have none of these before them."""
+        return event.run_id not in self._awaiting and event.sequence <= self._after
 
     def _of_graph(self, event: RunEvent) -> list[tuple[StreamMode, Any]]:
         payload: dict[str, Any] = event.payload

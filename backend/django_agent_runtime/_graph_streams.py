@@ -31,6 +31,13 @@ class _GraphStreamBase:
         self._ready: deque[Any] = deque()
         self._failed = False
         self._run_id = ""
+        # Of the event whose chunks are ready, or were last, and of the one before it.
+        self._sequence = self._sequence_before = 0
+
+    @property
+    def position(self) -> int:
+        """Where to go on from here, as `after_sequence` of `stream_run`: all chunks up to it were handed out."""
+        return self._sequence_before if self._ready else self._sequence
 
     def _take(self, event: RunEvent) -> None:
         if event.run_id == self._run_id and event.ends_run:
@@ -39,12 +46,17 @@ class _GraphStreamBase:
         if sub_runs:
             self._left += [event, *reversed(sub_runs)]
         else:
-            self._ready.extend(self._of.of(event))
+            self._make_ready(event)
+
+    def _make_ready(self, event: RunEvent) -> None:
+        self._ready.extend(self._of.of(event))
+        if event.run_id == self._run_id:
+            self._sequence_before, self._sequence = self._sequence, event.sequence
 
     def _take_held(self) -> None:
         """Take the events that are next because nothing is left before them."""
         while self._left and isinstance(self._left[-1], RunEvent):
-            self._ready.extend(self._of.of(self._left.pop()))
+            self._make_ready(self._left.pop())
 
     @property
     def _is_sub_run(self) -> bool:

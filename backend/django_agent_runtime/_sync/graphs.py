@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from django_agent_runtime._arguments import check_stream_modes
-from django_agent_runtime._graph_chunks import GraphChunks, graph_request
+from django_agent_runtime._arguments import check_stream_modes, check_whole
+from django_agent_runtime._codec import check_text
+from django_agent_runtime._graph_chunks import GraphChunks, check_told, graph_request
 from django_agent_runtime._graph_streams import GraphStream
-from django_agent_runtime.types import NewTask, StreamMode
+from django_agent_runtime.types import NewTask, Run, StreamMode
 
 from .run_events import SyncRunEvents
 from .runs import SyncRuns
@@ -82,3 +83,43 @@ class SyncGraphs(SyncRuns, SyncRunEvents):
         request = graph_request(task, graph_id, thread_id, modes)
         chunks = GraphChunks(modes, several=not isinstance(stream_mode, str))
         return GraphStream(chunks, partial(self._submit, request), self.watch_run, self.get_run)
+
+    def stream_run(
+        self,
+        run_id: str,
+        *,
+        stream_mode: StreamMode | Iterable[StreamMode] = "updates",
+        after_sequence: int = 0,
+    ) -> GraphStream:
+        """Iterate over what the run of a graph does and has done, as `stream_graph` does for one that it makes.
+
+        So another process goes on where one has left off, such as with the answer to a question:
+
+            stream = go_runtime.stream_graph("review", {"text": "Hello"})
+            [question] = next(stream)["__interrupt__"]
+            ...
+            go_runtime.resume_run(question.run_id, "yes", interrupt_id=question.interrupt_id)
+            for chunk in go_runtime.stream_run(stream.run_id, after_sequence=stream.position):
+                ...
+
+        Args:
+            run_id: A run of a graph.
+            stream_mode: As of `stream_graph`. `values`, `messages` and `debug` are there if the run was made with them.
+            after_sequence: Only what follows it, the `position` of another stream. What a run that a node waits for
+                has said may come again.
+
+        Raises:
+            InvalidValue: There is no such stream mode, or the run was made without it.
+            RunNotFound: There is no such run.
+            RunFailed: As of `stream_graph`.
+        """
+        modes = check_stream_modes("stream_mode", stream_mode)
+        after = check_whole("after_sequence", after_sequence) or 0
+        chunks = GraphChunks(modes, several=not isinstance(stream_mode, str), after_sequence=after)
+        find = partial(self._find_told, check_text("run_id", run_id), modes)
+        return GraphStream(chunks, find, self.watch_run, self.get_run)
+
+    def _find_told(self, run_id: str, modes: Sequence[StreamMode]) -> Run:
+        run = self.get_run(run_id)
+        check_told(run, modes)
+        return run

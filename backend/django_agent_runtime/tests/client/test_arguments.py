@@ -27,6 +27,7 @@ REQUIRED = {
     "destination": "nowhere",
     "event_type": "type",
     "file": io.BytesIO(),
+    "graph_id": "graph",
     "key": "key",
     "path": "a.txt",
     "run_id": "00000000-0000-0000-0000-000000000001",

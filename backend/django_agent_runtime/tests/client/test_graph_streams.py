@@ -221,6 +221,45 @@ def test_a_stream_that_is_closed_lets_its_run_go_on(client: GoRuntimeIntegration
     assert client.wait_run(questions[0].run_id).state is RunState.SUCCEEDED
 
 
+def test_another_stream_goes_on_with_the_run(client: GoRuntimeIntegration) -> None:
+    client.register_graph(ASK_OFTEN)
+    everything: list[Any] = []
+    stream = client.stream_graph("ask_often", stream_mode=["updates", "values"])
+    while True:
+        for mode, chunk in stream:
+            everything.append((mode, chunk))
+            if mode == "values" and "__interrupt__" in chunk:
+                break
+        else:
+            break
+        position, [question] = stream.position, everything[-1][1]["__interrupt__"]
+        stream.close()
+        client.resume_run(question.run_id, "yes", interrupt_id=question.interrupt_id)
+        stream = client.stream_run(question.run_id, stream_mode=["updates", "values"], after_sequence=position)
+    assert everything == list(client.stream_run(stream.run_id, stream_mode=["updates", "values"]))
+    assert [chunk for mode, chunk in everything if mode == "values"][-1] == {"n": 3, "said": ["yes"] * 3}
+    assert list(client.stream_run(stream.run_id, after_sequence=stream.position)) == []
+
+
+async def test_only_what_a_run_tells_can_be_streamed(client: GoRuntimeIntegration) -> None:
+    client.register_graph(STORY)
+    run = client.submit_task("langgraph_task", {"graph_id": "story", "topic": "cats"})
+    updates = [chunk async for chunk in client.astream_run(run.run_id)]
+    assert list(updates[0]) == ["note"]
+    assert list(client.stream_run(run.run_id, stream_mode="custom")) == []
+    for mode in ("values", "messages", "debug"):
+        with pytest.raises(ValueError, match=f"stream_mode {mode}"):
+            client.stream_run(run.run_id, stream_mode=mode)
+    echo = client.submit_task("example_task", {})
+    with pytest.raises(ValueError, match="no graph"):
+        client.stream_run(echo.run_id)
+    with pytest.raises(LookupError):
+        await anext(client.astream_run("00000000-0000-0000-0000-000000000001"))
+    client.register_graph(BROKEN)
+    with pytest.raises(exceptions.RunFailed):
+        list(client.stream_run(client.submit_task("langgraph_task", {"graph_id": "broken"}).run_id))
+
+
 def test_metadata_and_keys_are_the_runs(client: GoRuntimeIntegration) -> None:
     client.register_graph(STORY)
     first = client.stream_graph("story", {"topic": "cats"}, metadata={"a": 1}, idempotency_key="k")
