@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/config"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox"
+	checks "github.com/djangobridge/djangobridge/go-runtime/internal/sandbox/check"
 )
 
 // Exit codes.
@@ -76,10 +76,7 @@ func run(
 	case "damage":
 		return damage(args[1:], getenv, to)
 	case launcherCommand:
-		if err := sandbox.Launch(args[1:]); err != nil {
-			return fail(to, err)
-		}
-		return exitOK
+		return checks.Launch(args[1:], to.out, to.err)
 	case "version":
 		to.sayf("agent-runtime %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK

@@ -115,7 +115,7 @@ func findProgram(name string, env []string) (string, error) {
 // confine takes every right from this thread and sets its limits; calls says
 // whether system calls are filtered.
 func confine(r *request) (calls bool, err error) {
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 10); err != nil {
+	if err := lowerPriority(); err != nil {
 		return false, fmt.Errorf("lower the priority: %w", err)
 	}
 	// Best effort: of all processes of the machine, this one is to go first.
@@ -140,6 +140,16 @@ func confine(r *request) (calls bool, err error) {
 		return false, fmt.Errorf("forbid new rights: %w", err)
 	}
 	return filterCalls() == nil, nil
+}
+
+// lowerPriority makes this thread nice, unless it is nicer already: it may not
+// be made less so.
+func lowerPriority() error {
+	const nice, kernelBase = 10, 20 // the kernel's answer is the base less the nice value
+	if now, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err != nil || kernelBase-now >= nice {
+		return err
+	}
+	return unix.Setpriority(unix.PRIO_PROCESS, 0, nice)
 }
 
 type resourceLimit struct {

@@ -30,7 +30,7 @@ func newWorkshop(cfg config.Config, files *workspace.Store, getenv func(string) 
 func (w *workshop) start(ctx context.Context) (err error) {
 	cfg := sandbox.Config{Mode: sandbox.Mode(w.cfg.Sandbox), Launcher: w.cfg.SandboxLauncher}
 	if cfg.Mode != sandbox.Off && len(cfg.Launcher) > 0 {
-		w.programs = check.Find(ctx, w.getenv("PATH"))
+		w.programs = check.Find(ctx, w.getenv("PATH"), cfg.Launcher)
 		cfg.ReadOnly = w.programs.ReadOnly()
 		if cfg.Hidden, err = w.hidden(); err != nil {
 			return err

@@ -63,6 +63,8 @@ type check struct {
 	roots func(all []string) []string
 	// slow says that it may take long whatever the files are.
 	slow bool
+	// quiet says that standard error is for the verdict alone.
+	quiet bool
 }
 
 // maxOutput is how much of what a check found is kept.
@@ -171,7 +173,11 @@ func (c *check) runIn(
 	}
 	result.Status, result.Reason = c.judge(o)
 	if result.Status == Failed {
-		result.Output = clip(strings.TrimSpace(string(o.Stdout) + "\n" + string(o.Stderr) + "\n" + result.Reason))
+		said := string(o.Stdout)
+		if !c.quiet {
+			said += "\n" + string(o.Stderr)
+		}
+		result.Output = clip(strings.TrimSpace(said + "\n" + result.Reason))
 		result.Reason = ""
 	}
 	return result, nil

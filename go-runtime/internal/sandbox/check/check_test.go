@@ -46,7 +46,7 @@ func (m memory) Send(to io.Writer) (func(io.Reader) ([]string, error), error) {
 // start returns a sandbox, and the programs of the machine.
 func start(t *testing.T) (*sandbox.Sandbox, *Programs) {
 	t.Helper()
-	programs := Find(t.Context(), os.Getenv("PATH"))
+	programs := Find(t.Context(), os.Getenv("PATH"), []string{launchArgument})
 	s, err := sandbox.New(sandbox.Config{Launcher: []string{launchArgument}, ReadOnly: programs.ReadOnly()})
 	if err != nil {
 		t.Fatal(err)
@@ -105,15 +105,31 @@ func TestChecks(t *testing.T) {
 			memory{"test_calc.py": "import unittest\n\n\nclass T(unittest.TestCase):\n    def test_add(self):\n        assert 1 + 2 == 4\n"},
 			map[string]want{"python": {Passed, ""}, "ruff": {Passed, ""}, "pytest": {Failed, "test_add"}},
 		},
-		"no tests":    {memory{"test_x.py": ""}, map[string]want{"python": {Passed, ""}, "ruff": {Passed, ""}, "pytest": {Skipped, "no test"}}},
-		"good node":   {memory{"a.js": "const a = 1;\n", "b.mjs": "export default 1;\n"}, map[string]want{"node": {Passed, ""}}},
-		"bad node":    {memory{"a.js": "const a = ;\n", "b.js": "let b;\n"}, map[string]want{"node": {Failed, "SyntaxError"}}},
-		"typescript":  {memory{"a.ts": "let a: number"}, map[string]want{"typescript": {Skipped, "no check"}}},
-		"good shell":  {memory{"a.sh": "if true; then echo; fi\n", "b.sh": "#!/usr/bin/env bash\na=(1 2)\n"}, map[string]want{"sh": {Passed, ""}}},
-		"bad shell":   {memory{"a.sh": "if true; then\n", "b.bash": "echo\n"}, map[string]want{"sh": {Failed, "a.sh"}}},
-		"unformatted": {memory{"a.go": "package  a\n"}, map[string]want{"gofmt": {Failed, "a.go"}}},
-		"bad go":      {memory{"a.go": "package a\nfunc {\n"}, map[string]want{"gofmt": {Failed, "a.go:2"}}},
-		"nothing":     {memory{"README.md": "# hello"}, nil},
+		"no tests": {memory{"test_x.py": ""}, map[string]want{"python": {Passed, ""}, "ruff": {Passed, ""}, "pytest": {Skipped, "no test"}}},
+		"good web": {
+			memory{"a.js": "const a = 1;\n", "b.tsx": "export const B = () => <b>{1 as number}</b>\n", "c.css": "a { color: red }", "d.html": "<p>d"},
+			map[string]want{"javascript": {Passed, ""}, "typescript": {Passed, ""}, "css": {Passed, ""}, "html": {Passed, ""}},
+		},
+		"bad web": {
+			memory{"a.mjs": "let a;\nconst b = ;\n", "a.ts": "let a: = 1", "b.ts": "let b", "c.css": "a { color: red", "d.html": "<div>"},
+			map[string]want{
+				"javascript": {Failed, "./a.mjs:2:11: Unexpected \";\"\n    const b = ;\n              ^"}, "typescript": {Failed, "./a.ts:1:8: "},
+				"css": {Failed, "./c.css:1:15: Expected \"}\""}, "html": {Failed, "./d.html:1:1: <div> is not closed"},
+			},
+		},
+		"bad web, deep": {
+			memory{"a.js": "let a = ;", "b.js": strings.Repeat("!", 300_000) + "1", "a.css": strings.Repeat("a{", 500_000), "a.html": strings.Repeat("<b>", 300_000)},
+			map[string]want{
+				"javascript": {Failed, "    let a = ;\n            ^\n\n./b.js: it cannot be parsed"}, "css": {Failed, "./a.css: it cannot"},
+				"html": {Failed, "./a.html:1:1: <b> is not"},
+			},
+		},
+		"web template": {memory{"a.html": "{% if a %}<b>{% endif %}", "b.html": "<b></b>"}, map[string]want{"html": {Skipped, "such as ./a.html"}}},
+		"good shell":   {memory{"a.sh": "if true; then echo; fi\n", "b.sh": "#!/usr/bin/env bash\na=(1 2)\n"}, map[string]want{"sh": {Passed, ""}}},
+		"bad shell":    {memory{"a.sh": "if true; then\n", "b.bash": "echo\n"}, map[string]want{"sh": {Failed, "a.sh"}}},
+		"unformatted":  {memory{"a.go": "package  a\n"}, map[string]want{"gofmt": {Failed, "a.go"}}},
+		"bad go":       {memory{"a.go": "package a\nfunc {\n"}, map[string]want{"gofmt": {Failed, "a.go:2"}}},
+		"nothing":      {memory{"README.md": "# hello"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -144,13 +160,13 @@ func TestChecks(t *testing.T) {
 // What cannot be checked has not passed.
 func TestMissingProgramsAreSkipped(t *testing.T) {
 	t.Parallel()
-	none := Find(t.Context(), "relative:"+t.TempDir())
-	files := memory{"a.go": "package a", "a_test.go": "package a", "test_a.py": "", "a.js": "", "a.sh": "", "a.ts": ""}
+	none := Find(t.Context(), "relative:"+t.TempDir(), nil)
+	files := memory{"a.go": "package a", "a_test.go": "package a", "test_a.py": "", "a.js": "", "a.sh": "", "a.ts": "", "a.css": "", "a.html": ""}
 	runner := runnerFunc(func(context.Context, sandbox.Command) (sandbox.Outcome, error) {
 		return sandbox.Outcome{}, errors.New("something was run")
 	})
 	got := results(t, none, runner, files)
-	for _, name := range []string{"gofmt", "go vet", "go test", "python", "ruff", "pytest", "node", "typescript", "sh"} {
+	for _, name := range []string{"gofmt", "go vet", "go test", "python", "ruff", "pytest", "javascript", "typescript", "css", "html", "sh"} {
 		if r := got[name]; r.Status != Skipped || r.Reason == "" || len(r.Files) == 0 {
 			t.Errorf("%s: %+v", name, r)
 		}

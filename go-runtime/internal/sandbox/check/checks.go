@@ -32,8 +32,10 @@ func checks() []check {
 		{name: "python", wants: ending(".py", ".pyi"), command: pythonSyntax},
 		{name: "ruff", wants: ending(".py", ".pyi"), command: ruff},
 		{name: "pytest", wants: isPythonTest, command: pythonTests, verdict: testsFound},
-		{name: "node", wants: ending(".js", ".mjs", ".cjs"), command: nodeSyntax},
-		{name: "typescript", wants: ending(".ts", ".tsx", ".jsx", ".mts", ".cts"), command: typescript},
+		{name: "javascript", wants: ending(".js", ".mjs", ".cjs", ".jsx"), command: webFiles, verdict: parsed, quiet: true},
+		{name: "typescript", wants: ending(".ts", ".tsx", ".mts", ".cts"), command: webFiles, verdict: parsed, quiet: true},
+		{name: "css", wants: ending(".css"), command: webFiles, verdict: parsed, quiet: true},
+		{name: "html", wants: isHTML, command: webFiles, verdict: parsed, quiet: true},
 		{name: "sh", wants: ending(".sh", ".bash"), command: shellSyntax},
 	}
 }
@@ -214,22 +216,6 @@ func testsFound(o sandbox.Outcome) (Status, string) {
 	default:
 		return Failed, ""
 	}
-}
-
-// nodeScript looks at every file, and fails when one does not parse.
-const nodeScript = `node=$1; shift; bad=0; for file; do "$node" --check "$file" || bad=1; done; exit $bad`
-
-func nodeSyntax(p *Programs, _ string, files []string) (sandbox.Command, string) {
-	if p.node == "" {
-		return sandbox.Command{}, "node is not on this machine"
-	}
-	return sandbox.Command{
-		Args: append([]string{"sh", "-c", nodeScript, "sh", p.node}, files...), Limits: sandbox.Limits{Wall: time.Minute},
-	}, ""
-}
-
-func typescript(*Programs, string, []string) (sandbox.Command, string) {
-	return sandbox.Command{}, "there is no check of TypeScript and JSX"
 }
 
 // shellScript looks at every file with the shell that its first line names.

@@ -1,13 +1,10 @@
 package check
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
 	"go.uber.org/goleak"
-
-	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox"
 )
 
 // launchArgument makes the test binary the launcher.
@@ -15,11 +12,7 @@ const launchArgument = "sandbox-exec"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == launchArgument {
-		if err := sandbox.Launch(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+		os.Exit(Launch(os.Args[2:], os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m,
 		// Process-wide clocks of the NATS server and client, without an end.

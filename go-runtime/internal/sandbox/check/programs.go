@@ -15,9 +15,11 @@ import (
 
 // Programs are the programs of the machine that checks can run.
 type Programs struct {
-	python                                  python
-	ruff, node, shell, bash, goTool, goRoot string
+	python                            python
+	ruff, shell, bash, goTool, goRoot string
 
+	// launcher makes this binary the launcher; see Launch.
+	launcher []string
 	// shown are the folders and files that they need beside the usual ones.
 	shown []string
 }
@@ -34,12 +36,11 @@ type python struct {
 const askTime = 10 * time.Second
 
 // Find looks for programs in PATH, a list of folders as the environment has it.
-func Find(ctx context.Context, pathList string) *Programs {
-	var p Programs
+// launcher is the command of this binary that calls Launch; without it, files of
+// web pages are not checked.
+func Find(ctx context.Context, pathList string, launcher []string) *Programs {
+	p := Programs{launcher: slices.Clone(launcher)}
 	p.shell, p.bash = lookUp("sh", pathList), lookUp("bash", pathList)
-	if p.node = lookUp("node", pathList); p.node != "" {
-		p.show(filepath.Dir(filepath.Dir(resolve(p.node))))
-	}
 	if p.ruff = lookUp("ruff", pathList); p.ruff != "" {
 		p.show(p.ruff)
 	}
