@@ -63,9 +63,10 @@ def check_told(run: Run, modes: Sequence[StreamMode]) -> None:
     """
     if run.task_type not in _GRAPH_TASKS:
         raise InvalidValue.of("run_id", f"is that of {run.task_type}, which is no graph")
-    asked = frozenset(run.metadata.get(_MODES, ()))
+    asked = run.metadata.get(_MODES)
+    told = frozenset(asked if isinstance(asked, list) else ())
     for mode in modes:
-        if mode in _TOLD_FOR and not _TOLD_FOR[mode] & asked:
+        if mode in _TOLD_FOR and not _TOLD_FOR[mode] & told:
             raise InvalidValue.of("stream_mode", f"{mode} is none that run {run.run_id} was made with")
 
 
@@ -113,7 +114,7 @@ class GraphChunks:
         return wanted if self._several else [chunk for _, chunk in wanted]
 
     def _was_seen(self, event: RunEvent) -> bool:
-        """Whether it is read only for the state that it leaves. Sub-runs have none of these before them."""
+        """Whether it is read only for the state that it leaves, as none of a sub-run is."""
         return event.run_id not in self._awaiting and event.sequence <= self._after
 
     def _of_graph(self, event: RunEvent) -> list[tuple[StreamMode, Any]]:
