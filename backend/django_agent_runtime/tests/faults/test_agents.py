@@ -124,7 +124,10 @@ def script(messages: list[dict[str, Any]]) -> Answer:
     """What the model says, to whom, after what: the same whenever it is asked the same."""
     told = " ".join(text_of(message) for message in messages if message["role"] in {"system", "developer"})
     asked = json.loads(next(text_of(message) for message in messages if message["role"] == "user"))["input"]
-    tokens = [json.loads(text_of(message))["token"] for message in messages if message["role"] == "tool"]
+    told_back = [text_of(message) for message in messages if message["role"] == "tool"]
+    if not all(text.startswith("{") for text in told_back):
+        print("RESULTS", told_back)
+    tokens = [json.loads(text)["token"] for text in told_back]
     if "You are the maker." in told:
         return json.dumps({"token": tokens[0]}) if tokens else [("site_work", {"key": asked["key"]})]
     errand = asked["errand"]
