@@ -63,6 +63,8 @@ type check struct {
 	roots func(all []string) []string
 	// slow says that it may take long whatever the files are.
 	slow bool
+	// compiles says that it needs the standard library of Go compiled.
+	compiles bool
 	// quiet says that standard error is for the verdict alone.
 	quiet bool
 }
@@ -164,6 +166,14 @@ func (c *check) runIn(
 	if skip != "" {
 		result.Reason = skip
 		return result, nil
+	}
+	if c.compiles && programs.goCache != nil {
+		mount, err := programs.goCache.mount(ctx)
+		if err != nil {
+			result.Reason = err.Error()
+			return result, context.Cause(ctx)
+		}
+		command.ReadOnly = []sandbox.Mount{mount}
 	}
 	command.Folder = copied{files}
 	command.Limits.Output = cmp.Or(command.Limits.Output, maxOutput)
