@@ -38,7 +38,9 @@ func enter(r *request) error {
 	if err := v.tmpfs("", viewBytes, 2000, 0o755); err != nil {
 		return err
 	}
-	for _, step := range []func() error{v.folders, func() error { return v.place(shown) }, v.hide, v.system, func() error { return v.place(mounts) }} {
+	for _, step := range []func() error{
+		v.folders, func() error { return v.place(shown) }, v.hide, v.system, func() error { return v.place(mounts) },
+	} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -24,10 +24,10 @@ func checks() []check {
 		{name: "yaml", wants: ending(".yaml", ".yml"), parse: parseYAML},
 		{name: "toml", wants: ending(".toml"), parse: parseTOML},
 		{name: "gofmt", wants: ending(".go"), command: gofmt, verdict: silent},
-		{name: "go vet", wants: ending(".go"), command: goCommand("vet"), verdict: modulesMissing, roots: goRoots, slow: true, compiles: true},
+		{name: "go vet", wants: ending(".go"), command: goCommand("vet"), verdict: modulesMissing, roots: goRoots, compiles: true},
 		{
 			name: "go test", wants: ending("_test.go"), command: goCommand("test", "-timeout=1m", "-vet=off"),
-			verdict: modulesMissing, roots: goRoots, slow: true, compiles: true,
+			verdict: modulesMissing, roots: goRoots, compiles: true,
 		},
 		{name: "python", wants: ending(".py", ".pyi"), command: pythonSyntax},
 		{name: "ruff", wants: ending(".py", ".pyi"), command: ruff},
@@ -125,7 +125,11 @@ func goRoots(all []string) []string {
 // library; what it adds to it goes with the command. It must look new, or the go
 // command removes what is older than some days.
 const goScript = `cd "$1" && { test -f go.mod || "$2" mod init workspace >/dev/null 2>&1; } && shift
-mkdir -p "$GOCACHE" && if test -d ` + goCachePlace + `; then cp -rs ` + goCachePlace + `/. "$GOCACHE" && rm -f "$GOCACHE"/trim.txt && date +%s >"$GOCACHE"/trim.txt; fi
+mkdir -p "$GOCACHE"
+if test -d ` + goCachePlace + `; then
+	cp -rs ` + goCachePlace + `/. "$GOCACHE"
+	rm -f "$GOCACHE"/trim.txt && date +%s >"$GOCACHE"/trim.txt
+fi
 exec "$@" ./...`
 
 // goCommand looks at all packages of a module.

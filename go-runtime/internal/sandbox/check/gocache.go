@@ -83,7 +83,7 @@ func (c *goCache) fill(ctx context.Context) error {
 	if err := readableToAll(c.dir); err != nil {
 		return err
 	}
-	return os.WriteFile(marker, version, 0o600)
+	return os.WriteFile(marker, version, 0o600) //nolint:gosec // the folder is the runtime's own
 }
 
 // readableToAll lets the user that commands run as read the cache, whatever the
