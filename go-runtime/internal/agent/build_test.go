@@ -12,15 +12,24 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/journal"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/sandbox/check"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/workspace"
 )
 
-// bay is a workshop whose check is whether JSON files are JSON.
-type bay struct{ *workspace.Store }
+// bay is a workshop whose check is whether JSON files are JSON, or that of a sandbox.
+type bay struct {
+	*workspace.Store
 
-func (bay) Check(_ context.Context, w *workspace.Workspace) ([]check.Result, error) {
+	sandbox *sandbox.Sandbox
+}
+
+func (b bay) Check(ctx context.Context, w *workspace.Workspace) ([]check.Result, error) {
+	if b.sandbox != nil {
+		programs := check.Find(ctx, check.Config{Launcher: []string{launchArgument}})
+		return check.Run(ctx, programs, b.sandbox, w)
+	}
 	var checks []check.Result
 	for _, file := range w.List() {
 		if !strings.HasSuffix(file.Path, ".json") {
@@ -42,6 +51,11 @@ func (bay) Check(_ context.Context, w *workspace.Workspace) ([]check.Result, err
 // openBuilding is a bench whose agents build, in a workshop of its journal.
 func openBuilding(t *testing.T, dir string, provider model.Provider) (*bench, bay) {
 	t.Helper()
+	return openSandboxed(t, dir, provider, nil)
+}
+
+func openSandboxed(t *testing.T, dir string, provider model.Provider, box *sandbox.Sandbox) (*bench, bay) {
+	t.Helper()
 	var shop bay
 	b := openOn(t, dir, func(j *journal.Journal) (*Registry, store) {
 		log := slog.New(slog.DiscardHandler)
@@ -52,7 +66,7 @@ func openBuilding(t *testing.T, dir string, provider model.Provider) (*bench, ba
 		if err != nil {
 			t.Fatal(err)
 		}
-		shop = bay{files}
+		shop = bay{files, box}
 		registry, err := New(Config{Provider: provider, Tooling: Tooling{
 			Runner: tool.NewRunner(tool.Config{}, log), MCP: noServers{}, Workshop: shop,
 		}})
@@ -142,6 +156,45 @@ func TestAgentBuildsChecksAndRepairs(t *testing.T) {
 	files, err := shop.Files(t.Context(), "default", id)
 	if err != nil || len(files) != 2 || files[1].Path != "b.json" {
 		t.Errorf("kept %v, %v", files, err)
+	}
+}
+
+// TestFrontendAgentMendsWhatDoesNotParse has a model told where its component, its page and
+// its styles are wrong, by the checks that there are.
+func TestFrontendAgentMendsWhatDoesNotParse(t *testing.T) {
+	t.Parallel()
+	box, err := sandbox.New(sandbox.Config{Launcher: []string{launchArgument}})
+	if err == nil {
+		err = box.Start(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := box.Capabilities(); !c.Available {
+		t.Skip("commands cannot be isolated here: ", c.Reason)
+	}
+	provider := &acting{act: func(r model.Request) model.Response {
+		text, _ := last(r)
+		if strings.Contains(text, "does not pass") {
+			for _, place := range []string{"./b.tsx:2:14: ", "./b.css:1:10: ", "./b.html:1:1: <div> is not closed"} {
+				if !strings.Contains(text, place) {
+					t.Errorf("it does not say %s: %s", place, text)
+				}
+			}
+			return answerOf("mended", "b.tsx", "export const B = () => <b />;\n", "b.css", "b { color: red }\n", "b.html", "<b></b>\n")
+		}
+		return answerOf("made", "b.tsx", "let a = 1;\nlet b = <b></i>;\n", "b.css", "b { color red }\n", "b.html", "<div>\n")
+	}}
+	b, _ := openSandboxed(t, t.TempDir(), provider, box)
+	run := b.wantEnd(b.do("frontend_agent", "generate_component", `{"component_type": "button"}`, ""), engine.Succeeded, 1)
+	output := read(t, run)
+	if output.Summary != "mended" || len(output.Checks) != 3 {
+		t.Fatalf("output %s", run.Output)
+	}
+	for _, c := range output.Checks {
+		if c.Status != check.Passed {
+			t.Errorf("%+v", c)
+		}
 	}
 }
 

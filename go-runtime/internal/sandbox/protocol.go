@@ -21,6 +21,7 @@ type request struct {
 	Env       []string `json:"env"`
 	ReadOnly  []string `json:"read_only"`
 	Hidden    []string `json:"hidden"`
+	Mounts    []Mount  `json:"mounts"`
 	HasFolder bool     `json:"has_folder"`
 	Limits    Limits   `json:"limits"`
 	// UID is what the command runs as, in its namespace; 0: as the launcher.

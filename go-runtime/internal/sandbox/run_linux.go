@@ -86,7 +86,7 @@ func (s *Sandbox) converse(c Command, uid int, requests, responses *os.File) (re
 	var done response
 	sendErr := writeLine(requests, request{
 		Args: c.Args, Env: c.Env, ReadOnly: slices.Concat(usualPaths(), s.cfg.ReadOnly), Hidden: s.cfg.Hidden,
-		HasFolder: c.Folder != nil, Limits: c.Limits, UID: uid,
+		Mounts: c.ReadOnly, HasFolder: c.Folder != nil, Limits: c.Limits, UID: uid,
 	})
 	var back func(io.Reader) ([]string, error)
 	if sendErr == nil && c.Folder != nil {

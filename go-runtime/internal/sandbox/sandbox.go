@@ -122,8 +122,16 @@ type Command struct {
 	Folder Folder
 	Stdin  []byte
 	// Env are more variables, NAME=value.
-	Env    []string
-	Limits Limits
+	Env []string
+	// ReadOnly are folders that this command may read, also those that are hidden.
+	ReadOnly []Mount
+	Limits   Limits
+}
+
+// Mount is a folder of the machine, and where a command finds it; both absolute.
+type Mount struct {
+	From string `json:"from"`
+	At   string `json:"at"`
 }
 
 // Outcome is how a command went.

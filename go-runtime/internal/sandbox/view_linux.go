@@ -27,6 +27,10 @@ func enter(r *request) error {
 	if err != nil {
 		return err
 	}
+	mounts, err := openMounts(r.Mounts)
+	if err != nil {
+		return err
+	}
 	v := view{request: r}
 	if v.root, err = mountPoint(); err != nil {
 		return err
@@ -34,7 +38,9 @@ func enter(r *request) error {
 	if err := v.tmpfs("", viewBytes, 2000, 0o755); err != nil {
 		return err
 	}
-	for _, step := range []func() error{v.folders, func() error { return v.place(shown) }, v.hide, v.system} {
+	for _, step := range []func() error{
+		v.folders, func() error { return v.place(shown) }, v.hide, v.system, func() error { return v.place(mounts) },
+	} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -81,6 +87,19 @@ func openShown(paths []string) ([]shown, error) {
 			return nil, fmt.Errorf("show %s: %w", path, err)
 		}
 		all = append(all, s)
+	}
+	return all, nil
+}
+
+// openMounts opens what the command has elsewhere than the machine, read-only.
+func openMounts(mounts []Mount) ([]shown, error) {
+	var all []shown
+	for _, m := range mounts {
+		mount, err := openMount(m.From, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+		if err != nil {
+			return nil, fmt.Errorf("show %s: %w", m.From, err)
+		}
+		all = append(all, shown{path: m.At, isDir: true, mount: mount})
 	}
 	return all, nil
 }

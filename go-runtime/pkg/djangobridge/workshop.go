@@ -30,7 +30,9 @@ func newWorkshop(cfg config.Config, files *workspace.Store, getenv func(string) 
 func (w *workshop) start(ctx context.Context) (err error) {
 	cfg := sandbox.Config{Mode: sandbox.Mode(w.cfg.Sandbox), Launcher: w.cfg.SandboxLauncher}
 	if cfg.Mode != sandbox.Off && len(cfg.Launcher) > 0 {
-		w.programs = check.Find(ctx, w.getenv("PATH"), cfg.Launcher)
+		w.programs = check.Find(ctx, check.Config{
+			Path: w.getenv("PATH"), Launcher: cfg.Launcher, CacheDir: filepath.Join(w.cfg.DataDir, "go-build"),
+		})
 		cfg.ReadOnly = w.programs.ReadOnly()
 		if cfg.Hidden, err = w.hidden(); err != nil {
 			return err

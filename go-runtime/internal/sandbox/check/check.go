@@ -61,8 +61,9 @@ type check struct {
 	verdict func(o sandbox.Outcome) (Status, string)
 	// roots says in which folders it is made, each with the files below; nil: in one for all.
 	roots func(all []string) []string
-	// slow says that it may take long whatever the files are.
-	slow bool
+	// compiles says that it needs the standard library of Go compiled, and so may
+	// take long whatever the files are.
+	compiles bool
 	// quiet says that standard error is for the verdict alone.
 	quiet bool
 }
@@ -165,6 +166,14 @@ func (c *check) runIn(
 		result.Reason = skip
 		return result, nil
 	}
+	if c.compiles && programs.goCache != nil {
+		mount, err := programs.goCache.mount(ctx)
+		if err != nil {
+			result.Reason = err.Error()
+			return result, context.Cause(ctx)
+		}
+		command.ReadOnly = []sandbox.Mount{mount}
+	}
 	command.Folder = copied{files}
 	command.Limits.Output = cmp.Or(command.Limits.Output, maxOutput)
 	o, err := runner.Run(ctx, command)
@@ -186,7 +195,7 @@ func (c *check) runIn(
 // judge says what the outcome of the command means, and why.
 func (c *check) judge(o sandbox.Outcome) (Status, string) {
 	unfinished := Failed
-	if c.slow {
+	if c.compiles {
 		unfinished = Skipped
 	}
 	switch {

@@ -46,7 +46,7 @@ func (m memory) Send(to io.Writer) (func(io.Reader) ([]string, error), error) {
 // start returns a sandbox, and the programs of the machine.
 func start(t *testing.T) (*sandbox.Sandbox, *Programs) {
 	t.Helper()
-	programs := Find(t.Context(), os.Getenv("PATH"), []string{launchArgument})
+	programs := Find(t.Context(), Config{Path: os.Getenv("PATH"), Launcher: []string{launchArgument}})
 	s, err := sandbox.New(sandbox.Config{Launcher: []string{launchArgument}, ReadOnly: programs.ReadOnly()})
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestChecks(t *testing.T) {
 // What cannot be checked has not passed.
 func TestMissingProgramsAreSkipped(t *testing.T) {
 	t.Parallel()
-	none := Find(t.Context(), "relative:"+t.TempDir(), nil)
+	none := Find(t.Context(), Config{Path: "relative:" + t.TempDir()})
 	files := memory{"a.go": "package a", "a_test.go": "package a", "test_a.py": "", "a.js": "", "a.sh": "", "a.ts": "", "a.css": "", "a.html": ""}
 	runner := runnerFunc(func(context.Context, sandbox.Command) (sandbox.Outcome, error) {
 		return sandbox.Outcome{}, errors.New("something was run")
@@ -228,8 +228,8 @@ func TestGoModulesAreCheckedEach(t *testing.T) {
 	}
 }
 
-// The go command compiles what it needs of the standard library anew, so that
-// this takes long.
+// The standard library is compiled once; then commands that cannot write what
+// they share with others find it.
 func TestGo(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -239,14 +239,50 @@ func TestGo(t *testing.T) {
 	if programs.goTool == "" {
 		t.Skip(noGo)
 	}
-	got := results(t, programs, s, memory{"a.go": "package a\n\nfunc Add(a, b int) int { return a + b + }\n"})
-	if r := got["go vet"]; r.Status != Failed || !strings.Contains(r.Output, "a.go:3") {
-		t.Errorf("%+v", r)
+	programs.goCache = newGoCache(t.TempDir(), programs.goTool)
+	module := "module a\n\ngo 1.26\n"
+	good := memory{
+		"go.mod": module, "a.go": "package a\n\nfunc Add(a, b int) int { return a + b }\n",
+		"a_test.go": "package a\n\nimport (\n\t\"net/http\"\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestAdd(t *testing.T) {\n" +
+			"\tif Add(1, 2) != 3 || http.StatusOK != 200 {\n\t\tt.Fatal()\n\t}\n" +
+			"\tif err := os.WriteFile(\"/go-cache/00/planted\", nil, 0o600); err == nil {\n\t\tt.Fatal(\"planted\")\n\t}\n}\n",
 	}
-	got = results(t, programs, s, memory{"go.mod": "module a\n\ngo 1.26\n", "a.go": "package a\n\nimport _ \"example.com/missing\"\n"})
-	if r := got["go vet"]; r.Status != Skipped || !strings.Contains(r.Reason, "no network") {
-		t.Errorf("%+v", r)
+	got := results(t, programs, s, good)
+	if got["go vet"].Status != Passed || got["go test"].Status != Passed {
+		t.Fatalf("%+v", got)
 	}
+	before := countFiles(t, programs.goCache.dir)
+	for name, test := range map[string]struct {
+		files memory
+		check string
+		want  want
+	}{
+		"syntax":         {memory{"a.go": "package a\n\nfunc Add(a, b int) int { return a + b + }\n"}, "go vet", want{Failed, "a.go:3"}},
+		"types":          {memory{"go.mod": module, "a.go": "package a\n\nvar a int = \"b\"\n"}, "go vet", want{Failed, "a.go:3"}},
+		"vetted":         {memory{"a.go": "package a\n\nimport \"fmt\"\n\nfunc A() { fmt.Printf(\"%d\", \"a\") }\n"}, "go vet", want{Failed, "wrong type"}},
+		"missing module": {memory{"go.mod": module, "a.go": "package a\n\nimport _ \"example.com/missing\"\n"}, "go vet", want{Skipped, "no network"}},
+		"test fails":     {memory{"a_test.go": "package a\n\nimport \"testing\"\n\nfunc TestA(t *testing.T) { t.Fatal(\"no\") }\n"}, "go test", want{Failed, "a_test.go:5: no"}},
+	} {
+		r := results(t, programs, s, test.files)[test.check]
+		if r.Status != test.want.status || !strings.Contains(r.Output+r.Reason, test.want.words) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if after := countFiles(t, programs.goCache.dir); after != before {
+		t.Errorf("the cache had %d files, and has %d", before, after)
+	}
+}
+
+func countFiles(t *testing.T, dir string) (count int) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, _ os.DirEntry, err error) error {
+		count++
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return count
 }
 
 // A command in the sandbox works on a real workspace, and nothing that it

@@ -48,7 +48,7 @@ func parseHTML(f *findings, data []byte) {
 		switch kind {
 		case html.ErrorToken:
 			if size > 0 || p.at < len(data) {
-				p.add(line, column, "the file ends within a tag or comment")
+				p.addf(line, column, "the file ends within a tag or comment")
 			}
 			p.closeFrom(0)
 			return
@@ -160,7 +160,7 @@ func (p *page) id(tag html.Token, line, column int) {
 			continue
 		}
 		if first, there := p.ids[attribute.Val]; there {
-			p.add(line, column, "the id %q is in line %d already", violation.Clip(attribute.Val, maxExcerpt), first)
+			p.addf(line, column, "the id %q is in line %d already", violation.Clip(attribute.Val, maxExcerpt), first)
 			return
 		}
 		p.ids[attribute.Val] = line
@@ -169,7 +169,7 @@ func (p *page) id(tag html.Token, line, column int) {
 
 func (p *page) end(name string, line, column int) {
 	if p.opened[name] == 0 {
-		p.add(line, column, "</%s> closes nothing", violation.Clip(name, maxExcerpt))
+		p.addf(line, column, "</%s> closes nothing", violation.Clip(name, maxExcerpt))
 		return
 	}
 	i := len(p.open) - 1
@@ -184,7 +184,7 @@ func (p *page) end(name string, line, column int) {
 func (p *page) closeFrom(first int) {
 	for _, e := range p.open[first:] {
 		if !mayStayOpen(e.name) {
-			p.add(e.line, e.column, "<%s> is not closed where it should be", violation.Clip(e.name, maxExcerpt))
+			p.addf(e.line, e.column, "<%s> is not closed where it should be", violation.Clip(e.name, maxExcerpt))
 		}
 	}
 	for len(p.open) > first {

@@ -18,6 +18,8 @@ type Programs struct {
 	python                            python
 	ruff, shell, bash, goTool, goRoot string
 
+	// goCache is nil without a folder for it.
+	goCache *goCache
 	// launcher makes this binary the launcher; see Launch.
 	launcher []string
 	// shown are the folders and files that they need beside the usual ones.
@@ -35,11 +37,22 @@ type python struct {
 // askTime is how long a program has to say what it is.
 const askTime = 10 * time.Second
 
-// Find looks for programs in PATH, a list of folders as the environment has it.
-// launcher is the command of this binary that calls Launch; without it, files of
-// web pages are not checked.
-func Find(ctx context.Context, pathList string, launcher []string) *Programs {
-	p := Programs{launcher: slices.Clone(launcher)}
+// Config says where Find looks, and what checks have of the runtime.
+type Config struct {
+	// Path are the folders of programs, as PATH has them.
+	Path string
+	// Launcher is the command of this binary that calls Launch; without it, files
+	// of web pages are not checked.
+	Launcher []string
+	// CacheDir is a folder for what the go command compiles of the standard
+	// library, some 200 MB once Go is checked; without it, Go is compiled anew each time.
+	CacheDir string
+}
+
+// Find looks for programs.
+func Find(ctx context.Context, cfg Config) *Programs {
+	pathList := cfg.Path
+	p := Programs{launcher: slices.Clone(cfg.Launcher)}
 	p.shell, p.bash = lookUp("sh", pathList), lookUp("bash", pathList)
 	if p.ruff = lookUp("ruff", pathList); p.ruff != "" {
 		p.show(p.ruff)
@@ -52,6 +65,9 @@ func Find(ctx context.Context, pathList string, launcher []string) *Programs {
 			p.goRoot = strings.TrimSpace(root)
 			p.goTool = filepath.Join(p.goRoot, "bin", "go")
 			p.show(p.goRoot)
+			if cfg.CacheDir != "" {
+				p.goCache = newGoCache(cfg.CacheDir, p.goTool)
+			}
 		}
 	}
 	return &p
@@ -111,7 +127,6 @@ func lookUp(name, pathList string) string {
 			continue // what is there depends on where one is
 		}
 		path := filepath.Join(folder, name)
-		//nolint:gosec // what the operator has in PATH is trusted
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path
 		}

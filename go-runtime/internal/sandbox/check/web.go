@@ -72,7 +72,7 @@ func parseFiles(names []string, stdout, stderr io.Writer) error {
 		if _, err := fmt.Fprintln(stderr, parsing+name); err != nil {
 			return err
 		}
-		data, err := os.ReadFile(name)
+		data, err := os.ReadFile(name) //nolint:gosec // the sandbox has nothing but the workspace
 		if err != nil {
 			return err
 		}
@@ -106,9 +106,9 @@ func parseWeb(name string, data []byte) []string {
 	f := &findings{name: name}
 	switch {
 	case !utf8.Valid(data):
-		f.add(1, 1, "it is not UTF-8")
+		f.addf(1, 1, "it is not UTF-8")
 	case slices.Contains(data, 0):
-		f.add(1+bytes.Count(data[:bytes.IndexByte(data, 0)], []byte("\n")), 1, "it has a NUL byte")
+		f.addf(1+bytes.Count(data[:bytes.IndexByte(data, 0)], []byte("\n")), 1, "it has a NUL byte")
 	case isHTML(name):
 		parseHTML(f, data)
 	default:
@@ -131,7 +131,7 @@ type findings struct {
 	all  []string
 }
 
-func (f *findings) add(line, column int, format string, args ...any) {
+func (f *findings) addf(line, column int, format string, args ...any) {
 	if len(f.all) < maxFound {
 		f.all = append(f.all, fmt.Sprintf("%s:%d:%d: %s", f.name, line, column, fmt.Sprintf(format, args...)))
 	}
@@ -146,14 +146,14 @@ func (f *findings) transform(text string, loader api.Loader, line, column int) {
 	for _, message := range append(result.Errors, result.Warnings...) {
 		at := message.Location
 		if at == nil {
-			f.add(line, column, "%s", message.Text)
+			f.addf(line, column, "%s", message.Text)
 			continue
 		}
 		shift := 0
 		if at.Line == 1 {
 			shift = column - 1
 		}
-		f.add(line+at.Line-1, at.Column+1+shift, "%s\n%s", message.Text, excerpt(at.LineText, at.Column))
+		f.addf(line+at.Line-1, at.Column+1+shift, "%s\n%s", message.Text, excerpt(at.LineText, at.Column))
 	}
 }
 
