@@ -41,11 +41,16 @@ func (e *NestingError) Error() string {
 type SizeError struct {
 	// Channel is the one with the most of it.
 	Channel string
-	// Bytes are those of the whole state, about.
+	// Bytes are those of the whole state, about, with the Sent ones that tasks read beside it.
 	Bytes, Limit int
+	Sent         int
 }
 
 func (e *SizeError) Error() string {
+	if e.Sent > 0 {
+		return fmt.Sprintf("the state has about %d bytes with the %d that are sent to tasks beside it, at most %d are allowed: "+
+			"send less, such as the places of items in a list", e.Bytes, e.Sent, e.Limit)
+	}
 	return fmt.Sprintf("the state has about %d bytes, at most %d are allowed; channel %q has the most: "+
 		"keep large values elsewhere, and their names in the state", e.Bytes, e.Limit, e.Channel)
 }

@@ -200,10 +200,7 @@ func (o *choice) sends(ctx context.Context, state graph.State) ([]graph.Send, er
 	}
 	sends := make([]graph.Send, len(items))
 	for i, item := range items {
-		// The item beside what the others read.
-		input := maps.Clone(state)
-		input["item"] = item
-		sends[i] = graph.Send{Node: o.to, Input: input}
+		sends[i] = graph.Send{Node: o.to, Beside: graph.State{"item": item}}
 	}
 	return sends, nil
 }
