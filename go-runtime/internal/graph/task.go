@@ -120,6 +120,13 @@ func (r *run) each(n int, work func(int)) {
 // call calls the node of a task, again where it fails and may be, unless it is known what
 // it would come to.
 func (r *run) call(ctx context.Context, task Task) (Command, error) {
+	if ctx.Err() != nil {
+		// It waited for a place while the run ended.
+		return Command{}, context.Cause(ctx)
+	}
+	if err := r.options.total.addTask(r.options.MaxTotalTasks); err != nil {
+		return Command{}, err
+	}
 	node := r.graph.nodes[task.Node]
 	state := r.read(task)
 	tell := func(e Event) {
