@@ -75,7 +75,8 @@ type Node struct {
 	// at least.
 	Backoff, MaxBackoff time.Duration
 	Jitter              bool
-	// Retries reports whether the node is called again after an error; nil: after any.
+	// Retries reports whether the node is called again after an error that is not permanent,
+	// see IsPermanent; nil: after any.
 	Retries func(error) bool
 	// Cache has the node not called where what it would come to is known; nil: it is called.
 	Cache *CachePolicy

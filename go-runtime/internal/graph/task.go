@@ -160,7 +160,7 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 			return Command{}, err
 		}
 		tell(Event{Kind: NodeFailed, Data: err.Error()})
-		if attempt >= node.Attempts || ctx.Err() != nil || node.Retries != nil && !node.Retries(err) {
+		if attempt >= node.Attempts || ctx.Err() != nil || !node.retries(err) {
 			return Command{}, err
 		}
 		select {
@@ -187,6 +187,10 @@ func (r *run) read(task Task) State {
 	maps.Copy(state, r.at.State)
 	maps.Copy(state, task.Beside)
 	return state
+}
+
+func (n *Node) retries(err error) bool {
+	return !IsPermanent(err) && (n.Retries == nil || n.Retries(err))
 }
 
 func (n *Node) cacheTTL() time.Duration {

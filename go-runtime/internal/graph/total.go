@@ -37,3 +37,6 @@ func (e *TotalError) Error() string {
 	return fmt.Sprintf("the run comes to more than %d %s in all, with those of the graphs that it runs: "+
 		"see whether a graph runs itself several times", e.Limit, e.What)
 }
+
+// Permanent says that it comes again.
+func (*TotalError) Permanent() bool { return true }

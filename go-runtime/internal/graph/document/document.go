@@ -112,12 +112,13 @@ type Cache struct {
 	TTL time.Duration `yaml:"ttl"`
 }
 
-// Retry has a node called again where it fails.
+// Retry has a node called again where it fails, but for errors that come again, such as
+// those of expressions.
 type Retry struct {
-	// Attempts is how often in all.
+	// Attempts is how often in all, at most 100; nothing: once.
 	Attempts int `yaml:"attempts"`
 	// Backoff is the pause before the second call, doubled for each further one, up to
-	// MaxBackoff, where nothing is no limit. With Jitter each pause is a random one, half as
+	// MaxBackoff, where nothing is an hour, which neither is longer than. With Jitter each pause is a random one, half as
 	// long at least.
 	Backoff    time.Duration `yaml:"backoff"`
 	MaxBackoff time.Duration `yaml:"max_backoff"`

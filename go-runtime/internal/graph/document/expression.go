@@ -80,22 +80,37 @@ func newExpression(text string, want *cel.Type) (*expression, error) {
 	return &expression{program}, nil
 }
 
-// eval returns what the expression gives, as JSON has it.
+// eval returns what the expression gives, as JSON has it. Its error is an
+// *ExpressionError, or ctx's.
 func (e *expression) eval(ctx context.Context, state graph.State, out any) (any, error) {
 	value, _, err := e.program.ContextEval(ctx, map[string]any{"state": state, "out": out})
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
-		return nil, err
+		return nil, &ExpressionError{err}
 	}
 	read, err := value.ConvertToNative(jsonValueType)
 	if err != nil {
-		return nil, fmt.Errorf("it gives no JSON: %w", err)
+		return nil, &ExpressionError{fmt.Errorf("it gives no JSON: %w", err)}
 	}
 	plain, isValue := read.(*structpb.Value)
 	if !isValue {
-		return nil, fmt.Errorf("it gives %T", read)
+		return nil, &ExpressionError{fmt.Errorf("it gives %T", read)}
 	}
 	return plain.AsInterface(), nil
 }
+
+// ExpressionError says why an expression gives nothing.
+type ExpressionError struct{ Cause error }
+
+func (e *ExpressionError) Error() string { return e.Cause.Error() }
+
+// Unwrap returns what evaluating it returned.
+func (e *ExpressionError) Unwrap() error { return e.Cause }
+
+// Permanent says that it is a mistake of the document's: no call of a node repairs it.
+func (*ExpressionError) Permanent() bool { return true }
 
 // text is a text with expressions between {{ and }}.
 type text struct {
