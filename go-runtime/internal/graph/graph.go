@@ -182,8 +182,11 @@ func (g *Graph) Check() error {
 	for i, j := range g.joins {
 		field := fmt.Sprintf("joins[%d]", i)
 		known(field, j.to)
-		for _, from := range j.from {
+		for place, from := range j.from {
 			known(field, from)
+			if slices.Contains(j.from[:place], from) {
+				add(field, "waits for %q twice", from)
+			}
 		}
 		if len(j.from) == 0 {
 			add(field, "waits for nothing")

@@ -309,7 +309,11 @@ func (c *compiler) join(g *graph.Graph, place string, j Join) {
 	if len(j.From) == 0 {
 		c.refusef(place+".from", "must name nodes")
 	}
-	for _, from := range j.From {
+	for i, from := range j.From {
+		if slices.Contains(j.From[:i], from) {
+			c.refusef(fmt.Sprintf("%s.from[%d]", place, i), "is %q a second time, and is waited for once", from)
+			continue
+		}
 		c.link(place, from, j.To)
 	}
 	g.Join(j.From, j.To)
