@@ -265,6 +265,7 @@ func (c *compiler) channels() map[string]graph.Channel {
 		if !known {
 			c.refusef("state."+name+".reducer", "there is no %q; there are %s", reducer, names(reducers))
 		}
+		c.initial("state."+name+".initial", reducer, channel.Initial)
 		channels[name] = graph.Channel{Reduce: reduce, Initial: channel.Initial, Ephemeral: channel.Ephemeral}
 	}
 	return channels
