@@ -124,7 +124,7 @@ edges: [[START, a], [START, b], [START, c], [START, d], [START, e], [START, f], 
 		"nodes.a.with.agent: is required", "nodes.a.with.prompt: stands beside task_type", "nodes.b.with.graph: is required",
 		"nodes.b.with.input: must be an object of expressions", "nodes.c.with.arguments.x: ", "nodes.d.with.url: ",
 		"nodes.e.with.server: there is no MCP server", "nodes.e.with.tool: is required", "nodes.f.with.stream: must be true or false",
-		"nodes.f.with.schema.type: ", "nodes.g: retry and timeout must not be negative",
+		"nodes.f.with.schema.type: ", "nodes.g.retry.attempts: must be 1 to 100", "nodes.g.timeout: must not be negative",
 	} {
 		if !strings.Contains(err.Error(), place) {
 			t.Errorf("lacks %q", place)

@@ -77,6 +77,9 @@ func (e *BudgetError) Error() string {
 		e.Bound, formatNumber(e.Limit), formatNumber(e.Spent))
 }
 
+// Permanent says that no node is called again after it.
+func (*BudgetError) Permanent() bool { return true }
+
 // budgetFailure ends a run that has come to a bound of its budget.
 func budgetFailure(over *BudgetError) error {
 	return &engine.TaskError{Reason: engine.ReasonBudgetExceeded, Message: over.Error(), Type: "BudgetExceeded"}

@@ -73,6 +73,9 @@ type TaskError struct {
 	Cause error
 }
 
+// Permanent reports whether nothing is to be tried again of the run: its budget is used up.
+func (e *TaskError) Permanent() bool { return e.Reason == ReasonBudgetExceeded }
+
 func (e *TaskError) Error() string {
 	if e.Cause == nil {
 		return e.Message

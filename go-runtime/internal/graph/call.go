@@ -113,6 +113,9 @@ func (c *Call) Run(ctx context.Context, g *Graph, input State) (State, error) {
 	if options.depth++; options.depth > maxNesting {
 		return nil, &NestingError{Limit: maxNesting}
 	}
+	if err := options.total.addGraph(options.MaxGraphs); err != nil {
+		return nil, err
+	}
 	if options.Observe != nil {
 		options.Observe = func(e Event) {
 			e.Node = c.Task.Node + "/" + e.Node

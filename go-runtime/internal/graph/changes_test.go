@@ -119,7 +119,7 @@ func TestALogOfStatesTakesTheBytesOfWhatWasWritten(t *testing.T) {
 		Node("say", say).Branch(Start, func(context.Context, State) ([]Send, error) {
 		sends := To("say")
 		for i := range 20 {
-			sends = append(sends, Send{"work", State{"i": float64(i)}})
+			sends = append(sends, Send{Node: "work", Input: State{"i": float64(i)}})
 		}
 		return sends, nil
 	}).Node("work", does(func(ctx context.Context, call *Call, s State) (Command, error) {

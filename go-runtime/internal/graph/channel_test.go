@@ -58,14 +58,15 @@ func TestReducers(t *testing.T) {
 
 func TestMistakesOfAGraphAreNamed(t *testing.T) {
 	t.Parallel()
-	g := New("g", nil).Node("a", Node{}).Node(End, writes(nil)).Edge("a", "b").Edge("c", Start).Join(nil, "d")
+	g := New("g", nil).Node("a", Node{}).Node(End, writes(nil)).Edge("a", "b").Edge("c", Start).
+		Join([]string{"a", "a"}, "a").Join(nil, "d")
 	err := g.Check()
 	if err == nil {
 		t.Fatal("no mistake is named")
 	}
 	for _, want := range []string{
 		`nodes.a: does nothing`, `nodes: must not be called "__end__"`, `there is no node "b"`, `there is no node "c"`,
-		`nothing leads to`, `there is no node "d"`, `waits for nothing`, `nothing follows`,
+		`nothing leads to`, `there is no node "d"`, `waits for nothing`, `waits for "a" twice`, `nothing follows`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)

@@ -40,12 +40,13 @@ const (
 	Forked Source = "fork"
 )
 
-// Task is a call of a node in a step.
+// Task is a call of a node in a step, as a Send had it.
 type Task struct {
 	// ID is the same whenever the step is done again.
-	ID    string `json:"id"`
-	Node  string `json:"node"`
-	Input any    `json:"input,omitempty"`
+	ID     string `json:"id"`
+	Node   string `json:"node"`
+	Input  any    `json:"input,omitempty"`
+	Beside State  `json:"beside,omitempty"`
 }
 
 func taskID(thread string, step int, node string, place int) string {

@@ -21,8 +21,8 @@
 // What happens is told as one stream of events, of which LangGraph's stream modes are
 // filters: see Filter, and Changes for a log of the states behind steps.
 //
-// What nodes do is bounded: the steps of a run, the tasks of a step, the bytes of a state
-// and how deep graphs run each other; see Options.
+// What nodes do is bounded: the steps of a run, the tasks of a step, the bytes of a state,
+// and how deep and how often graphs run each other; see Options.
 //
 // Values are those of JSON: nil, bool, float64, string, []any and map[string]any. What
 // nodes write is converted when it is written, so that they read the same before and

@@ -122,6 +122,10 @@ func (e *encoder) tasks(tasks []Task) {
 			e.member("input")
 			e.value(task.Input)
 		}
+		if len(task.Beside) > 0 {
+			e.member("beside")
+			e.object(task.Beside)
+		}
 		e.text = append(e.text, '}')
 	}
 	e.text = append(e.text, ']')

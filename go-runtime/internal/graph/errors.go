@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 // ErrConflict says that another runner has saved a checkpoint of the thread meanwhile.
@@ -37,15 +39,23 @@ func (e *NestingError) Error() string {
 	return fmt.Sprintf("graphs run each other more than %d deep: see whether one runs itself without an end", e.Limit)
 }
 
+// Permanent says that it comes again.
+func (*NestingError) Permanent() bool { return true }
+
 // SizeError says that a state has become too large.
 type SizeError struct {
 	// Channel is the one with the most of it.
 	Channel string
-	// Bytes are those of the whole state, about.
+	// Bytes are those of the whole state, about, with the Sent ones that tasks read beside it.
 	Bytes, Limit int
+	Sent         int
 }
 
 func (e *SizeError) Error() string {
+	if e.Sent > 0 {
+		return fmt.Sprintf("the state has about %d bytes with the %d that are sent to tasks beside it, at most %d are allowed: "+
+			"send less, such as the places of items in a list", e.Bytes, e.Sent, e.Limit)
+	}
 	return fmt.Sprintf("the state has about %d bytes, at most %d are allowed; channel %q has the most: "+
 		"keep large values elsewhere, and their names in the state", e.Bytes, e.Limit, e.Channel)
 }
@@ -58,6 +68,19 @@ func (e *StuckError) Error() string {
 }
 
 var errNoParent = errors.New("its command is for the graph above, and there is none")
+
+// IsPermanent reports whether an error comes again however often a node is called: a
+// *violation.Error, or one whose method Permanent says so.
+func IsPermanent(err error) bool {
+	if _, isMistake := errors.AsType[*violation.Error](err); isMistake {
+		return true
+	}
+	marked, isMarked := errors.AsType[interface {
+		error
+		Permanent() bool
+	}](err)
+	return isMarked && marked.Permanent()
+}
 
 // InterruptedError says that a run waits for answers; Run with Answers goes on with it.
 type InterruptedError struct{ Interrupts []Interrupt }

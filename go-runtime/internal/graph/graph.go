@@ -37,9 +37,16 @@ type Command struct {
 type Send struct {
 	Node string `json:"node"`
 	// Input is what the node reads in the place of the state; nil: the state. Two tasks
-	// of a node without inputs are one.
+	// of a node that read the state alone are one.
 	Input any `json:"input,omitempty"`
+	// Beside is what the node reads beside the state, in the place of channels of the same
+	// names: it alone is kept for the task, and the state once for all. With an Input it is
+	// not looked at.
+	Beside State `json:"beside,omitempty"`
 }
+
+// ofState reports whether the node reads the state alone.
+func (s Send) ofState() bool { return s.Input == nil && len(s.Beside) == 0 }
 
 // To is the Goto of nodes that read the state.
 func To(nodes ...string) []Send {
@@ -68,12 +75,13 @@ type Node struct {
 	// at least.
 	Backoff, MaxBackoff time.Duration
 	Jitter              bool
-	// Retries reports whether the node is called again after an error; nil: after any.
+	// Retries reports whether the node is called again after an error that is not permanent,
+	// see IsPermanent; nil: after any.
 	Retries func(error) bool
 	// Cache has the node not called where what it would come to is known; nil: it is called.
 	Cache *CachePolicy
 	// Defer has the node wait until no tasks but such are left, where it follows another by
-	// an edge, a branch, a join or a Goto. A Send with an input does not wait.
+	// an edge, a branch, a join or a Goto. A Send that has more than the state does not wait.
 	Defer bool
 }
 
@@ -174,8 +182,11 @@ func (g *Graph) Check() error {
 	for i, j := range g.joins {
 		field := fmt.Sprintf("joins[%d]", i)
 		known(field, j.to)
-		for _, from := range j.from {
+		for place, from := range j.from {
 			known(field, from)
+			if slices.Contains(j.from[:place], from) {
+				add(field, "waits for %q twice", from)
+			}
 		}
 		if len(j.from) == 0 {
 			add(field, "waits for nothing")

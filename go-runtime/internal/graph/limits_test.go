@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,6 +85,65 @@ func TestNestingIsBounded(t *testing.T) {
 		if !errors.As(err, &deep) || deep.Limit != 25 {
 			t.Error(err)
 		}
+	}
+}
+
+// TestGraphThatRunsItselfTwiceIsBounded would come to two to the 25th graphs.
+func TestGraphThatRunsItselfTwiceIsBounded(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		options Options
+		want    TotalError
+	}{
+		"graphs":           {Options{}, TotalError{"graphs", 1000}},
+		"graphs, as said":  {Options{MaxGraphs: 100}, TotalError{"graphs", 100}},
+		"tasks":            {Options{MaxTotalTasks: 300}, TotalError{"tasks", 300}},
+		"without a saver":  {Options{MaxGraphs: 30}, TotalError{"graphs", 30}},
+		"two at a time":    {Options{MaxGraphs: 30, Parallel: 2}, TotalError{"graphs", 30}},
+		"called again":     {Options{MaxGraphs: 30}, TotalError{"graphs", 30}},
+		"errors swallowed": {Options{MaxGraphs: 30}, TotalError{"graphs", 30}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var calls atomic.Int64
+			var g *Graph
+			again := does(func(ctx context.Context, call *Call, _ State) (Command, error) {
+				calls.Add(1)
+				_, err := call.Run(ctx, g, State{})
+				if name == "errors swallowed" {
+					err = nil
+				}
+				return Command{}, err
+			})
+			if name == "called again" {
+				again.Attempts = 100
+			}
+			// Its context is what ends it.
+			waits := does(func(ctx context.Context, _ *Call, _ State) (Command, error) {
+				<-ctx.Done()
+				return Command{}, ctx.Err()
+			})
+			g = list().Node("again", again).Node("twice", again).Edge(Start, "again").Edge(Start, "twice")
+			above := list().Node("again", again).Node("waits", waits).Edge(Start, "again").Edge(Start, "waits")
+			if name != "without a saver" {
+				test.options.Saver = &Memory{}
+			}
+			_, err := above.Run(t.Context(), Request{Thread: "t", Input: State{}}, test.options)
+			var over *TotalError
+			if !errors.As(err, &over) || *over != test.want || len(err.Error()) > 300 {
+				t.Errorf("%.500v", err)
+			}
+			if calls.Load() > 2*1000+1 {
+				t.Errorf("%d calls", calls.Load())
+			}
+			if test.options.Saver == nil {
+				return
+			}
+			c, err := above.State(t.Context(), test.options.Saver, "t", 0)
+			if err != nil || c.Status != Failed || c.Error != over.Error() {
+				t.Errorf("the thread is %+v, %v", c, err)
+			}
+		})
 	}
 }
 

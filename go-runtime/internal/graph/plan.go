@@ -29,6 +29,11 @@ func (r *run) plan(ctx context.Context, returned []finished) error {
 			}
 		}
 	}
+	if p.sent > 0 {
+		if size := p.sent + sizeOf(r.at.State); size > r.options.MaxStateBytes {
+			return &SizeError{Bytes: size, Sent: p.sent, Limit: r.options.MaxStateBytes}
+		}
+	}
 	r.at.Tasks = p.tasks
 	r.at.Returned = nil
 	for _, f := range returned {
@@ -42,6 +47,8 @@ func (r *run) plan(ctx context.Context, returned []finished) error {
 type plan struct {
 	run   *run
 	tasks []Task
+	// sent is about how many bytes the tasks have that read something beside the state.
+	sent int
 	// whole are the nodes that have a task which reads the state.
 	whole []string
 	// last says that no other tasks than deferred ones are left.
@@ -122,7 +129,7 @@ func (p *plan) add(from string, send Send) error {
 	if _, known := p.run.graph.nodes[send.Node]; !known {
 		return &NodeError{Node: from, Step: p.run.at.Step, Cause: fmt.Errorf("there is no node %q to go to", send.Node)}
 	}
-	if send.Input == nil {
+	if send.ofState() {
 		if p.run.graph.nodes[send.Node].Defer && !p.last {
 			p.postpone(send.Node)
 			return nil
@@ -136,6 +143,10 @@ func (p *plan) add(from string, send Send) error {
 		return &FanOutError{Limit: p.run.options.MaxTasks}
 	}
 	id := taskID(p.run.thread, p.run.at.Step, send.Node, len(p.tasks))
-	p.tasks = append(p.tasks, Task{ID: id, Node: send.Node, Input: send.Input})
+	if len(send.Beside) > 0 {
+		const task = len(`{"id":"0123456789abcdef","node":"","beside":},`)
+		p.sent += task + len(send.Node) + sizeOf(send.Beside)
+	}
+	p.tasks = append(p.tasks, Task{ID: id, Node: send.Node, Input: send.Input, Beside: send.Beside})
 	return nil
 }

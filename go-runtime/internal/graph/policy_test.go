@@ -130,7 +130,9 @@ func TestDeferredJoinAndSend(t *testing.T) {
 	late.Defer = true
 	// The join is complete in the first step, and the Send is for the second one.
 	g := chain("a", "b", "c").Node("late", late).Join([]string{"a"}, "late").
-		Branch("a", func(context.Context, State) ([]Send, error) { return []Send{{"late", State{"item": 1}}}, nil })
+		Branch("a", func(context.Context, State) ([]Send, error) {
+			return []Send{{Node: "late", Input: State{"item": 1}}}, nil
+		})
 	wantState(t, mustRun(t, g, Request{Input: State{}}, Options{}), `{"seen": ["a", "b", "late 1", "c", "late <nil>"]}`)
 }
 

@@ -34,6 +34,9 @@ type Options struct {
 	Parallel int
 	// MaxTasks is how many tasks a step may have; 0: 10,000.
 	MaxTasks int
+	// MaxTotalTasks is how many tasks Run may do in all, and MaxGraphs how many graphs nodes
+	// may run, at all levels together; 0: 100,000 and 1,000.
+	MaxTotalTasks, MaxGraphs int
 	// MaxStateBytes bounds the state, about as it is as JSON; 0: 960 KiB, which a record of
 	// the journal holds with what else a checkpoint has.
 	MaxStateBytes int
@@ -46,12 +49,16 @@ type Options struct {
 
 	// depth is how many graphs the run is a part of.
 	depth int
+	// total is that of the run which this one is a part of; nil: it is of none.
+	total *total
 }
 
 const (
 	defaultRecursionLimit = 25
 	defaultParallel       = 64
 	defaultMaxTasks       = 10_000
+	defaultMaxTotalTasks  = 100_000
+	defaultMaxGraphs      = 1000
 	defaultMaxStateBytes  = 960 << 10
 )
 
@@ -59,6 +66,8 @@ func (o Options) withDefaults() Options {
 	o.RecursionLimit = cmp.Or(o.RecursionLimit, defaultRecursionLimit)
 	o.Parallel = cmp.Or(o.Parallel, defaultParallel)
 	o.MaxTasks = cmp.Or(o.MaxTasks, defaultMaxTasks)
+	o.MaxTotalTasks = cmp.Or(o.MaxTotalTasks, defaultMaxTotalTasks)
+	o.MaxGraphs = cmp.Or(o.MaxGraphs, defaultMaxGraphs)
 	o.MaxStateBytes = cmp.Or(o.MaxStateBytes, defaultMaxStateBytes)
 	return o
 }
@@ -67,7 +76,7 @@ func (o Options) withDefaults() Options {
 // that is done and has neither input nor answers returns its state again.
 //
 // Errors: *InterruptedError when it waits for answers, *NodeError, *UpdateError,
-// *RecursionError, *SizeError, *FanOutError, *UnknownInterruptError, ErrUnknownThread,
+// *RecursionError, *SizeError, *FanOutError, *TotalError, *UnknownInterruptError, ErrUnknownThread,
 // ErrConflict, ctx's, the saver's. The state is returned with those of nodes and steps.
 func (g *Graph) Run(ctx context.Context, r Request, options Options) (State, error) {
 	run, err := g.open(ctx, r.Thread, options)
@@ -228,6 +237,12 @@ func (r *run) answer(answers map[string]any) error {
 
 // steps does one step after the other.
 func (r *run) steps(ctx context.Context) (State, error) {
+	bounded := ctx
+	if r.options.total == nil {
+		ending, end := context.WithCancelCause(ctx)
+		defer end(nil)
+		bounded, r.options.total = ending, &total{end: end}
+	}
 	for done := 0; len(r.at.Tasks) > 0; done++ {
 		if done == r.options.RecursionLimit {
 			return r.stop(ctx, Failed, &RecursionError{Limit: r.options.RecursionLimit})
@@ -235,7 +250,11 @@ func (r *run) steps(ctx context.Context) (State, error) {
 		if ctx.Err() != nil {
 			return r.at.State, context.Cause(ctx)
 		}
-		returned, questions, err := r.do(ctx)
+		returned, questions, err := r.do(bounded)
+		if bounded.Err() != nil && ctx.Err() == nil {
+			// Each task that was ended says the same.
+			err = context.Cause(bounded)
+		}
 		if err != nil || len(questions) > 0 {
 			if _, isAbove := errors.AsType[*parentError](err); isAbove {
 				return r.at.State, err

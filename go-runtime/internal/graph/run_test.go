@@ -75,7 +75,7 @@ func TestWritesAreFoldedInTheOrderOfTheTasks(t *testing.T) {
 		return Command{Update: State{"seen": i}}, nil
 	})
 	g := list().Node("item", item).Branch(Start, func(context.Context, State) ([]Send, error) {
-		return []Send{{"item", State{"i": 0.0}}, {"item", State{"i": 1.0}}, {"item", State{"i": 2.0}}}, nil
+		return []Send{{Node: "item", Input: State{"i": 0.0}}, {Node: "item", Input: State{"i": 1.0}}, {Node: "item", Input: State{"i": 2.0}}}, nil
 	})
 	wantState(t, mustRun(t, g, Request{Input: State{}}, Options{}), `{"seen": [0, 1, 2]}`)
 }
@@ -351,7 +351,7 @@ func TestParallelAgentsThatAskAreAnsweredOneByOne(t *testing.T) {
 		Branch(Start, func(_ context.Context, s State) ([]Send, error) {
 			var sends []Send
 			for i := range int(s["n"].(float64)) {
-				sends = append(sends, Send{"tool", State{"name": fmt.Sprint("agent", i)}})
+				sends = append(sends, Send{Node: "tool", Input: State{"name": fmt.Sprint("agent", i)}})
 			}
 			return sends, nil
 		})
@@ -450,7 +450,7 @@ func TestEventsAreInOrder(t *testing.T) {
 	})).Branch(Start, func(context.Context, State) ([]Send, error) {
 		sends := make([]Send, 20)
 		for i := range sends {
-			sends[i] = Send{"sub", State{"i": i}}
+			sends[i] = Send{Node: "sub", Input: State{"i": i}}
 		}
 		return sends, nil
 	})

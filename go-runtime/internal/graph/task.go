@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"runtime/debug"
@@ -119,15 +120,15 @@ func (r *run) each(n int, work func(int)) {
 // call calls the node of a task, again where it fails and may be, unless it is known what
 // it would come to.
 func (r *run) call(ctx context.Context, task Task) (Command, error) {
-	node := r.graph.nodes[task.Node]
-	state := r.at.State
-	if task.Input != nil {
-		input, isObject := task.Input.(map[string]any)
-		if !isObject {
-			input = State{"input": task.Input}
-		}
-		state = input
+	if ctx.Err() != nil {
+		// It waited for a place while the run ended.
+		return Command{}, context.Cause(ctx)
 	}
+	if err := r.options.total.addTask(r.options.MaxTotalTasks); err != nil {
+		return Command{}, err
+	}
+	node := r.graph.nodes[task.Node]
+	state := r.read(task)
 	tell := func(e Event) {
 		e.Step, e.Node, e.Task = r.at.Step, task.Node, task.ID
 		r.tell(e)
@@ -159,7 +160,7 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 			return Command{}, err
 		}
 		tell(Event{Kind: NodeFailed, Data: err.Error()})
-		if attempt >= node.Attempts || ctx.Err() != nil || node.Retries != nil && !node.Retries(err) {
+		if attempt >= node.Attempts || ctx.Err() != nil || !node.retries(err) {
 			return Command{}, err
 		}
 		select {
@@ -168,6 +169,28 @@ func (r *run) call(ctx context.Context, task Task) (Command, error) {
 			return Command{}, err
 		}
 	}
+}
+
+// read is what the node of a task reads.
+func (r *run) read(task Task) State {
+	if task.Input != nil {
+		input, isObject := task.Input.(map[string]any)
+		if !isObject {
+			input = State{"input": task.Input}
+		}
+		return input
+	}
+	if len(task.Beside) == 0 {
+		return r.at.State
+	}
+	state := make(State, len(r.at.State)+len(task.Beside))
+	maps.Copy(state, r.at.State)
+	maps.Copy(state, task.Beside)
+	return state
+}
+
+func (n *Node) retries(err error) bool {
+	return !IsPermanent(err) && (n.Retries == nil || n.Retries(err))
 }
 
 func (n *Node) cacheTTL() time.Duration {
@@ -240,7 +263,7 @@ func (r *run) callOnce(ctx context.Context, node *Node, call *Call, state State)
 	return command, err
 }
 
-// plainSends is plain for the inputs of sends, which it leaves as they are.
+// plainSends is plain for what is sent, which it leaves as it is.
 func plainSends(sends []Send) ([]Send, error) {
 	converted := sends
 	for i, send := range sends {
@@ -248,13 +271,17 @@ func plainSends(sends []Send) ([]Send, error) {
 		if err != nil {
 			return nil, fmt.Errorf("what it sends to %s is no JSON: %w", send.Node, err)
 		}
-		if !changed {
+		beside, besideChanged, err := convertMembers(send.Beside, 0)
+		if err != nil {
+			return nil, fmt.Errorf("what it sends to %s is no JSON: %w", send.Node, err)
+		}
+		if !changed && !besideChanged {
 			continue
 		}
 		if &converted[0] == &sends[0] {
 			converted = slices.Clone(sends)
 		}
-		converted[i].Input = read
+		converted[i].Input, converted[i].Beside = read, beside
 	}
 	return converted, nil
 }

@@ -87,7 +87,7 @@ func convert(value any, depth int) (read any, changed bool, err error) {
 	case []any:
 		return convertList(v, depth)
 	case map[string]any:
-		return convertObject(v, depth)
+		return convertMembers(v, depth)
 	}
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -120,7 +120,7 @@ func convertList(list []any, depth int) (any, bool, error) {
 	return converted, true, nil
 }
 
-func convertObject(object map[string]any, depth int) (any, bool, error) {
+func convertMembers(object map[string]any, depth int) (map[string]any, bool, error) {
 	var converted map[string]any
 	for name, item := range object {
 		read, changed, err := convert(item, depth+1)

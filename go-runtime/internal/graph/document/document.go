@@ -112,12 +112,13 @@ type Cache struct {
 	TTL time.Duration `yaml:"ttl"`
 }
 
-// Retry has a node called again where it fails.
+// Retry has a node called again where it fails, but for errors that come again, such as
+// those of expressions.
 type Retry struct {
-	// Attempts is how often in all.
+	// Attempts is how often in all, at most 100; nothing: once.
 	Attempts int `yaml:"attempts"`
 	// Backoff is the pause before the second call, doubled for each further one, up to
-	// MaxBackoff, where nothing is no limit. With Jitter each pause is a random one, half as
+	// MaxBackoff, where nothing is an hour, which neither is longer than. With Jitter each pause is a random one, half as
 	// long at least.
 	Backoff    time.Duration `yaml:"backoff"`
 	MaxBackoff time.Duration `yaml:"max_backoff"`
@@ -264,6 +265,7 @@ func (c *compiler) channels() map[string]graph.Channel {
 		if !known {
 			c.refusef("state."+name+".reducer", "there is no %q; there are %s", reducer, names(reducers))
 		}
+		c.initial("state."+name+".initial", reducer, channel.Initial)
 		channels[name] = graph.Channel{Reduce: reduce, Initial: channel.Initial, Ephemeral: channel.Ephemeral}
 	}
 	return channels
@@ -308,7 +310,11 @@ func (c *compiler) join(g *graph.Graph, place string, j Join) {
 	if len(j.From) == 0 {
 		c.refusef(place+".from", "must name nodes")
 	}
-	for _, from := range j.From {
+	for i, from := range j.From {
+		if slices.Contains(j.From[:i], from) {
+			c.refusef(fmt.Sprintf("%s.from[%d]", place, i), "is %q a second time, and is waited for once", from)
+			continue
+		}
 		c.link(place, from, j.To)
 	}
 	g.Join(j.From, j.To)

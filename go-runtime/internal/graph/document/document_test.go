@@ -107,7 +107,7 @@ nodes:
   three: {kind: say, cache: {key: "state.", ttl: -1s}}
   lost: {kind: transform, cache: {}}
   ask: {kind: human, with: {ask: "Why?"}, cache: {ttl: 1m}}
-  slow: {kind: say, with: {text: hi}, retry: {max_backoff: -1s}}
+  slow: {kind: say, with: {text: hi}, retry: {max_backoff: -1s, attempts: 1000000000, backoff: 9999h}, timeout: -1s}
 edges:
   - [START, one]
   - [one, nowhere]
@@ -119,6 +119,8 @@ branches:
   one:
     - {to: two}
     - {when: "1 + 1", to: three, each: "state.x[0"}
+joins:
+  - {from: [one, two, one], to: slow}
 output: {z: nothing}
 `))
 	if err != nil {
@@ -137,7 +139,7 @@ output: {z: nothing}
 		"name", "durability", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
 		"nodes.two.set.y", "nodes.two.set.y", "edges[1]", "edges[2]", "edges[3]", "branches.one[0]", "branches.one[1].when",
 		"branches.one[1].each", "nodes.lost", "output.z", "nodes.three.cache.key", "nodes.three.cache.ttl", "nodes.lost.cache",
-		"nodes.ask.cache", "nodes.slow",
+		"nodes.ask.cache", "joins[0].from[2]", "nodes.slow.retry.max_backoff", "nodes.slow.retry.attempts", "nodes.slow.retry.backoff", "nodes.slow.timeout",
 	}
 	slices.Sort(fields)
 	slices.Sort(want)

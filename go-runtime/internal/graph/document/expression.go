@@ -19,8 +19,12 @@ import (
 // What an expression may cost and take. Hostile ones end at these, not the runtime.
 const (
 	maxExpressionBytes = 4096
-	maxCost            = 1_000_000
-	interruptEvery     = 100
+	// maxDepth bounds how deep the parser goes, and how long a chain of operators or calls is;
+	// maxNesting is eight maps in each other.
+	maxDepth       = 100
+	maxNesting     = 16
+	maxCost        = 1_000_000
+	interruptEvery = 100
 )
 
 //nolint:gochecknoglobals // constants, were types any
@@ -34,7 +38,7 @@ var environment = sync.OnceValues(func() (*cel.Env, error) { //nolint:gochecknog
 	return cel.NewEnv(
 		cel.Variable("state", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable("out", cel.DynType),
-		cel.OptionalTypes(), cel.CrossTypeNumericComparisons(true), ext.Strings(), ext.Lists(),
+		cel.ParserRecursionLimit(maxDepth), cel.OptionalTypes(), cel.CrossTypeNumericComparisons(true), ext.Strings(), ext.Lists(),
 	)
 })
 
@@ -50,15 +54,25 @@ func newExpression(text string, want *cel.Type) (*expression, error) {
 	if err != nil {
 		return nil, err
 	}
-	ast, issues := env.Compile(text)
+	parsed, issues := env.Parse(text)
+	if said := issues.String(); issues.Err() != nil && strings.Contains(said, "recursion") {
+		return nil, fmt.Errorf("nests too deep, or is too long a chain: %d levels are allowed", maxDepth)
+	}
 	if issues.Err() != nil {
 		return nil, errors.New(strings.TrimSpace(issues.String()))
 	}
-	given := ast.OutputType()
+	if nestingOf(parsed.NativeRep().Expr(), maxNesting) > maxNesting {
+		return nil, fmt.Errorf("nests lists, objects and macros such as map too deep: %d levels are allowed, of which a map has two", maxNesting)
+	}
+	checked, issues := env.Check(parsed)
+	if issues.Err() != nil {
+		return nil, errors.New(strings.TrimSpace(issues.String()))
+	}
+	given := checked.OutputType()
 	if want != anyType && !given.IsExactType(want) && !given.IsExactType(cel.DynType) {
 		return nil, fmt.Errorf("gives %s, and must give %s", given, want)
 	}
-	program, err := env.Program(ast,
+	program, err := env.Program(checked,
 		cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost), cel.InterruptCheckFrequency(interruptEvery))
 	if err != nil {
 		return nil, err
@@ -66,22 +80,37 @@ func newExpression(text string, want *cel.Type) (*expression, error) {
 	return &expression{program}, nil
 }
 
-// eval returns what the expression gives, as JSON has it.
+// eval returns what the expression gives, as JSON has it. Its error is an
+// *ExpressionError, or ctx's.
 func (e *expression) eval(ctx context.Context, state graph.State, out any) (any, error) {
 	value, _, err := e.program.ContextEval(ctx, map[string]any{"state": state, "out": out})
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
-		return nil, err
+		return nil, &ExpressionError{err}
 	}
 	read, err := value.ConvertToNative(jsonValueType)
 	if err != nil {
-		return nil, fmt.Errorf("it gives no JSON: %w", err)
+		return nil, &ExpressionError{fmt.Errorf("it gives no JSON: %w", err)}
 	}
 	plain, isValue := read.(*structpb.Value)
 	if !isValue {
-		return nil, fmt.Errorf("it gives %T", read)
+		return nil, &ExpressionError{fmt.Errorf("it gives %T", read)}
 	}
 	return plain.AsInterface(), nil
 }
+
+// ExpressionError says why an expression gives nothing.
+type ExpressionError struct{ Cause error }
+
+func (e *ExpressionError) Error() string { return e.Cause.Error() }
+
+// Unwrap returns what evaluating it returned.
+func (e *ExpressionError) Unwrap() error { return e.Cause }
+
+// Permanent says that it is a mistake of the document's: no call of a node repairs it.
+func (*ExpressionError) Permanent() bool { return true }
 
 // text is a text with expressions between {{ and }}.
 type text struct {

@@ -1,12 +1,14 @@
 package document
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"cel.dev/cel-go/cel"
 
@@ -77,9 +79,9 @@ func (c *compiler) node(g *graph.Graph, name string) {
 		}
 		sets = append(sets, set{channel, c.expression(at, node.Set[channel], anyType)})
 	}
-	policy := node.Retry
-	if policy.Attempts < 0 || policy.Backoff < 0 || policy.MaxBackoff < 0 || node.Timeout < 0 {
-		c.refusef(place, "retry and timeout must not be negative")
+	policy := c.retry(place+".retry", node.Retry)
+	if node.Timeout < 0 {
+		c.refusef(place+".timeout", "must not be negative")
 	}
 	if node.Cache != nil && *with.uncached != "" {
 		c.refusef(place+".cache", "%s", *with.uncached)
@@ -101,6 +103,27 @@ func (c *compiler) node(g *graph.Graph, name string) {
 		Run: run, Timeout: node.Timeout, Cache: c.cache(place+".cache", node.Cache), Defer: node.Defer,
 		Attempts: policy.Attempts, Backoff: policy.Backoff, MaxBackoff: policy.MaxBackoff, Jitter: policy.Jitter,
 	})
+}
+
+// The bounds of a Retry.
+const (
+	maxAttempts = 100
+	maxPause    = time.Hour
+)
+
+// retry returns a policy with the longest pause, and refuses one that has no end to speak of.
+func (c *compiler) retry(place string, given Retry) Retry {
+	if given.Attempts < 0 || given.Attempts > maxAttempts {
+		c.refusef(place+".attempts", "must be 1 to %d, is %d", maxAttempts, given.Attempts)
+	}
+	if given.Backoff < 0 || given.Backoff > maxPause {
+		c.refusef(place+".backoff", "must be 0s to %s, is %s", maxPause, given.Backoff)
+	}
+	if given.MaxBackoff < 0 || given.MaxBackoff > maxPause {
+		c.refusef(place+".max_backoff", "must be 0s to %s, is %s", maxPause, given.MaxBackoff)
+	}
+	given.MaxBackoff = cmp.Or(given.MaxBackoff, maxPause)
+	return given
 }
 
 // cache makes the policy of a node; nil: it has none.
@@ -200,10 +223,7 @@ func (o *choice) sends(ctx context.Context, state graph.State) ([]graph.Send, er
 	}
 	sends := make([]graph.Send, len(items))
 	for i, item := range items {
-		// The item beside what the others read.
-		input := maps.Clone(state)
-		input["item"] = item
-		sends[i] = graph.Send{Node: o.to, Input: input}
+		sends[i] = graph.Send{Node: o.to, Beside: graph.State{"item": item}}
 	}
 	return sends, nil
 }
