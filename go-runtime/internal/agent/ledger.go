@@ -183,6 +183,11 @@ func budgetOf(metadata []byte) (Budget, error) {
 func (l *ledger) left() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.over()
+}
+
+// over is left for who has the lock.
+func (l *ledger) over() error {
 	for _, bound := range []struct {
 		name         string
 		limit, spent float64
@@ -321,15 +326,37 @@ func spentBy(output []byte) (spent, bool) {
 	return entry, true
 }
 
+// called counts a call of a tool that no model made, if the budget allows it. Of several at
+// the same time no more pass than it allows.
+func (l *ledger) called(ctx context.Context) error {
+	l.mu.Lock()
+	if err := l.over(); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	key, entry := l.add(spent{ToolCalls: 1})
+	l.mu.Unlock()
+	return l.record(ctx, key, entry)
+}
+
 func (l *ledger) enter(ctx context.Context, entry spent) error {
 	l.mu.Lock()
+	key, entry := l.add(entry)
+	l.mu.Unlock()
+	return l.record(ctx, key, entry)
+}
+
+// add counts an entry, for who has the lock, with the time since the one before it.
+func (l *ledger) add(entry spent) (key string, _ spent) {
 	now := time.Now()
 	entry.Seconds += now.Sub(l.since).Seconds()
 	l.since = now
 	l.total = l.total.add(entry)
 	l.entries++
-	key := spentPrefix + strconv.Itoa(l.entries)
-	l.mu.Unlock()
+	return spentPrefix + strconv.Itoa(l.entries), entry
+}
+
+func (l *ledger) record(ctx context.Context, key string, entry spent) error {
 	text, err := encode(entry)
 	if err != nil {
 		return err
