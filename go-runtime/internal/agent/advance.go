@@ -44,6 +44,8 @@ func requestOf(
 		return request, err
 	}
 	if saved == nil || saved.Revision == t.before {
+		// Who asked what the thread waits for has ended, see threadPart.
+		request.Drop = true
 		// A turn of a thread that has nothing to say goes on with what is left to do.
 		if saved == nil || len(input) > 0 {
 			request.Input = input
