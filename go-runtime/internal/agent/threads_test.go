@@ -252,6 +252,29 @@ func TestRepeatsOfAChangeHaveNoSecondEffect(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
+func TestTurnsTakeNoOtherKey(t *testing.T) {
+	t.Parallel()
+	b, _ := openThreads(t, t.TempDir())
+	request := engine.CreateRequest{
+		TaskType: "langgraph_task", Input: []byte(`{"graph_id": "talk", "thread_id": "ada", "said": ["one"]}`),
+		Options: engine.Options{Concurrency: &engine.Concurrency{Key: "k1"}},
+	}
+	_, _, err := b.CreateRun(t.Context(), "default", request)
+	_, errBatch := b.CreateRuns(t.Context(), "default", []engine.CreateRequest{request})
+	for field, err := range map[string]error{
+		"concurrency": err, "requests[0].concurrency": errBatch,
+	} {
+		wrong, named := errors.AsType[*violation.Error](err)
+		if !named || wrong.Violations[0].Field != field || !strings.Contains(err.Error(), "thread_id") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	request.Input, request.Wait = []byte(`{"graph_id": "talk", "said": ["one"]}`), true
+	if run, _, err := b.CreateRun(t.Context(), "default", request); err != nil || run.State != engine.Succeeded {
+		t.Errorf("without a thread: %s, %v", run.State, err)
+	}
+}
+
 // TestRunsOfAThreadHaveOneKey has every task type that runs graphs, by either spelling.
 func TestRunsOfAThreadHaveOneKey(t *testing.T) {
 	t.Parallel()

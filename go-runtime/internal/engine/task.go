@@ -94,7 +94,7 @@ type Registry interface {
 	// that of a run that was accepted, and so was checked by what held then.
 	Resolve(namespace string, target Target, agentID, taskType string, input []byte) (Task, error)
 	// ConcurrencyKey returns what a run has in common with others of which one is to be
-	// under way at a time, where its creator says nothing of that; empty: nothing.
+	// under way at a time; empty: nothing, and its creator may say. Else another key is refused.
 	ConcurrencyKey(target Target, taskType string, input []byte) string
 	// Defaults returns what holds for the runs of an agent that do not say.
 	Defaults(namespace string, target Target, agentID string) RunDefaults
