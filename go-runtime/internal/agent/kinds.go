@@ -117,6 +117,7 @@ func objectOf(schema *jsonschema.Schema, text string) (map[string]any, error) {
 
 // agentKind makes nodes that have an agent do something, as a sub-run. `out` is its output.
 func agentKind(with document.With) (document.Work, error) {
+	with.RefuseRepeats("is not for nodes that wait for an agent: it is the agent that has a run_timeout, and a retry")
 	id := with.Required("agent")
 	taskType := with.String("task_type")
 	var prompt func(context.Context, graph.State) (string, error)
@@ -168,6 +169,8 @@ func (r *Registry) graphKind(with document.With) (document.Work, error) {
 // pythonKind makes nodes that call a function of a Python worker, as a sub-run. `out` is
 // what it returns.
 func pythonKind(with document.With) (document.Work, error) {
+	with.RefuseRepeats("is not for nodes that wait for a function: give it to its decorator, " +
+		"@function(max_attempts=…, run_timeout=…)")
 	name := with.Required("function")
 	arguments := with.Values("arguments")
 	work := func(ctx context.Context, node *graph.Call, state graph.State) (any, error) {
