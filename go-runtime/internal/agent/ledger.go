@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -167,16 +168,27 @@ func newLedger(call engine.Call, budget Budget) (*ledger, error) {
 
 // budgetOf is the budget that a run's metadata asks for.
 func budgetOf(metadata []byte) (Budget, error) {
-	var asked struct {
-		Budget Budget `json:"budget"`
+	var members struct {
+		Budget json.RawMessage `json:"budget"`
 	}
 	if len(metadata) == 0 {
 		return Budget{}, nil
 	}
-	if err := json.Unmarshal(metadata, &asked); err != nil {
-		return Budget{}, violation.New("metadata.budget", "must be an object of numbers: tokens, cost_usd, tool_calls, seconds")
+	if err := json.Unmarshal(metadata, &members); err != nil {
+		return Budget{}, fmt.Errorf("read metadata: %w", err)
 	}
-	return asked.Budget, asked.Budget.check("metadata.budget")
+	if len(members.Budget) == 0 {
+		return Budget{}, nil
+	}
+	var asked Budget
+	decoder := json.NewDecoder(bytes.NewReader(members.Budget))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&asked); err != nil {
+		return Budget{}, violation.New("metadata.budget",
+			"must be an object of numbers, whole ones but for cost_usd and seconds: tokens, cost_usd, tool_calls, seconds; is %s",
+			clip(string(members.Budget)))
+	}
+	return asked, asked.check("metadata.budget")
 }
 
 // left returns a *BudgetError when a bound has been reached.

@@ -298,7 +298,10 @@ func (e *Engine) resolveOne(namespace string, o *order) (err error) {
 		r.Target = WorkerTarget
 		return nil
 	}
-	return err
+	if err != nil || len(r.Metadata) == 0 {
+		return err
+	}
+	return e.registry.CheckMetadata(r.Target, r.AgentID, r.TaskType, r.Metadata)
 }
 
 // makeRoom takes a place for each order that may begin, or room in the queue, for

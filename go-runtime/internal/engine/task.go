@@ -93,6 +93,9 @@ type Registry interface {
 	// type, input that does not fit) and pass through CreateRun unchanged. A nil input is
 	// that of a run that was accepted, and so was checked by what held then.
 	Resolve(namespace string, target Target, agentID, taskType string, input []byte) (Task, error)
+	// CheckMetadata returns a *violation.Error for metadata, a JSON object, which what Resolve
+	// returns for the run reads and cannot follow.
+	CheckMetadata(target Target, agentID, taskType string, metadata []byte) error
 	// ConcurrencyKey returns what a run has in common with others of which one is to be
 	// under way at a time; empty: nothing, and its creator may say. Else another key is refused.
 	ConcurrencyKey(target Target, taskType string, input []byte) string
