@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -55,5 +56,49 @@ edges: [[START, a]]
 	echoed := engine.CreateRequest{TaskType: "echo", Input: []byte(`{}`), Metadata: []byte(`{"budget": "none of ours"}`)}
 	if err := b.CheckRun("default", echoed); err != nil {
 		t.Errorf("what has no budget: %v", err)
+	}
+}
+
+// TestWhatSubRunsTakeCounts has an agent give tasks to another for ever, which fails, or
+// calls a tool and succeeds.
+func TestWhatSubRunsTakeCounts(t *testing.T) {
+	t.Parallel()
+	url, _ := shop(t)
+	act := func(r model.Request) model.Response {
+		_, isResult := last(r)
+		switch {
+		case strings.HasPrefix(r.Instructions, "You lead"):
+			return calls("cook", `{"message":"soup"}`)
+		case strings.HasPrefix(r.Instructions, "You cook") && isResult:
+			return model.Response{Text: "soup"}
+		}
+		return calls("heat", `{}`)
+	}
+	const lead = "name: lead\ninstructions: You lead.\nagents: [cook]\nrounds: 100\n"
+	for name, test := range map[string]struct {
+		cook, budget, want string
+		// asked is how often models were.
+		asked int
+	}{
+		"one that fails": {"name: cook\ninstructions: You fail.\nretry: {max_attempts: 1}\n", `{"tokens": 60}`,
+			"tokens are 60, and 66 were taken", 6},
+		"attempts that fail": {"name: cook\ninstructions: You fail.\nretry: {max_attempts: 2, initial_backoff: 1ms}\n", `{"tokens": 60}`,
+			"tokens are 60, and 66 were taken", 6},
+		"calls of tools": {"name: cook\ninstructions: You cook.\ntools: [{http: {name: heat, url: " + url + "/heat}}]\n", `{"tool_calls": 4}`,
+			"tool_calls are 4, and 4 were taken", 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			provider := &acting{act: act}
+			b := openWith(t, t.TempDir(), defining(t, provider, lead, test.cook))
+			id := b.do("lead", conversationTask, `{"messages": [{"role": "user", "content": "Dinner."}]}`, `{"budget": `+test.budget+`}`)
+			run := b.wantEnd(id, engine.Failed, 1)
+			if run.Error.Reason != engine.ReasonBudgetExceeded || !strings.Contains(run.Error.Message, test.want) {
+				t.Errorf("%+v, want %q", run.Error, test.want)
+			}
+			if len(provider.asked) != test.asked {
+				t.Errorf("models were asked %d times, want %d", len(provider.asked), test.asked)
+			}
+		})
 	}
 }

@@ -31,6 +31,9 @@ type Call struct {
 	// StartRun creates a sub-run of this run, or returns the one that was started under
 	// the key before, as it is now. A *ParkedError waits for its end.
 	StartRun func(ctx context.Context, key string, request CreateRequest) (Run, error)
+	// StepsOf returns what another run of the namespace has recorded, in order. Errors: those
+	// of Engine.RunSteps.
+	StepsOf func(ctx context.Context, runID string) ([]Step, error)
 	// Ended reports whether another run of the namespace has ended; one that is not kept
 	// any more has.
 	Ended func(runID string) bool
