@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
@@ -41,6 +44,8 @@ func requestOf(
 		return request, err
 	}
 	if saved == nil || saved.Revision == t.before {
+		// Who asked what the thread waits for has ended, see threadPart.
+		request.Drop = true
 		// A turn of a thread that has nothing to say goes on with what is left to do.
 		if saved == nil || len(input) > 0 {
 			request.Input = input
@@ -75,7 +80,11 @@ func split(interrupts []graph.Interrupt) (questions, awaited []graph.Interrupt) 
 	return questions, awaited
 }
 
-// answersOf are those that the latest answer of a run has to questions, by their ids.
+// questionID is what the ids of questions look like, those of subgraphs too.
+var questionID = regexp.MustCompile(`^([0-9a-f]{16}/)*[0-9a-f]{16}\.[0-9]+$`)
+
+// answersOf are those that the latest answer of a run has to questions, by their ids; none
+// where it names only others, such as those that have their answers: they stay open.
 func answersOf(questions []graph.Interrupt, given []engine.Answer) (map[string]any, error) {
 	if len(given) == 0 || given[len(given)-1].InterruptID != questions[0].ID {
 		return nil, nil
@@ -85,17 +94,16 @@ func answersOf(questions []graph.Interrupt, given []engine.Answer) (map[string]a
 	if err := json.Unmarshal(latest.Value, &value); err != nil {
 		return nil, fmt.Errorf("read answer to %s: %w", latest.InterruptID, err)
 	}
-	answers := map[string]any{}
-	if byID, isObject := value.(map[string]any); isObject && len(questions) > 1 {
-		for _, question := range questions {
-			if answer, given := byID[question.ID]; given {
-				answers[question.ID] = answer
-			}
-		}
+	byID, _ := value.(map[string]any)
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(byID)), questionID.MatchString) {
+		// It names none: it is for the first.
+		return map[string]any{latest.InterruptID: value}, nil
 	}
-	if len(answers) == 0 {
-		// It names none of several: it is for the first.
-		answers[latest.InterruptID] = value
+	answers := map[string]any{}
+	for _, question := range questions {
+		if answer, given := byID[question.ID]; given {
+			answers[question.ID] = answer
+		}
 	}
 	return answers, nil
 }

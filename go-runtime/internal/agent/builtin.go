@@ -21,11 +21,11 @@ func (r *Registry) builtinTasks() (map[string]*taskType, error) {
 		"echo":         {task: echo},
 		"example_task": {task: exampleTask},
 		"sleep":        {task: sleep},
-		"traced_task":  {task: (&tracedTask{r.provider}).run},
+		"traced_task":  {task: (&tracedTask{r.provider}).run, spends: true},
 	}
 	for name, member := range graphTasks() {
 		work := &graphTask{registry: r, member: member}
-		tasks[name] = &taskType{check: work.check, task: work.run}
+		tasks[name] = &taskType{check: work.check, task: work.run, spends: true}
 	}
 	for name, task := range tasks {
 		file := "builtin/" + name + ".schema.json"

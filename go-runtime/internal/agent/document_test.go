@@ -90,13 +90,19 @@ func definingWith(
 	t *testing.T, provider model.Provider, keeps func(namespace string) graph.Store, documents ...string,
 ) *Registry {
 	t.Helper()
+	return definingTools(t, provider, Tooling{MCP: noServers{}, Store: keeps}, documents...)
+}
+
+// definingTools is defining with servers of tools.
+func definingTools(t *testing.T, provider model.Provider, tooling Tooling, documents ...string) *Registry {
+	t.Helper()
 	reach := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindAllString(strings.Join(documents, ""), -1)
 	web, err := tool.NewWeb(tool.WebConfig{Prefixes: reach, Propagator: propagation.TraceContext{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(web.Stop)
-	runner := tool.NewRunner(tool.Config{}, slog.New(slog.DiscardHandler))
+	tooling.Web, tooling.Runner = web, tool.NewRunner(tool.Config{}, slog.New(slog.DiscardHandler))
 	var all builtIns
 	for _, text := range documents {
 		kind := definition.Agent
@@ -106,9 +112,7 @@ func definingWith(
 		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(text), "name: "), "\n")
 		all = append(all, definition.Definition{Kind: kind, Name: name, Version: definition.VersionOf([]byte(text)), Text: []byte(text)})
 	}
-	r, err := New(Config{Provider: provider, Definitions: all, Tooling: Tooling{
-		Runner: runner, Web: web, MCP: noServers{}, Store: keeps,
-	}})
+	r, err := New(Config{Provider: provider, Definitions: all, Tooling: tooling})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,6 +307,10 @@ func TestAgentsWorkForAnother(t *testing.T) {
 	b := openWith(t, dir, registry)
 	id := b.do("lead", conversationTask, `{"messages": [{"role": "user", "content": "Dinner, please."}]}`, "")
 	below := b.subRuns(id, 2)
+	for _, child := range below {
+		// What a crash loses is asked for and paid again.
+		b.question(child, "")
+	}
 	for _, child := range below {
 		interruptID, _ := b.question(child, "")
 		b.crash()

@@ -117,6 +117,7 @@ func objectOf(schema *jsonschema.Schema, text string) (map[string]any, error) {
 
 // agentKind makes nodes that have an agent do something, as a sub-run. `out` is its output.
 func agentKind(with document.With) (document.Work, error) {
+	with.RefuseRepeats("is not for nodes that wait for an agent: it is the agent that has a run_timeout, and a retry")
 	id := with.Required("agent")
 	taskType := with.String("task_type")
 	var prompt func(context.Context, graph.State) (string, error)
@@ -168,6 +169,8 @@ func (r *Registry) graphKind(with document.With) (document.Work, error) {
 // pythonKind makes nodes that call a function of a Python worker, as a sub-run. `out` is
 // what it returns.
 func pythonKind(with document.With) (document.Work, error) {
+	with.RefuseRepeats("is not for nodes that wait for a function: give it to its decorator, " +
+		"@function(max_attempts=…, run_timeout=…)")
 	name := with.Required("function")
 	arguments := with.Values("arguments")
 	work := func(ctx context.Context, node *graph.Call, state graph.State) (any, error) {
@@ -220,7 +223,11 @@ func (r *Registry) httpKind(with document.With) (document.Work, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.callNode(func(context.Context, []byte) (tool.Tool, error) { return made, nil }, arguments), nil
+	set, err := tool.NewSet(made)
+	if err != nil {
+		return nil, err
+	}
+	return r.callNode(func(context.Context) (*tool.Set, string, error) { return set, made.Name, nil }, arguments), nil
 }
 
 // toolKind makes nodes that call a tool of an MCP server, or of the long-term store. `out` is
@@ -234,17 +241,18 @@ func (r *Registry) toolKind(with document.With) (document.Work, error) {
 	if known := r.tooling.MCP.Names(); !slices.Contains(known, server) {
 		with.Refusef("server", "there is no MCP server %q; there are: %s", server, strings.Join(known, ", "))
 	}
-	find := func(ctx context.Context, _ []byte) (tool.Tool, error) {
+	find := func(ctx context.Context) (*tool.Set, string, error) {
 		offered, err := r.tooling.MCP.Tools(ctx, server)
 		if err != nil {
-			return tool.Tool{}, err
+			return nil, "", err
 		}
 		for _, t := range offered {
 			if t.Name == name || t.Name == server+"__"+name {
-				return t, nil
+				set, err := tool.NewSet(t)
+				return set, t.Name, err
 			}
 		}
-		return tool.Tool{}, violation.New("tool", "MCP server %s has no tool %q that is allowed", server, name)
+		return nil, "", violation.New("tool", "MCP server %s has no tool %q that is allowed", server, name)
 	}
 	return r.callNode(find, arguments), with.Check()
 }
@@ -268,17 +276,13 @@ func (r *Registry) storeNode(
 	if err != nil {
 		return nil, err
 	}
-	find := func(_ context.Context, text []byte) (tool.Tool, error) {
-		t, _, err := set.Prepare(model.ToolCall{Name: name, Arguments: string(text)})
-		return t, err
-	}
-	return r.callNode(find, arguments), nil
+	return r.callNode(func(context.Context) (*tool.Set, string, error) { return set, name, nil }, arguments), nil
 }
 
-// callNode is the work of a node that calls a tool, whose refusal fails the node. find returns
-// the tool, if it takes such arguments.
+// callNode is the work of a node that calls a tool, whose refusal fails the node, as that of
+// a person does whom the tool needs. find returns a set that has the tool, and its name there.
 func (r *Registry) callNode(
-	find func(ctx context.Context, arguments []byte) (tool.Tool, error),
+	find func(ctx context.Context) (*tool.Set, string, error),
 	arguments func(context.Context, graph.State) (map[string]any, error),
 ) document.Work {
 	return func(ctx context.Context, node *graph.Call, state graph.State) (any, error) {
@@ -286,8 +290,18 @@ func (r *Registry) callNode(
 		if err != nil {
 			return nil, err
 		}
-		found, err := find(ctx, text)
+		set, name, err := find(ctx)
 		if err != nil {
+			return nil, err
+		}
+		found, text, refused, err := permit(set, node, model.ToolCall{Name: name, Arguments: string(text)})
+		switch {
+		case err != nil:
+			return nil, err
+		case refused != "":
+			return nil, fmt.Errorf("tool %s: %s", name, refused)
+		}
+		if err := ledgerOf(ctx).called(ctx); err != nil {
 			return nil, err
 		}
 		call := callOf(ctx)

@@ -115,7 +115,9 @@ nodes:
   e: {kind: tool, with: {server: nowhere}}
   f: {kind: llm, with: {prompt: x, stream: maybe, schema: {type: nothing}}}
   g: {kind: transform, retry: {attempts: -1}, timeout: -1s}
-edges: [[START, a], [START, b], [START, c], [START, d], [START, e], [START, f], [START, g]]
+  h: {kind: agent, with: {agent: a, prompt: x}, retry: {attempts: 3}, timeout: 1s}
+  i: {kind: python, with: {function: f}, retry: {jitter: true}, timeout: 1s}
+edges: [[START, a], [START, b], [START, c], [START, d], [START, e], [START, f], [START, g], [START, h], [START, i]]
 `))
 	if err == nil {
 		t.Fatal("nothing is wrong")
@@ -125,6 +127,8 @@ edges: [[START, a], [START, b], [START, c], [START, d], [START, e], [START, f], 
 		"nodes.b.with.input: must be an object of expressions", "nodes.c.with.arguments.x: ", "nodes.d.with.url: ",
 		"nodes.e.with.server: there is no MCP server", "nodes.e.with.tool: is required", "nodes.f.with.stream: must be true or false",
 		"nodes.f.with.schema.type: ", "nodes.g.retry.attempts: must be 1 to 100", "nodes.g.timeout: must not be negative",
+		"nodes.h.retry: is not for nodes that wait for an agent", "nodes.h.timeout: is not for nodes that wait for an agent",
+		"nodes.i.retry: is not for nodes that wait for a function", "nodes.i.timeout: is not for nodes that wait for a function",
 	} {
 		if !strings.Contains(err.Error(), place) {
 			t.Errorf("lacks %q", place)

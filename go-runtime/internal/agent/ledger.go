@@ -12,7 +12,6 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
-	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
 const nano = 1e9
@@ -22,70 +21,6 @@ const eventUsage = "usage"
 
 // spentPrefix begins the keys of the steps that record what was spent.
 const spentPrefix = "spent: "
-
-// Budget bounds what one run may take, its sub-runs included. A zero field does not bound.
-type Budget struct {
-	// Tokens are those of inputs and outputs together.
-	Tokens int64 `json:"tokens,omitempty" yaml:"tokens"`
-	// CostUSD is in US dollars. A model whose price is not known costs nothing that could
-	// be counted, and so a run with this bound may not ask one.
-	CostUSD   float64 `json:"cost_usd,omitempty"   yaml:"cost_usd"`
-	ToolCalls int64   `json:"tool_calls,omitempty" yaml:"tool_calls"`
-	// Seconds are those that the run was worked on, without the time that it waited.
-	Seconds float64 `json:"seconds,omitempty" yaml:"seconds"`
-}
-
-func (b Budget) check(field string) error {
-	var wrong []error
-	for name, value := range map[string]float64{
-		"tokens": float64(b.Tokens), "cost_usd": b.CostUSD, "tool_calls": float64(b.ToolCalls), "seconds": b.Seconds,
-	} {
-		if value < 0 {
-			wrong = append(wrong, violation.New(field+"."+name, "must not be negative"))
-		}
-	}
-	return violation.Join(wrong...)
-}
-
-// within returns the tighter of both.
-func (b Budget) within(other Budget) Budget {
-	return Budget{
-		Tokens: tighter(b.Tokens, other.Tokens), CostUSD: tighter(b.CostUSD, other.CostUSD),
-		ToolCalls: tighter(b.ToolCalls, other.ToolCalls), Seconds: tighter(b.Seconds, other.Seconds),
-	}
-}
-
-func tighter[N int64 | float64](a, b N) N {
-	switch {
-	case a == 0:
-		return b
-	case b == 0:
-		return a
-	}
-	return min(a, b)
-}
-
-// BudgetError says which bound of its budget a run has come to.
-type BudgetError struct {
-	// Bound is the budget's member, Limit what it allows, and Spent what was taken.
-	Bound        string
-	Limit, Spent float64
-}
-
-func (e *BudgetError) Error() string {
-	return fmt.Sprintf("the run's budget is used up: %s are %s, and %s were taken",
-		e.Bound, formatNumber(e.Limit), formatNumber(e.Spent))
-}
-
-// Permanent says that no node is called again after it.
-func (*BudgetError) Permanent() bool { return true }
-
-// budgetFailure ends a run that has come to a bound of its budget.
-func budgetFailure(over *BudgetError) error {
-	return &engine.TaskError{Reason: engine.ReasonBudgetExceeded, Message: over.Error(), Type: "BudgetExceeded"}
-}
-
-func formatNumber(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
 
 // spent is what a run has taken, or one answer of a model.
 type spent struct {
@@ -151,12 +86,12 @@ func newLedger(call engine.Call, budget Budget) (*ledger, error) {
 	}
 	l.budget = budget.within(asked)
 	for _, step := range call.Steps {
-		if !strings.HasPrefix(step.Key, spentPrefix) {
-			continue
+		entry, counts, err := entryOf(step)
+		if err != nil {
+			return nil, err
 		}
-		var entry spent
-		if err := json.Unmarshal(step.Result, &entry); err != nil {
-			return nil, fmt.Errorf("read step %s: %w", step.Key, err)
+		if !counts {
+			continue
 		}
 		l.total = l.total.add(entry)
 		l.entries++
@@ -168,24 +103,15 @@ func newLedger(call engine.Call, budget Budget) (*ledger, error) {
 	return l, nil
 }
 
-// budgetOf is the budget that a run's metadata asks for.
-func budgetOf(metadata []byte) (Budget, error) {
-	var asked struct {
-		Budget Budget `json:"budget"`
-	}
-	if len(metadata) == 0 {
-		return Budget{}, nil
-	}
-	if err := json.Unmarshal(metadata, &asked); err != nil {
-		return Budget{}, violation.New("metadata.budget", "must be an object of numbers: tokens, cost_usd, tool_calls, seconds")
-	}
-	return asked.Budget, asked.Budget.check("metadata.budget")
-}
-
 // left returns a *BudgetError when a bound has been reached.
 func (l *ledger) left() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.over()
+}
+
+// over is left for who has the lock.
+func (l *ledger) over() error {
 	for _, bound := range []struct {
 		name         string
 		limit, spent float64
@@ -279,12 +205,8 @@ func (l *ledger) isOffline() bool {
 	return l.offline != ""
 }
 
-// ran counts what a sub-run took, once.
+// ran counts what a sub-run took, however it ended, once.
 func (l *ledger) ran(ctx context.Context, run engine.Run) error {
-	entry, counts := spentBy(run.Output)
-	if !counts {
-		return nil
-	}
 	l.mu.Lock()
 	counted := l.runs[run.ID]
 	l.runs[run.ID] = true
@@ -292,8 +214,52 @@ func (l *ledger) ran(ctx context.Context, run engine.Run) error {
 	if counted {
 		return nil
 	}
+	entry, counts, err := l.spentIn(ctx, run)
+	if err != nil || !counts {
+		return err
+	}
 	entry.Run = run.ID
 	return l.enter(ctx, entry)
+}
+
+// spentIn is what a sub-run took: by its own entries, which it has however it ended, else by
+// its output.
+func (l *ledger) spentIn(ctx context.Context, run engine.Run) (took spent, counts bool, err error) {
+	if run.Target == engine.WorkerTarget {
+		took, counts = spentBy(run.Output)
+		return took, counts, nil
+	}
+	steps, err := l.call.StepsOf(ctx, run.ID)
+	if err != nil {
+		return spent{}, false, fmt.Errorf("read what run %s took: %w", run.ID, err)
+	}
+	for _, step := range steps {
+		entry, counts, err := entryOf(step)
+		if err != nil {
+			return spent{}, false, err
+		}
+		if counts {
+			took = took.add(entry)
+		}
+	}
+	if took.Usage == (model.Usage{}) && took.ToolCalls == 0 {
+		took, counts = spentBy(run.Output)
+		return took, counts, nil
+	}
+	// It was worked on while this one waited, and its models are not this one's.
+	took.Seconds, took.Model = 0, ""
+	return took, true, nil
+}
+
+// entryOf reads a step of a run; false: it is none that a ledger has recorded.
+func entryOf(step engine.Step) (entry spent, counts bool, err error) {
+	if !strings.HasPrefix(step.Key, spentPrefix) {
+		return spent{}, false, nil
+	}
+	if err := json.Unmarshal(step.Result, &entry); err != nil {
+		return spent{}, false, fmt.Errorf("read step %s: %w", step.Key, err)
+	}
+	return entry, true, nil
 }
 
 // spentBy is what a run took by its output, that of an agent of the runtime or of Python.
@@ -324,15 +290,37 @@ func spentBy(output []byte) (spent, bool) {
 	return entry, true
 }
 
+// called counts a call of a tool that no model made, if the budget allows it. Of several at
+// the same time no more pass than it allows.
+func (l *ledger) called(ctx context.Context) error {
+	l.mu.Lock()
+	if err := l.over(); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	key, entry := l.add(spent{ToolCalls: 1})
+	l.mu.Unlock()
+	return l.record(ctx, key, entry)
+}
+
 func (l *ledger) enter(ctx context.Context, entry spent) error {
 	l.mu.Lock()
+	key, entry := l.add(entry)
+	l.mu.Unlock()
+	return l.record(ctx, key, entry)
+}
+
+// add counts an entry, for who has the lock, with the time since the one before it.
+func (l *ledger) add(entry spent) (key string, _ spent) {
 	now := time.Now()
 	entry.Seconds += now.Sub(l.since).Seconds()
 	l.since = now
 	l.total = l.total.add(entry)
 	l.entries++
-	key := spentPrefix + strconv.Itoa(l.entries)
-	l.mu.Unlock()
+	return spentPrefix + strconv.Itoa(l.entries), entry
+}
+
+func (l *ledger) record(ctx context.Context, key string, entry spent) error {
 	text, err := encode(entry)
 	if err != nil {
 		return err

@@ -80,6 +80,8 @@ type taskType struct {
 	// check refuses what the schema takes and the work does not; it may be nil.
 	check func(namespace string, input []byte) error
 	task  engine.Task
+	// spends says of a built-in task that it keeps to the budget of its run.
+	spends bool
 }
 
 // fits returns a *violation.Error for an input that the work does not take.
@@ -184,6 +186,20 @@ func (r *Registry) Resolve(namespace string, target engine.Target, agentID, name
 		return r.pinned(agentID, name), nil
 	}
 	return found.task, nil
+}
+
+// CheckMetadata implements engine.Registry: a budget must be one where the run keeps to it.
+func (r *Registry) CheckMetadata(target engine.Target, agentID, taskType string, metadata []byte) error {
+	keeps := r.endpoints[agentID] == nil
+	if target == engine.TaskTarget {
+		builtIn := r.tasks[taskType]
+		keeps = builtIn != nil && builtIn.spends
+	}
+	if !keeps {
+		return nil
+	}
+	_, err := budgetOf(metadata)
+	return err
 }
 
 // Defaults implements engine.Registry: built-in tasks have none.

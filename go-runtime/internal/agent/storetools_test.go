@@ -178,7 +178,7 @@ edges: [[START, read]]
 		b.wantOutput(run, step.want)
 	}
 	for input, want := range map[string]string{
-		`{"graph_id": "tested", "user": 7}`:  "node read in step 0: arguments.namespace[1]: must be a string",
+		`{"graph_id": "tested", "user": 7}`:  "node read in step 0: tool get_item: arguments.namespace[1]: must be a string",
 		`{"graph_id": "tested", "user": ""}`: "arguments.namespace[1]: must not be empty",
 		`{"graph_id": "wrong"}`:              "tool get_item: namespace: must have a part",
 	} {

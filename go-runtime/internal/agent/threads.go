@@ -67,7 +67,7 @@ func ownPart(call engine.Call, durability graph.Durability) part {
 // comes to it is recorded, so that a later call knows whether its input was written.
 func (r *Registry) threadPart(ctx context.Context, call engine.Call, found *document.Compiled, id string) (part, error) {
 	saver := r.threads.Saver(call.Namespace, found.Durability)
-	t := part{saver: saver, thread: id, close: saver.Close}
+	t := part{saver: signer{Saver: saver, runID: call.RunID}, thread: id, close: saver.Close}
 	key := threadKey + id
 	var came struct {
 		Revision uint64 `json:"revision"`
@@ -85,7 +85,7 @@ func (r *Registry) threadPart(ctx context.Context, call engine.Call, found *docu
 		switch {
 		case saved.Graph != found.Name():
 			return t, violation.New("input.thread_id", "thread %s is one of graph %s", id, saved.Graph)
-		case saved.Status == graph.Waiting:
+		case saved.Status == graph.Waiting && !call.Ended(saved.Run):
 			return t, violation.New("input.thread_id", "thread %s waits for an answer: resume the run that asks, or update its state", id)
 		}
 		t.before = saved.Revision
@@ -236,7 +236,7 @@ func (o opened) once(
 	case made != nil:
 		return snapshotOf(id, made), nil
 	}
-	c, err := change(signer{o.saver, requestID})
+	c, err := change(signer{Saver: o.saver, requestID: requestID})
 	if err != nil {
 		return Snapshot{}, threadFailure(id, err)
 	}
@@ -258,16 +258,16 @@ func (o opened) madeBy(ctx context.Context, id, requestID string) (*graph.Checkp
 	return nil, nil
 }
 
-// signer is a saver whose checkpoints say which request made them.
+// signer is a saver whose checkpoints say which request or run made them.
 type signer struct {
 	graph.Saver
 
-	requestID string
+	requestID, runID string
 }
 
 // Save implements graph.Saver.
 func (s signer) Save(ctx context.Context, id string, c *graph.Checkpoint) error {
-	c.Request = s.requestID
+	c.Request, c.Run = s.requestID, s.runID
 	return s.Saver.Save(ctx, id, c)
 }
 

@@ -93,6 +93,38 @@ func TestThreadGoesOnOverRunsAndRestarts(t *testing.T) {
 	b.wantOutput(b.say("four"), `{"said": ["one", "two", "ask me", "no", "four"], "turns": 4}`)
 }
 
+// TestThreadGoesOnOnceWhoAsksHasEnded has runs that ask be cancelled, and turns with and
+// without something to say behind them.
+func TestThreadGoesOnOnceWhoAsksHasEnded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, _ := openThreads(t, dir)
+	b.wantOutput(b.say("one"), `{"said": ["one"], "turns": 1}`)
+	waits := b.runGraph(`{"graph_id": "talk", "thread_id": "ada", "said": ["ask me"]}`)
+	b.question(waits, "")
+	b.cancel(waits)
+	b.wantOutput(b.say("two"), `{"said": ["one", "ask me", "two"], "turns": 3}`)
+	waits = b.runGraph(`{"graph_id": "talk", "thread_id": "ada", "said": ["ask me"]}`)
+	b.question(waits, "")
+	b.cancel(waits)
+	b.crash()
+	b, _ = openThreads(t, dir)
+	again := b.runGraph(`{"graph_id": "talk", "thread_id": "ada"}`)
+	interruptID, _ := b.question(again, "")
+	if run := b.say("three"); run.State != engine.Failed || !strings.Contains(run.Error.Message, "waits for an answer") {
+		t.Errorf("a turn beside the one that asks now: %s, %+v", run.State, run.Error)
+	}
+	b.resume(again, interruptID, `"no"`)
+	b.wantOutput(b.wantEnd(again, engine.Succeeded, 1), `{"said": ["one", "ask me", "two", "ask me", "no"], "turns": 4}`)
+}
+
+func (b *bench) cancel(runID string) {
+	b.t.Helper()
+	if _, err := b.CancelRun(b.t.Context(), "default", runID, "enough"); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // TestTurnsOfAThreadComeOneAfterAnother has many at once, none of which is lost.
 func TestTurnsOfAThreadComeOneAfterAnother(t *testing.T) {
 	t.Parallel()
@@ -219,6 +251,29 @@ func TestRepeatsOfAChangeHaveNoSecondEffect(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func TestTurnsTakeNoOtherKey(t *testing.T) {
+	t.Parallel()
+	b, _ := openThreads(t, t.TempDir())
+	request := engine.CreateRequest{
+		TaskType: "langgraph_task", Input: []byte(`{"graph_id": "talk", "thread_id": "ada", "said": ["one"]}`),
+		Options: engine.Options{Concurrency: &engine.Concurrency{Key: "k1"}},
+	}
+	_, _, err := b.CreateRun(t.Context(), "default", request)
+	_, errBatch := b.CreateRuns(t.Context(), "default", []engine.CreateRequest{request})
+	for field, err := range map[string]error{
+		"concurrency": err, "requests[0].concurrency": errBatch,
+	} {
+		wrong, named := errors.AsType[*violation.Error](err)
+		if !named || wrong.Violations[0].Field != field || !strings.Contains(err.Error(), "thread_id") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	request.Input, request.Wait = []byte(`{"graph_id": "talk", "said": ["one"]}`), true
+	if run, _, err := b.CreateRun(t.Context(), "default", request); err != nil || run.State != engine.Succeeded {
+		t.Errorf("without a thread: %s, %v", run.State, err)
+	}
+}
 
 // TestRunsOfAThreadHaveOneKey has every task type that runs graphs, by either spelling.
 func TestRunsOfAThreadHaveOneKey(t *testing.T) {

@@ -51,24 +51,12 @@ func (b *toolbox) use(ctx context.Context, node *graph.Call, wanted model.ToolCa
 }
 
 func (b *toolbox) attempt(ctx context.Context, node *graph.Call, wanted model.ToolCall) (tool.Result, error) {
-	t, arguments, err := b.set.Prepare(wanted)
-	if err != nil {
-		return refusal(err.Error()), nil
-	}
-	if !t.Approval {
-		return b.do(ctx, node, t, arguments)
-	}
-	agreed, refused, err := approval(node, wanted, arguments)
+	t, arguments, refused, err := permit(b.set, node, wanted)
 	switch {
 	case err != nil:
 		return tool.Result{}, err
 	case refused != "":
 		return refusal(refused), nil
-	case len(agreed) > 0:
-		wanted.Arguments = string(agreed)
-		if t, arguments, err = b.set.Prepare(wanted); err != nil {
-			return refusal(err.Error()), nil
-		}
 	}
 	return b.do(ctx, node, t, arguments)
 }
@@ -161,6 +149,26 @@ func emitJSON(ctx context.Context, eventType string, about any) error {
 		return fmt.Errorf("write %s: %w", eventType, err)
 	}
 	return callOf(ctx).Emit(ctx, engine.NewEvent{Type: eventType, Payload: payload})
+}
+
+// permit finds the tool of a call, and asks a person where it needs one's consent. refused says
+// why the call cannot be done: it does not fit, or nobody allows it.
+func permit(set *tool.Set, node *graph.Call, wanted model.ToolCall) (t tool.Tool, arguments []byte, refused string, err error) {
+	if t, arguments, err = set.Prepare(wanted); err != nil {
+		return t, nil, err.Error(), nil
+	}
+	if !t.Approval {
+		return t, arguments, "", nil
+	}
+	agreed, refused, err := approval(node, wanted, arguments)
+	if err != nil || refused != "" || len(agreed) == 0 {
+		return t, arguments, refused, err
+	}
+	wanted.Arguments = string(agreed)
+	if t, arguments, err = set.Prepare(wanted); err != nil {
+		return t, nil, err.Error(), nil
+	}
+	return t, arguments, "", nil
 }
 
 // approval asks a person whether a call may be done. The answer is yes or no, or an object

@@ -121,8 +121,11 @@ const alone = -1
 
 // order completes and checks a request and names its run.
 func (e *Engine) order(namespace string, r CreateRequest) (*order, error) {
-	r, err := e.complete(e.keyed(r))
+	r, err := e.keyed(r)
 	if err != nil {
+		return nil, err
+	}
+	if r, err = e.complete(r); err != nil {
 		return nil, err
 	}
 	id, err := identify(namespace, r)
@@ -132,15 +135,20 @@ func (e *Engine) order(namespace string, r CreateRequest) (*order, error) {
 	return &order{request: r, id: id, hash: hashPayload(r), place: alone}, nil
 }
 
-// keyed gives a request the concurrency key that its work asks for.
-func (e *Engine) keyed(r CreateRequest) CreateRequest {
+// keyed gives a request the concurrency key that its work asks for, beside which it takes no
+// other.
+func (e *Engine) keyed(r CreateRequest) (CreateRequest, error) {
 	setDefault(&r.Target, TaskTarget)
-	if r.Options.Concurrency == nil {
-		if key := e.registry.ConcurrencyKey(r.Target, r.TaskType, r.Input); key != "" {
-			r.Options.Concurrency = &Concurrency{Key: key}
-		}
+	key := e.registry.ConcurrencyKey(r.Target, r.TaskType, r.Input)
+	switch given := r.Options.Concurrency; {
+	case key == "":
+	case given == nil:
+		r.Options.Concurrency = &Concurrency{Key: key}
+	case given.Key != key:
+		return r, violation.New("concurrency",
+			"must be left out: a run with a thread_id waits for the turns before it, and takes no key of its own")
 	}
-	return r
+	return r, nil
 }
 
 // orders makes an order of each request of a batch. Requests with the same id share the first one's.
@@ -290,7 +298,10 @@ func (e *Engine) resolveOne(namespace string, o *order) (err error) {
 		r.Target = WorkerTarget
 		return nil
 	}
-	return err
+	if err != nil || len(r.Metadata) == 0 {
+		return err
+	}
+	return e.registry.CheckMetadata(r.Target, r.AgentID, r.TaskType, r.Metadata)
 }
 
 // makeRoom takes a place for each order that may begin, or room in the queue, for

@@ -33,6 +33,8 @@ func (t tasks) Resolve(_ string, _ Target, _, taskType string, _ []byte) (Task, 
 	return nil, errNoSuchTask
 }
 
+func (tasks) CheckMetadata(Target, string, string, []byte) error { return nil }
+
 func (tasks) ConcurrencyKey(Target, string, []byte) string { return "" }
 
 func (t tasks) Defaults(string, Target, string) RunDefaults { return RunDefaults{} }

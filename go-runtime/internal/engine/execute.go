@@ -76,6 +76,8 @@ func (e *Engine) attempt(ent *entry) {
 	call.Attempt = run.Attempt
 	log := &taskLog{engine: e, lease: &lease{ent: ent, token: run.Lease, place: -1}, visibilities: run.options().Visibility}
 	call.Emit, call.Record, call.Commit, call.StartRun = log.emit, log.record, log.commit, log.startRun
+	call.StepsOf = func(ctx context.Context, runID string) ([]Step, error) { return e.RunSteps(ctx, run.Namespace, runID) }
+	call.Ended = func(runID string) bool { return e.allEnded(run.Namespace, []string{runID}) }
 	e.execute(ctx, ent, run, task, call)
 }
 

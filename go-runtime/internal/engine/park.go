@@ -80,7 +80,7 @@ func (e *Engine) askingFor(run *Run) (asking []string) {
 	return asking
 }
 
-// answerOf returns the answer that an interrupt of a run has got, if it has.
+// answerOf returns the latest answer that an interrupt of a run has got, if it has.
 func (e *Engine) answerOf(ctx context.Context, ent *entry, interruptID string) (Answer, bool) {
 	if interruptID == "" {
 		return Answer{}, false
@@ -89,11 +89,13 @@ func (e *Engine) answerOf(ctx context.Context, ent *entry, interruptID string) (
 	if err != nil {
 		return Answer{}, false
 	}
-	i := slices.IndexFunc(p.Answers, func(a Answer) bool { return a.InterruptID == interruptID })
-	if i < 0 {
-		return Answer{}, false
+	// The same may have been asked again.
+	for _, a := range slices.Backward(p.Answers) {
+		if a.InterruptID == interruptID {
+			return a, true
+		}
 	}
-	return p.Answers[i], true
+	return Answer{}, false
 }
 
 // requeue puts a run that is queued again in the scheduler.

@@ -86,7 +86,10 @@ func (e *Engine) subRun(l *lease, run *Run, key string, request CreateRequest) (
 		return request, violation.New("start_run",
 			"it would be sub-run %d of one another, and %d are the most; does the agent run itself?", maxSubRunDepth+1, maxSubRunDepth)
 	}
-	request = e.keyed(request)
+	request, err := e.keyed(request)
+	if _, moved := violation.In("start_run.run", err); err != nil {
+		return request, moved
+	}
 	if c := request.Options.Concurrency; c != nil && e.isHeldAbove(run, c.Key) {
 		return request, violation.New("start_run.run.concurrency.key", "%q is that of a run which waits for this one", c.Key)
 	}

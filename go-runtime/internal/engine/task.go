@@ -31,6 +31,12 @@ type Call struct {
 	// StartRun creates a sub-run of this run, or returns the one that was started under
 	// the key before, as it is now. A *ParkedError waits for its end.
 	StartRun func(ctx context.Context, key string, request CreateRequest) (Run, error)
+	// StepsOf returns what another run of the namespace has recorded, in order. Errors: those
+	// of Engine.RunSteps.
+	StepsOf func(ctx context.Context, runID string) ([]Step, error)
+	// Ended reports whether another run of the namespace has ended; one that is not kept
+	// any more has.
+	Ended func(runID string) bool
 	// Steps are what earlier calls with this run recorded, in order, and Answers those to
 	// the interrupts at which they parked it.
 	Steps   []Step
@@ -93,8 +99,11 @@ type Registry interface {
 	// type, input that does not fit) and pass through CreateRun unchanged. A nil input is
 	// that of a run that was accepted, and so was checked by what held then.
 	Resolve(namespace string, target Target, agentID, taskType string, input []byte) (Task, error)
+	// CheckMetadata returns a *violation.Error for metadata, a JSON object, which what Resolve
+	// returns for the run reads and cannot follow.
+	CheckMetadata(target Target, agentID, taskType string, metadata []byte) error
 	// ConcurrencyKey returns what a run has in common with others of which one is to be
-	// under way at a time, where its creator says nothing of that; empty: nothing.
+	// under way at a time; empty: nothing, and its creator may say. Else another key is refused.
 	ConcurrencyKey(target Target, taskType string, input []byte) string
 	// Defaults returns what holds for the runs of an agent that do not say.
 	Defaults(namespace string, target Target, agentID string) RunDefaults

@@ -74,7 +74,9 @@ type Checkpoint struct {
 	// Request is what a saver was told to name an Updated or Forked one by, so that a repeat
 	// of the call is known.
 	Request string `json:"request,omitempty"`
-	Status  Status `json:"status"`
+	// Run is what a saver was told to name whoever saved it by; empty: it was not.
+	Run    string `json:"run,omitempty"`
+	Status Status `json:"status"`
 	// Step numbers the step to be done. It only ever rises in a thread.
 	Step  int   `json:"step"`
 	State State `json:"state,omitempty"`

@@ -44,6 +44,10 @@ func (e *encoder) checkpoint(c *Checkpoint, whole bool) {
 		e.member("request")
 		e.string(c.Request)
 	}
+	if c.Run != "" {
+		e.member("run")
+		e.string(c.Run)
+	}
 	e.member("status")
 	e.string(string(c.Status))
 	e.member("step")

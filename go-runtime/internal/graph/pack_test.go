@@ -108,7 +108,7 @@ func TestWhatIsNoCheckpointIsRefused(t *testing.T) {
 func TestPackedCheckpointsHaveAllThatCheckpointsHave(t *testing.T) {
 	t.Parallel()
 	full := &Checkpoint{
-		Graph: "g", Source: Forked, Time: time.Now().UTC(), Parent: 3, Request: "r", Status: Waiting, Step: 7,
+		Graph: "g", Source: Forked, Time: time.Now().UTC(), Parent: 3, Request: "r", Run: "u", Status: Waiting, Step: 7,
 		State: State{"n": 1.0}, Folded: [][]Update{{{Node: "a", Writes: State{"n": 1.0}}}}, Returned: []string{"a"},
 		Tasks: []Task{{ID: "t", Node: "b", Input: 1.0}}, Written: map[string]Command{"t": {Update: State{"n": 2.0}}},
 		Interrupts: []Interrupt{{ID: "i", Node: "b", Value: "?", Run: "r"}}, Answers: map[string][]any{"t": {1.0}},

@@ -19,6 +19,9 @@ type Request struct {
 	Input State
 	// Answers are to open questions, by their ids.
 	Answers map[string]any
+	// Drop has a thread that waits give up its questions: an Input begins a turn, and
+	// without one the tasks that wait are done again, and may ask again.
+	Drop bool
 }
 
 // Options are how a graph is run.
@@ -99,7 +102,7 @@ func (g *Graph) open(ctx context.Context, thread string, options Options) (*run,
 	}
 	if r.at != nil {
 		// They are that checkpoint's alone.
-		r.at.Parent, r.at.Request = 0, ""
+		r.at.Parent, r.at.Request, r.at.Run = 0, "", ""
 	}
 	if r.at != nil || err != nil {
 		return r, err
@@ -141,6 +144,9 @@ type finished struct {
 
 // begin brings the thread to where its tasks can be done. over says that there are none to do.
 func (r *run) begin(ctx context.Context, request Request) (over bool, err error) {
+	if request.Drop && r.at.Status == Waiting {
+		r.at.Status, r.at.Interrupts = Running, nil
+	}
 	switch {
 	case request.Input != nil:
 		return false, r.beginTurn(ctx, request.Input)

@@ -123,7 +123,7 @@ func (g *Graph) Fork(ctx context.Context, saver Saver, thread string, revision u
 	if err != nil {
 		return nil, err
 	}
-	c.Source, c.Parent, c.Request, c.Revision = Forked, c.Revision, "", 0
+	c.Source, c.Parent, c.Request, c.Run, c.Revision = Forked, c.Revision, "", "", 0
 	if to == thread {
 		latest, err := g.State(ctx, saver, thread, 0)
 		if err != nil {

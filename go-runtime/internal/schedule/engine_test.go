@@ -18,6 +18,8 @@ func (echoes) Resolve(string, engine.Target, string, string, []byte) (engine.Tas
 	return func(_ context.Context, call engine.Call) ([]byte, error) { return call.Input, nil }, nil
 }
 
+func (echoes) CheckMetadata(engine.Target, string, string, []byte) error { return nil }
+
 func (echoes) ConcurrencyKey(engine.Target, string, []byte) string { return "" }
 
 func (echoes) Defaults(string, engine.Target, string) engine.RunDefaults { return engine.RunDefaults{} }

@@ -26,6 +26,8 @@ func (asking) Resolve(string, engine.Target, string, string, []byte) (engine.Tas
 	}, nil
 }
 
+func (asking) CheckMetadata(engine.Target, string, string, []byte) error { return nil }
+
 func (asking) ConcurrencyKey(engine.Target, string, []byte) string { return "" }
 
 func (asking) Defaults(string, engine.Target, string) engine.RunDefaults { return engine.RunDefaults{} }

@@ -17,10 +17,12 @@ type With struct {
 	wrong   *[]error
 	// uncached is why the node cannot have a cache, or empty.
 	uncached *string
+	// unrepeated is why the node cannot have a timeout and a retry, or empty.
+	unrepeated *string
 }
 
 func newWith(members map[string]any) With {
-	return With{members: members, read: map[string]bool{}, wrong: new([]error), uncached: new(string)}
+	return With{members: members, read: map[string]bool{}, wrong: new([]error), uncached: new(string), unrepeated: new(string)}
 }
 
 // String is a member that is a text, or empty where it is left out.
@@ -145,6 +147,10 @@ func (w With) Refusef(name, format string, args ...any) {
 // RefuseCache says why a node of the kind cannot have a cache: it completes the sentence
 // that "cache" begins.
 func (w With) RefuseCache(why string) { *w.uncached = why }
+
+// RefuseRepeats says why a node of the kind cannot have a timeout and a retry: it completes
+// the sentence that either begins.
+func (w With) RefuseRepeats(why string) { *w.unrepeated = why }
 
 // Object is a member that is an object as it stands, or nil where it is left out.
 func (w With) Object(name string) map[string]any {
