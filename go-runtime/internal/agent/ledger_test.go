@@ -80,12 +80,18 @@ func TestWhatSubRunsTakeCounts(t *testing.T) {
 		// asked is how often models were.
 		asked int
 	}{
-		"one that fails": {"name: cook\ninstructions: You fail.\nretry: {max_attempts: 1}\n", `{"tokens": 60}`,
-			"tokens are 60, and 66 were taken", 6},
-		"attempts that fail": {"name: cook\ninstructions: You fail.\nretry: {max_attempts: 2, initial_backoff: 1ms}\n", `{"tokens": 60}`,
-			"tokens are 60, and 66 were taken", 6},
-		"calls of tools": {"name: cook\ninstructions: You cook.\ntools: [{http: {name: heat, url: " + url + "/heat}}]\n", `{"tool_calls": 4}`,
-			"tool_calls are 4, and 4 were taken", 5},
+		"one that fails": {
+			"name: cook\ninstructions: You fail.\nretry: {max_attempts: 1}\n",
+			`{"tokens": 60}`, "tokens are 60, and 66 were taken", 6,
+		},
+		"attempts that fail": {
+			"name: cook\ninstructions: You fail.\nretry: {max_attempts: 2, initial_backoff: 1ms}\n",
+			`{"tokens": 60}`, "tokens are 60, and 66 were taken", 6,
+		},
+		"calls of tools": {
+			"name: cook\ninstructions: You cook.\ntools: [{http: {name: heat, url: " + url + "/heat}}]\n",
+			`{"tool_calls": 4}`, "tool_calls are 4, and 4 were taken", 5,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -155,7 +155,7 @@ func emitJSON(ctx context.Context, eventType string, about any) error {
 // why the call cannot be done: it does not fit, or nobody allows it.
 func permit(set *tool.Set, node *graph.Call, wanted model.ToolCall) (t tool.Tool, arguments []byte, refused string, err error) {
 	if t, arguments, err = set.Prepare(wanted); err != nil {
-		return t, nil, err.Error(), nil
+		return t, nil, fmt.Sprint(err), nil
 	}
 	if !t.Approval {
 		return t, arguments, "", nil
@@ -166,7 +166,7 @@ func permit(set *tool.Set, node *graph.Call, wanted model.ToolCall) (t tool.Tool
 	}
 	wanted.Arguments = string(agreed)
 	if t, arguments, err = set.Prepare(wanted); err != nil {
-		return t, nil, err.Error(), nil
+		return t, nil, fmt.Sprint(err), nil
 	}
 	return t, arguments, "", nil
 }
