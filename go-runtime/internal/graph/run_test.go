@@ -75,7 +75,9 @@ func TestWritesAreFoldedInTheOrderOfTheTasks(t *testing.T) {
 		return Command{Update: State{"seen": i}}, nil
 	})
 	g := list().Node("item", item).Branch(Start, func(context.Context, State) ([]Send, error) {
-		return []Send{{Node: "item", Input: State{"i": 0.0}}, {Node: "item", Input: State{"i": 1.0}}, {Node: "item", Input: State{"i": 2.0}}}, nil
+		return []Send{
+			{Node: "item", Input: State{"i": 0.0}}, {Node: "item", Input: State{"i": 1.0}}, {Node: "item", Input: State{"i": 2.0}},
+		}, nil
 	})
 	wantState(t, mustRun(t, g, Request{Input: State{}}, Options{}), `{"seen": [0, 1, 2]}`)
 }

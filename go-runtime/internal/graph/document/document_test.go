@@ -139,7 +139,8 @@ output: {z: nothing}
 		"name", "durability", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
 		"nodes.two.set.y", "nodes.two.set.y", "edges[1]", "edges[2]", "edges[3]", "branches.one[0]", "branches.one[1].when",
 		"branches.one[1].each", "nodes.lost", "output.z", "nodes.three.cache.key", "nodes.three.cache.ttl", "nodes.lost.cache",
-		"nodes.ask.cache", "joins[0].from[2]", "nodes.slow.retry.max_backoff", "nodes.slow.retry.attempts", "nodes.slow.retry.backoff", "nodes.slow.timeout",
+		"nodes.ask.cache", "joins[0].from[2]",
+		"nodes.slow.retry.max_backoff", "nodes.slow.retry.attempts", "nodes.slow.retry.backoff", "nodes.slow.timeout",
 	}
 	slices.Sort(fields)
 	slices.Sort(want)

@@ -62,7 +62,7 @@ func newExpression(text string, want *cel.Type) (*expression, error) {
 		return nil, errors.New(strings.TrimSpace(issues.String()))
 	}
 	if nestingOf(parsed.NativeRep().Expr(), maxNesting) > maxNesting {
-		return nil, fmt.Errorf("nests lists, objects and macros such as map too deep: %d levels are allowed, of which a map has two", maxNesting)
+		return nil, fmt.Errorf("nests lists, objects and macros too deep: %d levels are allowed, of which a map has two", maxNesting)
 	}
 	checked, issues := env.Check(parsed)
 	if issues.Err() != nil {

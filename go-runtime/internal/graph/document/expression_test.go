@@ -33,13 +33,13 @@ func TestExpressionsThatTakeLongToCompileAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text := "name: hostile\nedges: [[START, a]]\noutput: {}\nnodes:\n  a:\n    kind: transform\n    set:\n"
-			state := "state:\n"
+			state := []byte("name: hostile\nedges: [[START, a]]\nstate:\n")
+			nodes := []byte("nodes:\n  a:\n    kind: transform\n    set:\n")
 			for i := range many {
-				state += fmt.Sprintf("  c%d: {}\n", i)
-				text += fmt.Sprintf("      c%d: %q\n", i, test.hostile)
+				state = fmt.Appendf(state, "  c%d: {}\n", i)
+				nodes = fmt.Appendf(nodes, "      c%d: %q\n", i, test.hostile)
 			}
-			parsed, err := Parse([]byte(state + text))
+			parsed, err := Parse(append(state, nodes...))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -34,7 +34,8 @@ func TestInitialFitsItsReducer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			parsed, err := Parse(fmt.Appendf(nil, "name: a\nstate: {x: %s}\nnodes: {a: {kind: transform}}\nedges: [[START, a]]", test.channel))
+			const text = "name: a\nstate: {x: %s}\nnodes: {a: {kind: transform}}\nedges: [[START, a]]"
+			parsed, err := Parse(fmt.Appendf(nil, text, test.channel))
 			if err != nil {
 				t.Fatal(err)
 			}

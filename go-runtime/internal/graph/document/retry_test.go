@@ -12,12 +12,12 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
-// usedUp is permanent by its method alone.
-type usedUp struct{ permanent bool }
+// usedUpError is permanent by its method alone.
+type usedUpError struct{ permanent bool }
 
-func (usedUp) Error() string { return "used up" }
+func (usedUpError) Error() string { return "used up" }
 
-func (u usedUp) Permanent() bool { return u.permanent }
+func (u usedUpError) Permanent() bool { return u.permanent }
 
 func TestPermanentErrorsAreNotRetried(t *testing.T) {
 	t.Parallel()
@@ -31,10 +31,10 @@ func TestPermanentErrorsAreNotRetried(t *testing.T) {
 		"set of a lost member":  {"", `{n: out.lost}`, nil, 1},
 		"a text":                {`text: "{{ state.lost }}"`, "{}", nil, 1},
 		"a violation":           {"", "{}", fmt.Errorf("call: %w", violation.New("city", "is unknown")), 1},
-		"used up":               {"", "{}", fmt.Errorf("call: %w", usedUp{true}), 1},
-		"used up for now":       {"", "{}", usedUp{false}, 3},
+		"used up":               {"", "{}", fmt.Errorf("call: %w", usedUpError{true}), 1},
+		"used up for now":       {"", "{}", usedUpError{false}, 3},
 		"any other":             {"", "{}", errors.New("not now"), 3},
-		"one of several errors": {"", "{}", errors.Join(errors.New("not now"), usedUp{true}), 1},
+		"one of several errors": {"", "{}", errors.Join(errors.New("not now"), usedUpError{true}), 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
