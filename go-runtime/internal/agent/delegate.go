@@ -81,14 +81,15 @@ func metadataBelow(above []byte, left Budget) ([]byte, error) {
 	return encode(below)
 }
 
-// outputOf is what a sub-run came to: of a conversation the final output, else all of
-// its output. One that did not succeed is an error.
+// outputOf is what a sub-run came to, with its numbers as they are: of a conversation the
+// final output, else all of its output. One that did not succeed is an error.
 func outputOf(run engine.Run) (map[string]any, error) {
 	if run.State != engine.Succeeded {
 		return nil, subRunFailure(run)
 	}
 	var output map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(run.Output))
+	decoder.UseNumber()
 	if err := decoder.Decode(&output); err != nil {
 		return nil, fmt.Errorf("read output of run %s: %w", run.ID, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
@@ -77,7 +78,8 @@ func (t *graphTask) check(namespace string, input []byte) error {
 	if err != nil {
 		return err
 	}
-	return checkChannels(found, members)
+	// The state of a graph has doubles.
+	return violation.Join(checkChannels(found, members), jsonvalue.CheckExact("input", input))
 }
 
 // read splits an input into the names of a graph and of a thread, and what is for channels.

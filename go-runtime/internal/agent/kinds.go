@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph/document"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
@@ -137,7 +139,8 @@ func agentKind(with document.With) (document.Work, error) {
 		if err != nil {
 			return nil, err
 		}
-		return outputOf(run)
+		output, err := outputOf(run)
+		return jsonvalue.Doubles(output), err
 	}
 	return work, with.Check()
 }
@@ -187,7 +190,7 @@ func pythonKind(with document.With) (document.Work, error) {
 			return nil, err
 		}
 		output, err := outputOf(run)
-		return output[functionResult], err
+		return jsonvalue.Doubles(output[functionResult]), err
 	}
 	return work, with.Check()
 }
@@ -318,8 +321,10 @@ func (r *Registry) callNode(
 		}
 		out := map[string]any{"text": done.Text}
 		var value any
-		if len(done.Structured) > 0 && json.Unmarshal(done.Structured, &value) == nil {
-			out["json"] = value
+		decoder := json.NewDecoder(bytes.NewReader(done.Structured))
+		decoder.UseNumber()
+		if len(done.Structured) > 0 && decoder.Decode(&value) == nil {
+			out["json"] = jsonvalue.Doubles(value)
 		}
 		return out, nil
 	}

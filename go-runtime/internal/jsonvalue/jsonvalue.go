@@ -106,6 +106,57 @@ func badNumberAt(b []byte) int {
 	return -1
 }
 
+// CheckExact refuses integers of a valid text that no double holds exactly: who reads
+// them as doubles would go on with other numbers.
+func CheckExact(field string, b []byte) error {
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			i = stringEnd(b, i)
+		case c == '-' || '0' <= c && c <= '9':
+			end, _ := numberEnd(b, i)
+			if _, exact := double(string(b[i:end])); !exact {
+				return violation.New(field, "has the number %.40s at byte %d, which a double does not hold: send it as a string", b[i:end], i)
+			}
+			i = end - 1
+		}
+	}
+	return nil
+}
+
+// Doubles has doubles in the place of the numbers of a decoded value, and, in the place of
+// integers that no double holds exactly, strings of their digits. It changes the value.
+func Doubles(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		if number, exact := double(v.String()); exact {
+			return number
+		}
+		return v.String()
+	case []any:
+		for i := range v {
+			v[i] = Doubles(v[i])
+		}
+	case map[string]any:
+		for name := range v {
+			v[name] = Doubles(v[name])
+		}
+	}
+	return value
+}
+
+// exactDigits is how many digits of an integer every double holds.
+const exactDigits = 15
+
+// double returns the double next to a number; exact is false for an integer that is another one.
+func double(number string) (value float64, exact bool) {
+	value, err := strconv.ParseFloat(number, 64)
+	if len(number) <= exactDigits || strings.ContainsAny(number, ".eE") {
+		return value, true
+	}
+	return value, err == nil && strconv.FormatFloat(value, 'f', 0, 64) == number
+}
+
 // stringEnd returns the offset of the quote that ends the string that begins at i.
 func stringEnd(b []byte, i int) int {
 	for i++; b[i] != '"'; i++ {

@@ -168,3 +168,37 @@ func BenchmarkValidate(b *testing.B) {
 		}
 	}
 }
+
+func TestIntegersThatNoDoubleHolds(t *testing.T) {
+	t.Parallel()
+	for text, test := range map[string]struct {
+		want  string
+		exact bool
+	}{
+		`9007199254740992`:                           {`9007199254740992`, true},
+		`9007199254740993`:                           {`"9007199254740993"`, false},
+		`-9007199254740993`:                          {`"-9007199254740993"`, false},
+		`18446744073709551616`:                       {`18446744073709552000`, true},
+		`{"a": [1, 2.5, 12345678901234567891, ""]}`:  {`{"a":[1,2.5,"12345678901234567891",""]}`, false},
+		`["9007199254740993", 1e300, 0.12345678901]`: {`["9007199254740993",1e+300,0.12345678901]`, true},
+		`-0`:   {`-0`, true},
+		`true`: {`true`, true},
+	} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			var value any
+			decoder := json.NewDecoder(strings.NewReader(text))
+			decoder.UseNumber()
+			if err := decoder.Decode(&value); err != nil {
+				t.Fatal(err)
+			}
+			got, err := json.Marshal(Doubles(value))
+			if err != nil || string(got) != test.want {
+				t.Errorf("%s, %v, want %s", got, err, test.want)
+			}
+			if err := CheckExact("value", []byte(text)); (err == nil) != test.exact {
+				t.Errorf("%v, want exact %v", err, test.exact)
+			}
+		})
+	}
+}

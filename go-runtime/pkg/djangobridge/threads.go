@@ -10,6 +10,7 @@ import (
 	"github.com/djangobridge/djangobridge/go-runtime/internal/agent"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -110,8 +111,13 @@ func (s *threadService) UpdateThreadState(
 		return nil, err
 	}
 	var values graph.State
-	if text := request.GetValues(); len(text) > 0 && json.Unmarshal(text, &values) != nil {
-		return nil, violation.New("values", "must be a JSON object")
+	if text := request.GetValues(); len(text) > 0 {
+		if json.Unmarshal(text, &values) != nil {
+			return nil, violation.New("values", "must be a JSON object")
+		}
+		if err := jsonvalue.CheckExact("values", text); err != nil {
+			return nil, err
+		}
 	}
 	snapshot, err := s.threads.UpdateThread(ctx, namespaceOf(ctx), request.GetThreadId(), request.GetGraphId(),
 		request.GetAsNode(), values, request.GetRequestId())

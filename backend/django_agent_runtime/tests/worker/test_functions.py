@@ -60,13 +60,19 @@ def fail(ctx: SyncRunContext) -> None:
     raise ValueError("there is no such article")
 
 
+@function
+def big() -> dict[str, int]:
+    """Return numbers of which a double holds one."""
+    return {"held": 2**53, "beyond": 2**53 + 1}
+
+
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[GoRuntimeProcess]:
     graphs = tmp_path / "definitions" / "graphs"
     graphs.mkdir(parents=True)
     (graphs / "pricing.yaml").write_text(GRAPH)
     amount = "{amount: state.amount}"
-    for name, arguments in {"approve": amount, "tell": amount, "fail": "{}"}.items():
+    for name, arguments in {"approve": amount, "tell": amount, "fail": "{}", "big": "{}"}.items():
         (graphs / f"{name}.yaml").write_text(
             f"name: {name}\nstate: {{amount: {{}}, got: {{}}}}\n"
             f"nodes: {{n: {{kind: python, with: {{function: {name}, arguments: {arguments}}}, set: {{got: out}}}}}}\n"
@@ -167,6 +173,16 @@ def test_function_that_fails_fails_its_graph(
     start_worker(runtime, fail)
     with pytest.raises(RunFailed, match=r"node n of graph fail: agent function:fail: .*there is no such article"):
         client.execute_task("langgraph_task", {"graph_id": "fail"})
+
+
+def test_integers_are_never_other_ones(
+    runtime: GoRuntimeProcess, client: GoRuntimeIntegration, start_worker: Callable[..., Any]
+) -> None:
+    start_worker(runtime, big)
+    result = client.execute_task("langgraph_task", {"graph_id": "big"})
+    assert result["output"] == {"got": {"held": 2**53, "beyond": str(2**53 + 1)}}
+    with pytest.raises(ValueError, match="9007199254740993 at byte .* send it as a string"):
+        client.execute_task("langgraph_task", {"graph_id": "big", "amount": 2**53 + 1})
 
 
 def test_functions_are_no_agents_for_callers(
