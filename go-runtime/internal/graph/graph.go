@@ -94,6 +94,8 @@ type Graph struct {
 	edges    map[string][]string
 	branches map[string][]Branch
 	joins    []join
+	// limit is that of its steps; 0: the options'.
+	limit int
 }
 
 // join has a node follow once all others have returned since it did last.
@@ -112,6 +114,12 @@ func New(name string, channels map[string]Channel) *Graph {
 		name: name, channels: known,
 		nodes: map[string]*Node{}, edges: map[string][]string{}, branches: map[string][]Branch{},
 	}
+}
+
+// Limit is how many steps a run of the graph may take, whatever the options say.
+func (g *Graph) Limit(steps int) *Graph {
+	g.limit = steps
+	return g
 }
 
 // Name is what New was given.

@@ -249,9 +249,10 @@ func (r *run) steps(ctx context.Context) (State, error) {
 		defer end(nil)
 		bounded, r.options.total = ending, &total{end: end}
 	}
+	limit := cmp.Or(r.graph.limit, r.options.RecursionLimit)
 	for done := 0; len(r.at.Tasks) > 0; done++ {
-		if done == r.options.RecursionLimit {
-			return r.stop(ctx, Failed, &RecursionError{Limit: r.options.RecursionLimit})
+		if done == limit {
+			return r.stop(ctx, Failed, &RecursionError{Limit: limit})
 		}
 		if ctx.Err() != nil {
 			return r.at.State, context.Cause(ctx)

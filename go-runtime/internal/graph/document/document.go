@@ -43,6 +43,8 @@ import (
 const (
 	maxBytes = 256 << 10
 	maxNodes = 500
+	// maxSteps bounds Document.RecursionLimit.
+	maxSteps = 10_000
 )
 
 // Document is a graph as data.
@@ -53,6 +55,8 @@ type Document struct {
 	// Durability is when a run that dies has what its steps left: `sync`, before the next
 	// step begins; `async`, which is meant by none, soon; `exit`, only once it waits or ends.
 	Durability Durability `yaml:"durability"`
+	// RecursionLimit is how many steps a run may take; 0: 25.
+	RecursionLimit int `yaml:"recursion_limit"`
 	// State are the channels by name.
 	State map[string]Channel `yaml:"state"`
 	Nodes map[string]Node    `yaml:"nodes"`
@@ -221,11 +225,14 @@ func (c *compiler) compile() (*Compiled, error) {
 	default:
 		c.refusef("durability", "must be %s, %s or %s, is %q", Async, Sync, Exit, durability)
 	}
+	if d.RecursionLimit < 0 || d.RecursionLimit > maxSteps {
+		c.refusef("recursion_limit", "must be 1 to %d, is %d", maxSteps, d.RecursionLimit)
+	}
 	if len(d.Nodes) == 0 || len(d.Nodes) > maxNodes {
 		c.refusef("nodes", "must be 1 to %d, are %d", maxNodes, len(d.Nodes))
 		return nil, violation.Join(c.wrong...)
 	}
-	g := graph.New(d.Name, c.channels())
+	g := graph.New(d.Name, c.channels()).Limit(d.RecursionLimit)
 	for _, name := range slices.Sorted(maps.Keys(d.Nodes)) {
 		c.node(g, name)
 	}

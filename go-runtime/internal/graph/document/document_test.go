@@ -95,11 +95,31 @@ branches: {START: [{each: state.items, to: one}]}
 	}
 }
 
+func TestRecursionLimit(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[int]int{0: 25, 3: 3, 40: 0} {
+		compiled := compile(t, fmt.Sprintf(`
+name: loop
+recursion_limit: %d
+state: {n: {reducer: add, initial: 0}}
+nodes: {count: {kind: transform, set: {n: "1"}}}
+edges: [[START, count]]
+branches: {count: [{when: "state.n < 30", to: count}, {to: END}]}
+`, limit))
+		_, err := compiled.Run(t.Context(), graph.Request{Thread: "t", Input: graph.State{}}, graph.Options{})
+		var over *graph.RecursionError
+		if errors.As(err, &over) != (want > 0) || over != nil && over.Limit != want {
+			t.Errorf("with %d: %v", limit, err)
+		}
+	}
+}
+
 func TestAllMistakesAreNamedWithTheirPlace(t *testing.T) {
 	t.Parallel()
 	parsed, err := Parse([]byte(`
 name: a b
 durability: never
+recursion_limit: 10001
 state: {x: {reducer: sum}}
 nodes:
   one: {kind: sing}
@@ -136,7 +156,7 @@ output: {z: nothing}
 		fields = append(fields, v.Field)
 	}
 	want := []string{
-		"name", "durability", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
+		"name", "durability", "recursion_limit", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
 		"nodes.two.set.y", "nodes.two.set.y", "edges[1]", "edges[2]", "edges[3]", "branches.one[0]", "branches.one[1].when",
 		"branches.one[1].each", "nodes.lost", "output.z", "nodes.three.cache.key", "nodes.three.cache.ttl", "nodes.lost.cache",
 		"nodes.ask.cache", "joins[0].from[2]",
