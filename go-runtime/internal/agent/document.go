@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"strings"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
@@ -106,9 +105,9 @@ func (r *Registry) compile(d *Document) (*agent, error) {
 		add("model", "%s", err)
 	}
 	wrong = append(wrong, d.Budget.check("budget"), d.Check("run"))
-	input, err := schemaOf("parameters", d.Parameters)
+	input, err := jsonschema.Of("parameters", d.Parameters)
 	wrong = append(wrong, err)
-	output, err := schemaOf("output", d.Output)
+	output, err := jsonschema.Of("output", d.Output)
 	wrong = append(wrong, err)
 	tools, err := r.toolkitOf(d)
 	wrong = append(wrong, err)
@@ -138,19 +137,4 @@ func checkModel(provider model.Provider, names string) error {
 		return checker.Check(names)
 	}
 	return nil
-}
-
-// schemaOf compiles a schema of a definition, nil where there is none.
-func schemaOf(field string, object map[string]any) (*jsonschema.Schema, error) {
-	if object == nil {
-		return nil, nil
-	}
-	schema, err := compileSchema(field, object)
-	if wrong, named := errors.AsType[*violation.Error](err); named {
-		return nil, wrong
-	}
-	if err != nil {
-		return nil, violation.New(field, "is no JSON Schema: %s", err.Error())
-	}
-	return schema, nil
 }

@@ -92,21 +92,13 @@ func schemaIn(with document.With, name string) *jsonschema.Schema {
 	if object == nil {
 		return nil
 	}
-	schema, err := schemaOf(name, object)
+	schema, err := jsonschema.Of(name, object)
 	if wrong, named := errors.AsType[*violation.Error](err); named {
 		for _, v := range wrong.Violations {
 			with.Refusef(v.Field, "%s", v.Description)
 		}
 	}
 	return schema
-}
-
-func compileSchema(name string, object map[string]any) (*jsonschema.Schema, error) {
-	text, err := encode(object)
-	if err != nil {
-		return nil, err
-	}
-	return jsonschema.New(name, text)
 }
 
 // objectOf reads an answer that must fit a schema.
@@ -159,6 +151,9 @@ func (r *Registry) graphKind(with document.With) (document.Work, error) {
 			if given, err = input(ctx, state); err != nil {
 				return nil, err
 			}
+		}
+		if err := found.CheckInput(given); err != nil {
+			return nil, fmt.Errorf("graph %s: %w", name, err)
 		}
 		below, err := node.Run(ctx, found.Graph, given)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/tool"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
@@ -104,7 +105,7 @@ func (k *toolkit) addFunction(field string, f *Function) error {
 	if f.Name == "" {
 		return violation.New(field+".name", "is required")
 	}
-	schema, err := schemaOf(field+".parameters", f.Parameters)
+	schema, err := jsonschema.Of(field+".parameters", f.Parameters)
 	if err != nil {
 		return err
 	}

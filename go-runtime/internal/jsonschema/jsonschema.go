@@ -84,6 +84,26 @@ func New(name string, raw []byte) (*Schema, error) {
 	}, nil
 }
 
+// Of compiles the schema that a field of a document has; nil: it has none. Its error is a
+// *violation.Error of the field.
+func Of(field string, object map[string]any) (*Schema, error) {
+	if object == nil {
+		return nil, nil
+	}
+	raw, err := json.Marshal(object)
+	if err != nil {
+		return nil, violation.New(field, "is no JSON: %s", err)
+	}
+	schema, err := New(field, raw)
+	if wrong, named := errors.AsType[*violation.Error](err); named {
+		return nil, wrong
+	}
+	if err != nil {
+		return nil, violation.New(field, "is no JSON Schema: %s", err)
+	}
+	return schema, nil
+}
+
 // Raw is the schema as it was written. It is shared: do not change it.
 func (s *Schema) Raw() []byte { return s.raw }
 

@@ -142,6 +142,9 @@ def test_graph_that_does_not_exist(client: GoRuntimeIntegration) -> None:
         assert caught.value.metadata["graph_id"] == "nothing"
     with pytest.raises(ValueError, match="question"):
         client.execute_task("langraph_task", {"graph_id": "reasoning_graph", "question": "Why?"})
+    for member in ({}, {"input": None}, {"input": ""}):
+        with pytest.raises(ValueError, match="input"):
+            client.execute_task("langraph_task", {"graph_id": "reasoning_graph", **member})
 
 
 def test_a_task_type_that_does_not_exist(client: GoRuntimeIntegration) -> None:

@@ -26,6 +26,7 @@ package document
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
 
@@ -57,6 +59,8 @@ type Document struct {
 	Durability Durability `yaml:"durability"`
 	// RecursionLimit is how many steps a run may take; 0: 25.
 	RecursionLimit int `yaml:"recursion_limit"`
+	// Parameters is the JSON Schema of inputs; nothing: they may have any channel.
+	Parameters map[string]any `yaml:"parameters"`
 	// State are the channels by name.
 	State map[string]Channel `yaml:"state"`
 	Nodes map[string]Node    `yaml:"nodes"`
@@ -189,7 +193,28 @@ type Compiled struct {
 	Description string
 	Durability  Durability
 
-	output map[string]*expression
+	parameters *jsonschema.Schema
+	output     map[string]*expression
+}
+
+// CheckInput refuses members that are no channels, and an input that does not fit the
+// document's parameters. Its error is a *violation.Error.
+func (c *Compiled) CheckInput(input graph.State) error {
+	var wrong []error
+	for _, channel := range slices.Sorted(maps.Keys(input)) {
+		if !c.HasChannel(channel) {
+			wrong = append(wrong, violation.New("input."+channel, "is no channel of %s; its channels are %s",
+				c.Name(), strings.Join(c.Channels(), ", ")))
+		}
+	}
+	if c.parameters != nil {
+		text, err := json.Marshal(input)
+		if err != nil {
+			return violation.New("input", "is no JSON: %s", err)
+		}
+		wrong = append(wrong, c.parameters.Check("input", text))
+	}
+	return violation.Join(wrong...)
 }
 
 // Compile checks all of a document and makes its graph. Its error is a
@@ -232,6 +257,8 @@ func (c *compiler) compile() (*Compiled, error) {
 		c.refusef("nodes", "must be 1 to %d, are %d", maxNodes, len(d.Nodes))
 		return nil, violation.Join(c.wrong...)
 	}
+	parameters, err := jsonschema.Of("parameters", d.Parameters)
+	c.wrong = append(c.wrong, err)
 	g := graph.New(d.Name, c.channels()).Limit(d.RecursionLimit)
 	for _, name := range slices.Sorted(maps.Keys(d.Nodes)) {
 		c.node(g, name)
@@ -250,13 +277,13 @@ func (c *compiler) compile() (*Compiled, error) {
 	for _, name := range slices.Sorted(maps.Keys(d.Output)) {
 		output[name] = c.expression("output."+name, d.Output[name], anyType)
 	}
-	if len(c.wrong) > 0 {
-		return nil, violation.Join(c.wrong...)
+	if err := violation.Join(c.wrong...); err != nil {
+		return nil, err
 	}
 	if err := g.Check(); err != nil {
 		return nil, err
 	}
-	return &Compiled{Graph: g, Description: d.Description, Durability: durability, output: output}, nil
+	return &Compiled{Graph: g, Description: d.Description, Durability: durability, parameters: parameters, output: output}, nil
 }
 
 func (c *compiler) channels() map[string]graph.Channel {

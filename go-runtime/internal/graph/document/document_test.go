@@ -114,12 +114,46 @@ branches: {count: [{when: "state.n < 30", to: count}, {to: END}]}
 	}
 }
 
+func TestInputsFitTheParameters(t *testing.T) {
+	t.Parallel()
+	compiled := compile(t, `
+name: ask
+parameters: {type: object, properties: {question: {type: string}, times: {minimum: 1}}, required: [question]}
+state: {question: {}, times: {}}
+nodes: {end: {kind: transform}}
+edges: [[START, end]]
+`)
+	for name, test := range map[string]struct {
+		input graph.State
+		want  []string
+	}{
+		"fits":       {graph.State{"question": "Why?"}, nil},
+		"lacks one":  {graph.State{}, []string{"input.question"}},
+		"two others": {graph.State{"question": "Why?", "times": 0, "who": "Ada"}, []string{"input.who", "input.times"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var fields []string
+			wrong, named := errors.AsType[*violation.Error](compiled.CheckInput(test.input))
+			if named {
+				for _, v := range wrong.Violations {
+					fields = append(fields, v.Field)
+				}
+			}
+			if !slices.Equal(fields, test.want) {
+				t.Errorf("%v, want %v", wrong, test.want)
+			}
+		})
+	}
+}
+
 func TestAllMistakesAreNamedWithTheirPlace(t *testing.T) {
 	t.Parallel()
 	parsed, err := Parse([]byte(`
 name: a b
 durability: never
 recursion_limit: 10001
+parameters: {type: 7}
 state: {x: {reducer: sum}}
 nodes:
   one: {kind: sing}
@@ -156,7 +190,7 @@ output: {z: nothing}
 		fields = append(fields, v.Field)
 	}
 	want := []string{
-		"name", "durability", "recursion_limit", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
+		"name", "durability", "recursion_limit", "parameters.type", "state.x.reducer", "nodes.one.kind", "nodes.three.with.text", "nodes.two.with.text", "nodes.two.with.txt",
 		"nodes.two.set.y", "nodes.two.set.y", "edges[1]", "edges[2]", "edges[3]", "branches.one[0]", "branches.one[1].when",
 		"branches.one[1].each", "nodes.lost", "output.z", "nodes.three.cache.key", "nodes.three.cache.ttl", "nodes.lost.cache",
 		"nodes.ask.cache", "joins[0].from[2]",
