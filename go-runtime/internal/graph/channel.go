@@ -21,16 +21,25 @@ type Channel struct {
 	// Ephemeral channels are empty again after the step that could read them.
 	Ephemeral bool
 
+	// reducer is the name of Reduce among Reducers; empty: it is none of them.
+	reducer string
 	// adds says that what is written is the same to Reduce one by one and as one list.
 	adds bool
 }
 
 // withKind says of a channel what its reducer is known for.
 func (c Channel) withKind() Channel {
-	if c.Reduce != nil {
-		at := reflect.ValueOf(c.Reduce).Pointer()
-		c.adds = at == reflect.ValueOf(Append).Pointer() || at == reflect.ValueOf(Messages).Pointer()
+	if c.Reduce == nil {
+		c.reducer = lastReducer
+		return c
 	}
+	at := reflect.ValueOf(c.Reduce).Pointer()
+	for name, reduce := range Reducers() {
+		if reduce != nil && at == reflect.ValueOf(reduce).Pointer() {
+			c.reducer = name
+		}
+	}
+	c.adds = c.reducer == appendReducer || c.reducer == messagesReducer
 	return c
 }
 
@@ -50,9 +59,51 @@ func (o Overwrite) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]any{overwriteKey: o.Value})
 }
 
+const (
+	lastReducer     = "last"
+	appendReducer   = "append"
+	messagesReducer = "messages"
+)
+
 // Reducers by the names that documents use.
 func Reducers() map[string]Reducer {
-	return map[string]Reducer{"last": nil, "append": Append, "add": Add, "merge": Merge, "messages": Messages}
+	return map[string]Reducer{lastReducer: nil, appendReducer: Append, "add": Add, "merge": Merge, messagesReducer: Messages}
+}
+
+// keptChannel is what checkpoints have of a channel: how its values were made, so that they
+// are read so when the graph has become another.
+type keptChannel struct {
+	Reducer   string `json:"reducer"`
+	Ephemeral bool   `json:"ephemeral,omitempty"`
+}
+
+// keptChannels are those of a graph; nil: it has reducers that have no names.
+func keptChannels(channels map[string]Channel) map[string]keptChannel {
+	kept := make(map[string]keptChannel, len(channels))
+	for name, channel := range channels {
+		if channel.reducer == "" {
+			return nil
+		}
+		kept[name] = keptChannel{channel.reducer, channel.Ephemeral}
+	}
+	return kept
+}
+
+// of returns a graph that folds as the one did that had these channels; g for nil.
+func (g *Graph) of(kept map[string]keptChannel) (*Graph, error) {
+	if kept == nil || maps.Equal(kept, g.kept) {
+		return g, nil
+	}
+	reducers := Reducers()
+	channels := make(map[string]Channel, len(kept))
+	for name, channel := range kept {
+		reduce, known := reducers[channel.Reducer]
+		if !known {
+			return nil, fmt.Errorf("channel %s: there is no reducer %q", name, channel.Reducer)
+		}
+		channels[name] = Channel{Reduce: reduce, Ephemeral: channel.Ephemeral}
+	}
+	return New(g.name, channels), nil
 }
 
 // Append adds a value to a list, and the items of a list one by one.

@@ -102,6 +102,8 @@ type Checkpoint struct {
 	// Error says why a Failed thread failed.
 	Error string `json:"error,omitempty"`
 
+	// channels are those of the graph that it is made with; nil: they cannot be kept.
+	channels map[string]keptChannel
 	// whole is how many bytes the latest whole one has that was packed, deltas those
 	// of what was packed since, latest those of what was packed last.
 	whole, deltas, latest int

@@ -56,6 +56,10 @@ func (e *encoder) checkpoint(c *Checkpoint, whole bool) {
 		e.member("state")
 		e.object(c.State)
 	}
+	if whole && len(c.channels) > 0 {
+		e.member("channels")
+		e.other(c.channels)
+	}
 	if !whole && len(c.Folded) > 0 {
 		e.member("folded")
 		e.folded(c.Folded)
@@ -79,7 +83,7 @@ func (e *encoder) rest(c *Checkpoint) {
 		value any
 		empty bool
 	}{
-		{"written", c.Written, len(c.Written) == 0},
+		{"written", markedWritten(c.Written), len(c.Written) == 0},
 		{"interrupts", c.Interrupts, len(c.Interrupts) == 0},
 		{"answers", c.Answers, len(c.Answers) == 0},
 		{"below", c.Below, len(c.Below) == 0},
@@ -105,7 +109,7 @@ func (e *encoder) folded(steps [][]Update) {
 			e.string(update.Node)
 			if len(update.Writes) > 0 {
 				e.member("writes")
-				e.object(update.Writes)
+				e.object(marked(update.Writes))
 			}
 			e.text = append(e.text, '}')
 		}

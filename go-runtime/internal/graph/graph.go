@@ -94,6 +94,8 @@ type Graph struct {
 	edges    map[string][]string
 	branches map[string][]Branch
 	joins    []join
+	// kept is what checkpoints have of the channels.
+	kept map[string]keptChannel
 	// limit is that of its steps; 0: the options'.
 	limit int
 }
@@ -111,7 +113,7 @@ func New(name string, channels map[string]Channel) *Graph {
 		known[channel] = kind.withKind()
 	}
 	return &Graph{
-		name: name, channels: known,
+		name: name, channels: known, kept: keptChannels(known),
 		nodes: map[string]*Node{}, edges: map[string][]string{}, branches: map[string][]Branch{},
 	}
 }

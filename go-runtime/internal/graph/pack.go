@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strings"
 )
 
 // packed is a checkpoint as savers keep it: a whole one, or one without the state, which
@@ -13,6 +15,8 @@ type packed struct {
 
 	// Whole comes first in the text: IsWhole reads no further.
 	Whole bool `json:"whole,omitempty"`
+	// Channels are those with which a whole one was made, and what follows it.
+	Channels map[string]keptChannel `json:"channels,omitempty"`
 }
 
 const wholePrefix = `{"whole":true`
@@ -53,17 +57,19 @@ func IsWhole(text []byte) bool { return bytes.HasPrefix(text, []byte(wholePrefix
 
 // Unpack reads checkpoints of a thread that follow each other, the first of them a whole
 // one and the last one that with the revision, and returns the last n, newest first. The
-// graph's reducers make the states.
+// reducers that the graph had then make the states; where it had such as have no names, its
+// present ones.
 func (g *Graph) Unpack(texts [][]byte, revision uint64, n int) ([]*Checkpoint, error) {
 	if len(texts) == 0 || !IsWhole(texts[0]) {
 		return nil, fmt.Errorf("checkpoint %d: the state that it goes on from is missing", revision)
 	}
 	n = min(n, len(texts))
 	read := make([]*Checkpoint, n)
-	last := &Checkpoint{}
+	last, maker := &Checkpoint{}, g
 	for i, text := range texts {
 		c := &packed{}
-		if err := json.Unmarshal(text, c); err != nil {
+		err := json.Unmarshal(text, c)
+		if err != nil {
 			return nil, fmt.Errorf("decode checkpoint %d: %w", revision-uint64(len(texts)-1-i), err)
 		}
 		next := &c.Checkpoint
@@ -73,11 +79,17 @@ func (g *Graph) Unpack(texts [][]byte, revision uint64, n int) ([]*Checkpoint, e
 			next.State = State{}
 		}
 		if !c.Whole {
-			state, err := g.replay(last.State, next.Folded)
+			next.channels = last.channels
+			state, err := maker.replay(last.State, next.Folded)
 			if err != nil {
 				return nil, fmt.Errorf("replay checkpoint %d: %w", next.Revision, err)
 			}
 			next.State, next.Folded = state, nil
+		} else {
+			next.channels = c.Channels
+			if maker, err = g.of(c.Channels); err != nil {
+				return nil, fmt.Errorf("read checkpoint %d: %w", next.Revision, err)
+			}
 		}
 		next.whole, next.deltas = last.whole, last.deltas
 		next.count(text)
@@ -101,6 +113,50 @@ func (g *Graph) replay(state State, steps [][]Update) (State, error) {
 	return state, nil
 }
 
+// Data that looks like the mark of an Overwrite is kept with one more of these behind its key.
+const dataMark = "!"
+
+// isMarked reports whether a value is an object that has the key of an Overwrite alone, with
+// marks behind it or without.
+func isMarked(value any) (key string, is bool) {
+	object, isObject := value.(map[string]any)
+	if !isObject || len(object) != 1 {
+		return "", false
+	}
+	for key := range object {
+		rest, is := strings.CutPrefix(key, overwriteKey)
+		return key, is && strings.Trim(rest, dataMark) == ""
+	}
+	return "", false
+}
+
+// marked is what nodes wrote, with data kept from being read as an Overwrite.
+func marked(update State) State {
+	var copied State
+	for name, value := range update {
+		if key, is := isMarked(value); is {
+			if copied == nil {
+				copied = maps.Clone(update)
+			}
+			copied[name] = map[string]any{key + dataMark: value.(map[string]any)[key]} //nolint:forcetypeassert // it is one
+		}
+	}
+	if copied == nil {
+		return update
+	}
+	return copied
+}
+
+// markedWritten is marked for what tasks wrote that have returned.
+func markedWritten(written map[string]Command) map[string]Command {
+	kept := make(map[string]Command, len(written))
+	for task, command := range written {
+		command.Update = marked(command.Update)
+		kept[task] = command
+	}
+	return kept
+}
+
 func (c *Checkpoint) restoreOverwrites() {
 	for _, command := range c.Written {
 		restoreOverwrites(command.Update)
@@ -114,10 +170,15 @@ func (c *Checkpoint) restoreOverwrites() {
 
 func restoreOverwrites(update State) {
 	for name, value := range update {
-		if object, isObject := value.(map[string]any); isObject && len(object) == 1 {
-			if replaced, isOverwrite := object[overwriteKey]; isOverwrite {
-				update[name] = Overwrite{replaced}
-			}
+		key, is := isMarked(value)
+		if !is {
+			continue
+		}
+		was := value.(map[string]any)[key] //nolint:forcetypeassert // it is one
+		if data, isData := strings.CutSuffix(key, dataMark); isData {
+			update[name] = map[string]any{data: was}
+		} else {
+			update[name] = Overwrite{was}
 		}
 	}
 }

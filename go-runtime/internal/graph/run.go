@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -103,11 +104,15 @@ func (g *Graph) open(ctx context.Context, thread string, options Options) (*run,
 	if r.at != nil {
 		// They are that checkpoint's alone.
 		r.at.Parent, r.at.Request, r.at.Run = 0, "", ""
+		if !maps.Equal(r.at.channels, g.kept) {
+			// What follows is folded otherwise than what is there.
+			r.at.channels, r.at.whole, r.at.deltas = g.kept, 0, 0
+		}
 	}
 	if r.at != nil || err != nil {
 		return r, err
 	}
-	r.at = &Checkpoint{State: State{}}
+	r.at = &Checkpoint{State: State{}, channels: g.kept}
 	for name, channel := range g.channels {
 		if channel.Initial == nil {
 			continue
@@ -175,7 +180,7 @@ func (r *run) beginTurn(ctx context.Context, input State) error {
 	before := r.at
 	r.at = &Checkpoint{
 		Revision: before.Revision, Source: Begun, Status: Running, Step: before.Step, State: before.State,
-		whole: before.whole, deltas: before.deltas,
+		channels: before.channels, whole: before.whole, deltas: before.deltas,
 	}
 	if before.Revision > 0 {
 		// Tasks of a turn that failed have the ids of its step.

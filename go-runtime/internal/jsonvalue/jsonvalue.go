@@ -116,7 +116,8 @@ func CheckExact(field string, b []byte) error {
 		case c == '-' || '0' <= c && c <= '9':
 			end, _ := numberEnd(b, i)
 			if _, exact := double(string(b[i:end])); !exact {
-				return violation.New(field, "has the number %.40s at byte %d, which a double does not hold: send it as a string", b[i:end], i)
+				return violation.New(field, "has the number %.40s at byte %d, which a double does not hold: send it as a string",
+					b[i:end], i)
 			}
 			i = end - 1
 		}

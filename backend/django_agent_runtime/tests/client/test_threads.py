@@ -67,6 +67,20 @@ def test_a_thread_is_updated_and_runs_on(client: GoRuntimeIntegration) -> None:
     assert say(client, "bob", "now")["said"] == ["before", "now"]
 
 
+def test_a_thread_keeps_its_values_when_its_graph_is_another(client: GoRuntimeIntegration) -> None:
+    client.register_graph(TALK)
+    for text in ("one", "two", "three"):
+        say(client, "ada", text)
+    was = client.get_thread_state("ada")
+    client.register_graph(TALK.replace("said: {reducer: append}", "said: {}, more: {initial: 1}"))
+    assert client.get_thread_state("ada") == was
+    assert say(client, "ada", "four") == {"said": ["four"], "turns": 4}
+    assert client.get_thread_state("ada", was.revision).values == {"said": ["one", "two", "three"], "turns": 3}
+    client.register_graph("name: talk\nstate: {said: {}}\nnodes: {n: {kind: transform}}\nedges: [[START, n]]\n")
+    assert say(client, "ada", "five") == {"said": ["five"], "turns": 4}
+    assert len(client.list_thread_history("ada", limit=None)) > 10
+
+
 def test_a_thread_is_forked(client: GoRuntimeIntegration) -> None:
     client.register_graph(TALK)
     say(client, "ada", "one")
