@@ -142,9 +142,11 @@ def test_graph_that_does_not_exist(client: GoRuntimeIntegration) -> None:
         assert caught.value.metadata["graph_id"] == "nothing"
     with pytest.raises(ValueError, match="question"):
         client.execute_task("langraph_task", {"graph_id": "reasoning_graph", "question": "Why?"})
-    for member in ({}, {"input": None}, {"input": ""}):
+    for wrong in (None, "", 7):
         with pytest.raises(ValueError, match="input"):
-            client.execute_task("langraph_task", {"graph_id": "reasoning_graph", **member})
+            client.execute_task("langraph_task", {"graph_id": "reasoning_graph", "input": wrong})
+    with pytest.raises(ValueError, match="input"):
+        client.execute_task("langraph_task", {"graph_id": "reasoning_graph"})
 
 
 def test_a_task_type_that_does_not_exist(client: GoRuntimeIntegration) -> None:

@@ -181,7 +181,7 @@ def test_integers_are_never_other_ones(
     start_worker(runtime, big)
     result = client.execute_task("langgraph_task", {"graph_id": "big"})
     assert result["output"] == {"got": {"held": 2**53, "beyond": str(2**53 + 1)}}
-    with pytest.raises(ValueError, match="9007199254740993 at byte .* send it as a string"):
+    with pytest.raises(ValueError, match=r"9007199254740993 at byte .* send it as a string"):
         client.execute_task("langgraph_task", {"graph_id": "big", "amount": 2**53 + 1})
 
 
