@@ -481,3 +481,17 @@ func TestStopCreatesNoMoreRuns(t *testing.T) {
 		t.Errorf("%d more runs were tried", len(r.blocks))
 	}
 }
+
+// TestStopOfAnIdleStoreIsNoFailure has nothing be created when whoever waits has no time left.
+func TestStopOfAnIdleStoreIsNoFailure(t *testing.T) {
+	t.Parallel()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		s := open(t, t.TempDir(), "2026-01-01T00:00:30Z", newRuns())
+		if err := s.Stop(over); err != nil {
+			t.Fatal(err)
+		}
+		s.close()
+	}
+}

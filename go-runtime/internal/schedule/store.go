@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,6 +49,8 @@ type Store struct {
 	work     context.Context //nolint:containedctx // the lifetime of what Start began, ended by Stop
 	endWork  context.CancelFunc
 	running  sync.WaitGroup
+	// creating says that a run is being created.
+	creating atomic.Bool
 }
 
 type name struct{ namespace, id string }
@@ -134,6 +137,11 @@ func (s *Store) Stop(ctx context.Context) error {
 	case <-finished:
 		return nil
 	case <-ctx.Done():
+		if !s.creating.Load() {
+			// It only has to be told.
+			<-finished
+			return nil
+		}
 		return fmt.Errorf("a scheduled run is still being created: %w", context.Cause(ctx))
 	}
 }
@@ -393,6 +401,8 @@ func (s *Store) createDue() time.Duration {
 
 // create creates the run of a time, and reports whether the time is done with.
 func (s *Store) create(k *kept, due time.Time) bool {
+	s.creating.Store(true)
+	defer s.creating.Store(false)
 	next := *k
 	run, _, err := s.runs.CreateRun(s.work, k.schedule.Namespace, k.schedule.request(k.schedule.runID(due.Format(time.RFC3339))))
 	switch {

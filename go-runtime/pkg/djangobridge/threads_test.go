@@ -160,7 +160,7 @@ func TestThreadsAreLookedAtChangedAndForked(t *testing.T) {
 
 func TestCallsAboutThreadsThatDoNotFitAreRefused(t *testing.T) {
 	t.Parallel()
-	sys, ctx := start(t), testContext(t)
+	sys, ctx := start(t), t.Context()
 	threads := threadsOf(sys)
 	register(t, sys, []byte(talking))
 	turn := say(t, sys, "ada", "one")

@@ -160,7 +160,7 @@ func TestWatchThatIsRemovedGetsNothingMore(t *testing.T) {
 func TestRequestsForWatchesThatMakeNoSenseEndTheStream(t *testing.T) {
 	t.Parallel()
 	sys := start(t)
-	run := createRun(t, sys, "sleep", `{"seconds":60}`)
+	run := createRun(t, sys, "sleep", `{"seconds":3600}`)
 	watch := &agentruntimev1.WatchRunRequest{RunId: run}
 	tests := map[string]func(*watcher){
 		"nothing": func(w *watcher) {
