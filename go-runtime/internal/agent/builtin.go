@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 )
 
 //go:embed builtin/*.schema.json
@@ -87,9 +88,7 @@ func exampleTask(_ context.Context, call engine.Call) ([]byte, error) {
 // upper case. Numbers stay exactly as they were written.
 func upperCaseStrings(text []byte) (result json.RawMessage, changed int, err error) {
 	var value any
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	if err := decoder.Decode(&value); err != nil {
+	if err := jsonvalue.Decode(text, &value); err != nil {
 		return nil, 0, err
 	}
 	value = mapStrings(value, func(s string) string {

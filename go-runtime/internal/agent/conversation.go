@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"text/template"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/violation"
 )
@@ -212,9 +212,7 @@ func (c *conversation) doTask(ctx context.Context, call engine.Call, asked turn)
 		return runOutput{}, err
 	}
 	var output map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(made))
-	decoder.UseNumber()
-	if err := decoder.Decode(&output); err != nil {
+	if err := jsonvalue.Decode(made, &output); err != nil {
 		return runOutput{}, fmt.Errorf("read output of %s: %w", call.TaskType, err)
 	}
 	var text strings.Builder

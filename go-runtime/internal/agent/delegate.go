@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/graph"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 )
 
 // functionPrefix begins the agent ids under which workers serve Python functions.
@@ -88,9 +88,7 @@ func outputOf(run engine.Run) (map[string]any, error) {
 		return nil, subRunFailure(run)
 	}
 	var output map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(run.Output))
-	decoder.UseNumber()
-	if err := decoder.Decode(&output); err != nil {
+	if err := jsonvalue.Decode(run.Output, &output); err != nil {
 		return nil, fmt.Errorf("read output of run %s: %w", run.ID, err)
 	}
 	if final, isConversation := output["final_output"].(map[string]any); isConversation {

@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -316,9 +314,7 @@ func (r *Registry) callNode(
 		}
 		out := map[string]any{"text": done.Text}
 		var value any
-		decoder := json.NewDecoder(bytes.NewReader(done.Structured))
-		decoder.UseNumber()
-		if len(done.Structured) > 0 && decoder.Decode(&value) == nil {
+		if len(done.Structured) > 0 && jsonvalue.Decode(done.Structured, &value) == nil {
 			out["json"] = jsonvalue.Doubles(value)
 		}
 		return out, nil

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonschema"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 )
 
 // sample makes the answer that stands in for a model's when none is configured:
@@ -71,9 +71,7 @@ func (s *sample) render(input []byte, notice string) (string, error) {
 		Input  map[string]any
 		Notice string
 	}{Notice: notice}
-	decoder := json.NewDecoder(bytes.NewReader(input))
-	decoder.UseNumber()
-	if err := decoder.Decode(&data.Input); err != nil {
+	if err := jsonvalue.Decode(input, &data.Input); err != nil {
 		return "", fmt.Errorf("read input: %w", err)
 	}
 	var out strings.Builder

@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/djangobridge/djangobridge/go-runtime/internal/engine"
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 	"github.com/djangobridge/djangobridge/go-runtime/internal/model"
 )
 
@@ -62,9 +62,7 @@ func (t *thinker) run(ctx context.Context, call engine.Call) ([]byte, error) {
 func (r result) object() (map[string]any, error) {
 	// Decoded rather than copied: a name given twice is then given once.
 	var output map[string]any
-	decoder := json.NewDecoder(strings.NewReader(r.text))
-	decoder.UseNumber()
-	if err := decoder.Decode(&output); err != nil {
+	if err := jsonvalue.Decode([]byte(r.text), &output); err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	if r.plan != "" {

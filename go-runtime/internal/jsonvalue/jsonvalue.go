@@ -1,6 +1,6 @@
-// Package jsonvalue checks the JSON texts that callers hand in. Texts are never
-// decoded and encoded again: what was checked is kept byte for byte, so that
-// numbers beyond a double, the order of keys and every other detail survive.
+// Package jsonvalue checks the JSON texts that callers hand in, and reads numbers without
+// loss. A text that was checked is kept byte for byte, never decoded and encoded again, so
+// that numbers beyond a double, the order of keys and every other detail survive.
 package jsonvalue
 
 import (
@@ -91,41 +91,55 @@ func tooDeepAt(b []byte) int {
 // badNumberAt returns the offset of the first number of a JSON text that some
 // reader cannot take, or -1.
 func badNumberAt(b []byte) int {
+	at, _ := firstNumber(b, func(number []byte, whole bool) bool {
+		return len(number) > MaxNumberBytes || !whole && overflows(number)
+	})
+	return at
+}
+
+// firstNumber returns the first number of a JSON text that is one that is looked for, and
+// its offset, or -1; whole says of a number that it is an integer.
+func firstNumber(b []byte, is func(number []byte, whole bool) bool) (at int, number []byte) {
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
 		case c == '"':
 			i = stringEnd(b, i)
 		case c == '-' || '0' <= c && c <= '9':
 			end, whole := numberEnd(b, i)
-			if end-i > MaxNumberBytes || !whole && overflows(b[i:end]) {
-				return i
+			if is(b[i:end], whole) {
+				return i, b[i:end]
 			}
 			i = end - 1
 		}
 	}
-	return -1
+	return -1, nil
 }
 
 // CheckExact refuses integers of a valid text that no double holds exactly: who reads
 // them as doubles would go on with other numbers.
 func CheckExact(field string, b []byte) error {
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case c == '"':
-			i = stringEnd(b, i)
-		case c == '-' || '0' <= c && c <= '9':
-			end, _ := numberEnd(b, i)
-			if _, exact := double(string(b[i:end])); !exact {
-				return violation.New(field, "has the number %.40s at byte %d, which a double does not hold: send it as a string",
-					b[i:end], i)
-			}
-			i = end - 1
+	at, number := firstNumber(b, func(number []byte, whole bool) bool {
+		if !whole || len(number) <= exactDigits {
+			return false
 		}
+		_, exact := double(string(number))
+		return !exact
+	})
+	if at < 0 {
+		return nil
 	}
-	return nil
+	return violation.New(field, "has the number %.40s at byte %d, which a double does not hold: send it as a string", number, at)
 }
 
-// Doubles has doubles in the place of the numbers of a decoded value, and, in the place of
+// Decode reads a JSON text with its numbers as they were written, each a json.Number where
+// into does not say otherwise.
+func Decode(b []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(b))
+	decoder.UseNumber()
+	return decoder.Decode(into)
+}
+
+// Doubles has doubles in the place of the numbers that Decode read, and, in the place of
 // integers that no double holds exactly, strings of their digits. It changes the value.
 func Doubles(value any) any {
 	switch v := value.(type) {

@@ -187,9 +187,7 @@ func TestIntegersThatNoDoubleHolds(t *testing.T) {
 		t.Run(text, func(t *testing.T) {
 			t.Parallel()
 			var value any
-			decoder := json.NewDecoder(strings.NewReader(text))
-			decoder.UseNumber()
-			if err := decoder.Decode(&value); err != nil {
+			if err := Decode([]byte(text), &value); err != nil {
 				t.Fatal(err)
 			}
 			got, err := json.Marshal(Doubles(value))

@@ -7,6 +7,8 @@ import (
 	"path"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/djangobridge/djangobridge/go-runtime/internal/jsonvalue"
 )
 
 // mask stands in the place of a value that is redacted.
@@ -70,9 +72,7 @@ func (r *redactor) text(value any) string {
 		}
 	}
 	var decoded any
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber()
-	if decoder.Decode(&decoded) != nil {
+	if jsonvalue.Decode(raw, &decoded) != nil {
 		return ""
 	}
 	decoded = r.redact(decoded, 0)
