@@ -64,20 +64,15 @@ func (t *teller) observe(ctx context.Context, e graph.Event) {
 	if t.err != nil || !t.passes(e) {
 		return
 	}
-	switch e.Kind {
-	case graph.Begins, graph.StepDone, graph.Saved:
-		if e.Node != "" {
-			return
-		}
-	default:
-	}
-	switch e.Kind {
-	case graph.Begins:
+	ofGraph := e.Kind == graph.Begins || e.Kind == graph.StepDone || e.Kind == graph.Saved
+	switch {
+	case ofGraph && e.Node != "":
+		return
+	case e.Kind == graph.Begins:
 		t.state, e.Data = e.State, e.State
-	case graph.StepDone:
+	case e.Kind == graph.StepDone:
 		e.Data = graph.Changes(t.state, e.State)
 		t.state = e.State
-	default:
 	}
 	payload, err := encode(e)
 	if err == nil {

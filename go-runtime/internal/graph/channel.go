@@ -28,14 +28,10 @@ type Channel struct {
 }
 
 // withKind says of a channel what its reducer is known for.
-func (c Channel) withKind() Channel {
-	if c.Reduce == nil {
-		c.reducer = lastReducer
-		return c
-	}
+func (c Channel) withKind(reducers map[string]Reducer) Channel {
 	at := reflect.ValueOf(c.Reduce).Pointer()
-	for name, reduce := range Reducers() {
-		if reduce != nil && at == reflect.ValueOf(reduce).Pointer() {
+	for name, reduce := range reducers {
+		if at == reflect.ValueOf(reduce).Pointer() {
 			c.reducer = name
 		}
 	}
@@ -60,14 +56,13 @@ func (o Overwrite) MarshalJSON() ([]byte, error) {
 }
 
 const (
-	lastReducer     = "last"
 	appendReducer   = "append"
 	messagesReducer = "messages"
 )
 
 // Reducers by the names that documents use.
 func Reducers() map[string]Reducer {
-	return map[string]Reducer{lastReducer: nil, appendReducer: Append, "add": Add, "merge": Merge, messagesReducer: Messages}
+	return map[string]Reducer{"last": nil, appendReducer: Append, "add": Add, "merge": Merge, messagesReducer: Messages}
 }
 
 // keptChannel is what checkpoints have of a channel: how its values were made, so that they

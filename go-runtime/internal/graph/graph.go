@@ -108,9 +108,9 @@ type join struct {
 
 // New returns a graph with these channels and no nodes. The name is for people.
 func New(name string, channels map[string]Channel) *Graph {
-	known := make(map[string]Channel, len(channels))
+	known, reducers := make(map[string]Channel, len(channels)), Reducers()
 	for channel, kind := range channels {
-		known[channel] = kind.withKind()
+		known[channel] = kind.withKind(reducers)
 	}
 	return &Graph{
 		name: name, channels: known, kept: keptChannels(known),

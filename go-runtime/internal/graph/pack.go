@@ -149,6 +149,9 @@ func marked(update State) State {
 
 // markedWritten is marked for what tasks wrote that have returned.
 func markedWritten(written map[string]Command) map[string]Command {
+	if len(written) == 0 {
+		return nil
+	}
 	kept := make(map[string]Command, len(written))
 	for task, command := range written {
 		command.Update = marked(command.Update)

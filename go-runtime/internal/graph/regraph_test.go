@@ -11,9 +11,6 @@ import (
 // then with another of its name.
 func TestThreadsKeepTheirValuesWhenTheGraphIsAnother(t *testing.T) {
 	t.Parallel()
-	of := func(channels map[string]Channel) *Graph {
-		return New("same", channels).Node("a", Node{Run: nothing}).Edge(Start, "a")
-	}
 	for name, test := range map[string]struct {
 		channels map[string]Channel
 		want     State
@@ -27,12 +24,12 @@ func TestThreadsKeepTheirValuesWhenTheGraphIsAnother(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			saver := &Memory{}
-			first := of(map[string]Channel{"l": {Reduce: Append}, "t": {Reduce: Add}})
+			first := idle(map[string]Channel{"l": {Reduce: Append}, "t": {Reduce: Add}})
 			for range 3 {
 				turn(t, first, saver, State{"l": []any{"x"}, "t": 5.0})
 			}
 			was := State{"l": []any{"x", "x", "x"}, "t": 15.0}
-			second := of(test.channels)
+			second := idle(test.channels)
 			before, err := second.State(t.Context(), saver, "t", 0)
 			if err != nil || !reflect.DeepEqual(before.State, was) {
 				t.Fatalf("%v, %v", before, err)
@@ -61,11 +58,11 @@ func TestThreadsKeepTheirValuesWhenTheGraphIsAnother(t *testing.T) {
 func TestThreadsKeepChannelsThatTheGraphHasNoMore(t *testing.T) {
 	t.Parallel()
 	saver := &Memory{}
-	both := New("same", map[string]Channel{"l": {Reduce: Append}, "t": {Reduce: Add}}).Node("a", Node{Run: nothing}).Edge(Start, "a")
+	both := idle(map[string]Channel{"l": {Reduce: Append}, "t": {Reduce: Add}})
 	for range 3 {
 		turn(t, both, saver, State{"l": []any{"x"}, "t": 5.0})
 	}
-	one := New("same", map[string]Channel{"t": {Reduce: Add}}).Node("a", Node{Run: nothing}).Edge(Start, "a")
+	one := idle(map[string]Channel{"t": {Reduce: Add}})
 	turn(t, one, saver, State{"t": 1.0})
 	turn(t, one, saver, State{"t": 1.0})
 	c, err := one.State(t.Context(), saver, "t", 0)
@@ -81,7 +78,8 @@ func TestDataIsNoOverwrite(t *testing.T) {
 		map[string]any{"__overwrite__": []any{}}, map[string]any{"__overwrite__!": 1.0}, map[string]any{"__overwrite__": 1.0, "x": 2.0},
 	}
 	saver := &Memory{}
-	g := New("g", map[string]Channel{"l": {Reduce: Append}, "x": {}}).
+	channels := map[string]Channel{"l": {Reduce: Append}, "x": {}}
+	g := New("same", channels).
 		Node("ask", Node{Run: func(_ context.Context, c *Call, _ State) (Command, error) {
 			_, err := c.Interrupt("?")
 			return Command{}, err
@@ -90,9 +88,9 @@ func TestDataIsNoOverwrite(t *testing.T) {
 			return Command{Update: State{"x": data[0]}}, nil
 		}}).
 		Edge(Start, "ask").Edge(Start, "beside")
-	turn(t, New("g", map[string]Channel{"l": {Reduce: Append}, "x": {}}).Node("n", Node{Run: nothing}).Edge(Start, "n"), saver, State{"l": []any{"first"}})
+	turn(t, idle(channels), saver, State{"l": []any{"first"}})
 	for _, one := range data {
-		turn(t, New("g", map[string]Channel{"l": {Reduce: Append}, "x": {}}).Node("n", Node{Run: nothing}).Edge(Start, "n"), saver, State{"l": one})
+		turn(t, idle(channels), saver, State{"l": one})
 	}
 	_, err := g.Run(t.Context(), Request{Thread: "t", Input: State{"l": "last"}}, Options{Saver: saver})
 	var asks *InterruptedError
@@ -107,7 +105,12 @@ func TestDataIsNoOverwrite(t *testing.T) {
 	}
 }
 
-func nothing(context.Context, *Call, State) (Command, error) { return Command{}, nil }
+// idle is a graph whose one node does nothing.
+func idle(channels map[string]Channel) *Graph {
+	return New("same", channels).Node("a", Node{Run: func(context.Context, *Call, State) (Command, error) {
+		return Command{}, nil
+	}}).Edge(Start, "a")
+}
 
 func turn(t *testing.T, g *Graph, saver Saver, input State) {
 	t.Helper()

@@ -125,9 +125,9 @@ type Cache struct {
 type Retry struct {
 	// Attempts is how often in all, at most 100; nothing: once.
 	Attempts int `yaml:"attempts"`
-	// Backoff is the pause before the second call, doubled for each further one, up to
-	// MaxBackoff, where nothing is an hour, which neither is longer than. With Jitter each pause is a random one, half as
-	// long at least.
+	// Backoff is the pause before the second call, doubled for each further one up to
+	// MaxBackoff; nothing: up to an hour, which is the most of either. With Jitter each pause
+	// is a random one, half as long at least.
 	Backoff    time.Duration `yaml:"backoff"`
 	MaxBackoff time.Duration `yaml:"max_backoff"`
 	Jitter     bool          `yaml:"jitter"`

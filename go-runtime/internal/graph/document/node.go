@@ -86,11 +86,13 @@ func (c *compiler) node(g *graph.Graph, name string) {
 	if node.Cache != nil && *with.uncached != "" {
 		c.refusef(place+".cache", "%s", *with.uncached)
 	}
-	if why := *with.unrepeated; why != "" && node.Timeout != 0 {
-		c.refusef(place+".timeout", "%s", why)
-	}
-	if why := *with.unrepeated; why != "" && node.Retry != (Retry{}) {
-		c.refusef(place+".retry", "%s", why)
+	if why := *with.unrepeated; why != "" {
+		if node.Timeout != 0 {
+			c.refusef(place+".timeout", "%s", why)
+		}
+		if node.Retry != (Retry{}) {
+			c.refusef(place+".retry", "%s", why)
+		}
 	}
 	run := func(ctx context.Context, call *graph.Call, state graph.State) (graph.Command, error) {
 		out, err := work(ctx, call, state)

@@ -180,7 +180,7 @@ func webFiles(p *Programs, _ string, files []string) (sandbox.Command, string) {
 		return sandbox.Command{}, "this program has no parser for them"
 	}
 	return sandbox.Command{
-		Args: append(append([]string{"/proc/self/exe"}, p.launcher...), append([]string{parseStage}, files...)...),
+		Args: slices.Concat([]string{"/proc/self/exe"}, p.launcher, []string{parseStage}, files),
 		// The names of all files are kept, so that the last is known.
 		Limits: sandbox.Limits{Wall: parseTime, Output: 1 << 20},
 	}, ""
