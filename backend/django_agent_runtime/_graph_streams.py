@@ -62,6 +62,18 @@ class _GraphStreamBase:
     def _is_sub_run(self) -> bool:
         return len(self._left) > 1
 
+    def _follow(self, event: RunEvent | None) -> bool:
+        """Take the next event of what is read, None at its end; whether all is read, of a run that failed."""
+        if event is not None:
+            self._take(event)
+            return False
+        if not self._left:
+            # Closed meanwhile.
+            return False
+        self._left.pop()
+        self._take_held()
+        return self._failed and not self._left
+
 
 class GraphStream(_GraphStreamBase):
     """An iterator over what a graph does, from its first step to the end of its run, over reconnects.
@@ -122,15 +134,7 @@ class GraphStream(_GraphStreamBase):
             if not self._is_sub_run:
                 raise
             event = None
-        if event is not None:
-            self._take(event)
-            return
-        if not self._left:
-            # Closed meanwhile.
-            return
-        self._left.pop()
-        self._take_held()
-        if not self._left and self._failed:
+        if self._follow(event):
             output_of(self._get(self._run_id))
 
 
@@ -200,13 +204,5 @@ class AsyncGraphStream(_GraphStreamBase):
             if not self._is_sub_run:
                 raise
             event = None
-        if event is not None:
-            self._take(event)
-            return
-        if not self._left:
-            # Closed meanwhile.
-            return
-        self._left.pop()
-        self._take_held()
-        if not self._left and self._failed:
+        if self._follow(event):
             output_of(await self._get(self._run_id))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from django_agent_runtime.tests.faults.processes import Network, freeze, thaw
@@ -23,6 +25,14 @@ LEASE_SECONDS = 2.0
 # Long after the lease, so that everybody agrees that it is over.
 LONG_SECONDS = 1.7 * LEASE_SECONDS
 SHORT_SECONDS = 0.3 * LEASE_SECONDS
+HEALING_SECONDS = 120.0
+
+
+def choose_seed() -> int:
+    """That of load and faults, which is printed; `FAULT_SEED` in the environment repeats an earlier one."""
+    seed = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"FAULT_SEED={seed}")  # noqa: T201 - what repeats this test
+    return seed
 
 
 class Crew:
@@ -72,7 +82,21 @@ class Chaos:
         self._network = network
         self.count = 0
 
-    def befall_runtime(self, over: threading.Event) -> None:
+    def befall(self, create_runs: Callable[[threading.Event], None], seconds: float) -> None:
+        """Go on for so long while runs are created, which are then seen to their ends."""
+        over = threading.Event()
+        with ThreadPoolExecutor(3) as pool:
+            parts = [pool.submit(part, over) for part in (create_runs, self._befall_runtime, self._befall_workers)]
+            timer = threading.Timer(seconds, over.set)
+            timer.start()
+            try:
+                for part in parts:
+                    part.result(seconds + 2 * HEALING_SECONDS)
+            finally:
+                timer.cancel()
+                over.set()
+
+    def _befall_runtime(self, over: threading.Event) -> None:
         faults: list[Callable[[random.Random, threading.Event], None]] = [
             lambda _, over: self._kill_runtime(over, 0),
             lambda _, over: self._kill_runtime(over, LONG_SECONDS),
@@ -83,7 +107,7 @@ class Chaos:
         ]
         self._befall(random.Random(self._seed + 1), over, faults, pause=2.0)
 
-    def befall_workers(self, over: threading.Event) -> None:
+    def _befall_workers(self, over: threading.Event) -> None:
         faults: list[Callable[[random.Random, threading.Event], None]] = [
             self._kill_worker,
             lambda dice, over: self._freeze_worker(dice, over, SHORT_SECONDS),

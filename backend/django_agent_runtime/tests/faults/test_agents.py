@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import threading
 import uuid
@@ -21,7 +20,7 @@ import pytest
 from django_agent_runtime.exceptions import RunEnded, RunNotWaiting
 from django_agent_runtime.go_integration import GoRuntimeIntegration
 from django_agent_runtime.testing import GoRuntimeProcess
-from django_agent_runtime.tests.faults.chaos import LEASE_SECONDS, Chaos, Crew
+from django_agent_runtime.tests.faults.chaos import HEALING_SECONDS, LEASE_SECONDS, Chaos, Crew, choose_seed
 from django_agent_runtime.tests.faults.model_server import TOKENS_OF_ANSWER, Answer, ModelServer
 from django_agent_runtime.tests.faults.processes import read_history, settle
 from django_agent_runtime.tests.faults.promises import find_wrong_history
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.faults
 
 ERRANDS_AT_A_TIME = 6
-HEALING_SECONDS = 120.0
 PARTS = 3
 MADE = ("made-0", "made-1")
 THREADS = 4
@@ -260,9 +258,7 @@ def test_agents_and_graphs_do_everything_once_whatever_befalls(
     script: Script,
     seconds: float,
 ) -> None:
-    seed = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"FAULT_SEED={seed}")  # noqa: T201 - what repeats this test
-    over = threading.Event()
+    seed = choose_seed()
     site.lease = LEASE_SECONDS
     client.register_agent(MAKER)
     client.register_agent(BOSS)
@@ -272,17 +268,7 @@ def test_agents_and_graphs_do_everything_once_whatever_befalls(
         crew = stack.enter_context(Crew(site, runtime.port))
         far = stack.enter_context(GoRuntimeIntegration(host="127.0.0.1", port=network.port, timeout=HEALING_SECONDS))
         load = Load(seed, far)
-        chaos = Chaos(seed, runtime, crew, network)
-        with ThreadPoolExecutor(3) as pool:
-            parts = [pool.submit(part, over) for part in (load.create_runs, chaos.befall_runtime, chaos.befall_workers)]
-            timer = threading.Timer(seconds, over.set)
-            timer.start()
-            try:
-                for part in parts:
-                    part.result(seconds + 2 * HEALING_SECONDS)
-            finally:
-                timer.cancel()
-                over.set()
+        Chaos(seed, runtime, crew, network).befall(load.create_runs, seconds)
         runs = settle(client)
         histories = {run_id: read_history(client, run_id) for run_id in runs}
     done = {token: (key, run_id) for run_id, key, _, token in site.read_lines("effects")}

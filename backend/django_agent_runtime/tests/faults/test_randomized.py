@@ -7,7 +7,6 @@ they meet is up to the machine.
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import threading
 import uuid
@@ -19,7 +18,7 @@ import pytest
 
 from django_agent_runtime.exceptions import RunEnded, RunNotWaiting
 from django_agent_runtime.go_integration import GoRuntimeIntegration
-from django_agent_runtime.tests.faults.chaos import LEASE_SECONDS, Chaos, Crew
+from django_agent_runtime.tests.faults.chaos import HEALING_SECONDS, LEASE_SECONDS, Chaos, Crew, choose_seed
 from django_agent_runtime.tests.faults.processes import read_history, settle, wait_until
 from django_agent_runtime.tests.faults.promises import Effect, find_breaches, find_wrong_outcome
 from django_agent_runtime.tests.faults.site_agents import PLAN
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.faults
 
 RUNS_AT_A_TIME = 24
-HEALING_SECONDS = 120.0
 # All that happens to runs, each so often among the planned ones.
 KINDS: list[dict[str, Any]] = [
     {"rounds": 1},
@@ -169,9 +167,7 @@ class Load:
 def test_promises_hold_whatever_befalls(
     client: GoRuntimeIntegration, runtime: GoRuntimeProcess, network: Network, site: Site, seconds: float
 ) -> None:
-    seed = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"FAULT_SEED={seed}")  # noqa: T201 - what repeats this test
-    over = threading.Event()
+    seed = choose_seed()
     site.lease = LEASE_SECONDS
     with ExitStack() as stack:
         crew = stack.enter_context(Crew(site, runtime.port))
@@ -180,17 +176,7 @@ def test_promises_hold_whatever_befalls(
         load = Load(seed, client, readers)
         follower = Follower(far)
         stack.callback(follower.close)
-        chaos = Chaos(seed, runtime, crew, network)
-        with ThreadPoolExecutor(3) as pool:
-            parts = [pool.submit(part, over) for part in (load.create_runs, chaos.befall_runtime, chaos.befall_workers)]
-            timer = threading.Timer(seconds, over.set)
-            timer.start()
-            try:
-                for part in parts:
-                    part.result(seconds + 2 * HEALING_SECONDS)
-            finally:
-                timer.cancel()
-                over.set()
+        Chaos(seed, runtime, crew, network).befall(load.create_runs, seconds)
 
         runs = settle(client)
         histories = {run_id: read_history(client, run_id) for run_id in runs}
